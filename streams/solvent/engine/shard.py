@@ -1,0 +1,110 @@
+"""What the runtime knows of a shard: records in, rows and records out.
+
+A shard is the engine's state of one partition of one agent. It is pure: no Kafka, no clock, no
+randomness. The runtime feeds it runs of records (`apply`), cuts a slice (`cut`) and writes what the
+slice brought in one transaction; on take-over it hands back the rows (`load`, `resume`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Emit", "InputRecord", "Outputs", "Shard"]
+
+
+class InputRecord(Protocol):
+    """One record as read from Kafka (aiokafka's and kafka-python's records both fit)."""
+
+    @property
+    def offset(self) -> int:
+        """Place in its partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Kafka record time, milliseconds since 1970 UTC."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """Record key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """Record value; None is a tombstone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """One outgoing record: logical topic (``liquidations.v1``), key and value.
+
+    It goes to the shard's own partition, or to every partition of the topic if `everywhere`.
+    """
+
+    topic: str
+    key: bytes
+    value: bytes
+    everywhere: bool = False
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What one slice brought.
+
+    Attributes
+    ----------
+    rows : list of (key, value)
+        Changed rows of the shard's table; a value of None deletes.
+    records : list of Emit
+        Events and rejects in the order they came about.
+    state : dict
+        JSON-able remainder of the shard's state, kept in the fence row and given back to `resume`.
+    rules : dict
+        Rulebook ``id``, ``version`` and ``hash`` in force, for the journal.
+    is_urgent : bool
+        An executor waits for it: commit at once.
+    is_repeatable : bool
+        Nothing but stream time and marks changed: applying the records again changes nothing, so
+        the commit may wait (DESIGN D3).
+    """
+
+    rows: list[tuple[bytes, bytes | None]] = field(default_factory=list)
+    records: list[Emit] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    rules: dict[str, Any] = field(default_factory=dict)
+    is_urgent: bool = False
+    is_repeatable: bool = False
+
+
+class Shard(Protocol):
+    """State of one partition of one agent."""
+
+    #: input topic -> how many offsets below the fence `remember` wants to see again on take-over
+    lookback: Mapping[str, int]
+
+    def apply(self, topic: str, records: Sequence[InputRecord]) -> None:
+        """Fold a run of records of one input topic (logical name), in order."""
+        ...
+
+    def cut(self) -> Outputs:
+        """Return what was changed since the last cut and start a new slice."""
+        ...
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """Take one row of the table during restore, oldest first; later rows replace earlier."""
+        ...
+
+    def resume(self, positions: Mapping[str, int], state: Mapping[str, Any]) -> None:
+        """Finish a restore: next offset per input topic and the `Outputs.state` of the last slice.
+
+        An empty `state` means a partition that never committed a slice.
+        """
+        ...
+
+    def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
+        """See input records below the fence again, only to rebuild what rows do not hold."""
+        ...

@@ -1,0 +1,112 @@
+"""Every error `solvent` raises, by what the caller must do about it.
+
+::
+
+    SolventError                  code; topic, partition, offset, account_id where known
+    ├─ ContractError     SLV-1xx  bytes break the contract: that record to `rejects`, go on with the frame
+    ├─ StateError        SLV-2xx  the event contradicts state: `rejects` and quarantine
+    ├─ MarketDataError   SLV-3xx  too old or too uncertain to judge: no liquidation, raise the alarm
+    ├─ ConfigError       SLV-4xx  refuse to start, or refuse the command
+    ├─ PartitionError    SLV-5xx  ownership, changelog or restore unsound: commit nothing, restore
+    ├─ ServiceError      SLV-6xx  something around us (broker, Java, disk) is missing or refuses
+    └─ InvariantError    SLV-9xx  our bug: stop the worker without committing; nobody catches it
+
+A code, once published, keeps its meaning. Messages name the thing, the value, the limit, in that
+order. Codes of rejected records are listed in :class:`RejectCode`; they are values, not exceptions,
+because a bad record is an expected outcome.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "ConfigError",
+    "ContractError",
+    "InvariantError",
+    "MarketDataError",
+    "PartitionError",
+    "RejectCode",
+    "ServiceError",
+    "SolventError",
+    "StateError",
+]
+
+
+class SolventError(Exception):
+    """Root of all errors of this package.
+
+    Parameters
+    ----------
+    message : str
+        The thing, the value and the limit.
+    code : str, optional
+        A more precise code than the class's own.
+    """
+
+    code = "SLV-000"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        self.code = code or type(self).code
+        self.message = message
+        super().__init__(f"{self.code} {message}")
+
+
+class ContractError(SolventError):
+    """Bytes or values outside the published contract of a topic."""
+
+    code = "SLV-100"
+
+
+class StateError(SolventError):
+    """An event that contradicts the state it meets."""
+
+    code = "SLV-200"
+
+
+class MarketDataError(SolventError):
+    """Prices too old or too uncertain to judge by."""
+
+    code = "SLV-300"
+
+
+class ConfigError(SolventError):
+    """Settings, rulebook or topics that must not be used."""
+
+    code = "SLV-400"
+
+
+class PartitionError(SolventError):
+    """A partition whose ownership, changelog or input log is unsound."""
+
+    code = "SLV-500"
+
+
+class ServiceError(SolventError):
+    """Something outside this program is missing, busy or refuses."""
+
+    code = "SLV-600"
+
+
+class InvariantError(SolventError):
+    """A bug of ours. The worker stops without committing."""
+
+    code = "SLV-900"
+
+
+class RejectCode(StrEnum):
+    """Why a record went to ``rejects.v1``; part of its public contract."""
+
+    MALFORMED = "SLV-101"  # not JSON, empty, wrong type, unknown or missing field
+    UNSUPPORTED_VERSION = "SLV-102"
+    OUT_OF_CONTRACT = "SLV-103"  # size 0, price <= 0, not a decimal, beyond 2**53, bad identifier
+    OFF_STEP = "SLV-104"  # size off the lot, price off the tick, amount below the quantum
+    WRONG_KEY = "SLV-105"  # record key differs from account_id
+    WRONG_SUBACCOUNT = "SLV-106"  # isolated subaccount contradicts the record's market or is unknown
+    FUTURE = "SLV-107"  # event time beyond the record's broker time plus the allowed skew
+    SEQUENCE_GAP = "SLV-201"
+    UNKNOWN_INSTRUMENT = "SLV-202"
+    OVERFLOW = "SLV-203"  # applying it would leave the exact range (2**53 units)
+    UNKNOWN_FEED = "SLV-301"
+    NON_POSITIVE_PRICE = "SLV-302"
+    OUT_OF_ORDER = "SLV-303"
