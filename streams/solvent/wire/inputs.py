@@ -1,0 +1,488 @@
+"""Input records: strict decoders and encoders of ``trades``, ``collateral`` and ``oracle-ticks``.
+
+Money, prices and sizes are decimal strings in units of their asset or of the settlement currency,
+signed where the field says so; times are integer microseconds since 1970 UTC. A decoder answers
+with a typed, frozen record or raises `ContractError` with a `RejectCode`; nothing in between.
+
+What a decoder has checked: JSON without repeated keys or nulls, exactly the published fields, their
+types, closed lists, identifiers (characters and 1..64 of them), ``ts_us`` and ``seq`` within
+``0..2**53``. What the engine still must check, because it needs the rulebook: decimal text (by
+`solvent.units.parse_scaled`), its sign and its step, that the key equals ``account_id``, and known
+names. ``schemas/*/v1.schema.json`` states the same contract in JSON Schema.
+
+One record costs about half a microsecond, so characters are not checked field by field: deleting
+every identifier character from a compact record leaves its punctuation, whose length is known from
+the fields that were decoded. Any other character, repeated key, null or blank makes it longer, and
+only then is the record looked at closely. Producers that write compact JSON (no blanks after ``:``
+and ``,``) stay on the short path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import orjson
+from msgspec import Meta
+
+from solvent.errors import ContractError, RejectCode
+from solvent.units import MAX_EXACT
+from solvent.wire.topics import COLLATERAL, ORACLE_TICKS, TRADES
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ClockTick",
+    "CollateralMove",
+    "PriceTick",
+    "Tick",
+    "Trade",
+    "best_effort_account_id",
+    "decode_collateral_move",
+    "decode_tick",
+    "decode_trade",
+    "encode_clock",
+    "encode_collateral_move",
+    "encode_tick",
+    "encode_trade",
+    "is_feed_name",
+    "is_identifier",
+    "is_liquidation_id",
+]
+
+#: The one version of every input contract this program reads and writes.
+SCHEMA_VERSION: Final = 1
+
+_SHOWN = 80  # characters of a bad value quoted in a message
+
+_Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
+_LiquidationId = Annotated[str, Meta(min_length=5, max_length=146)]
+_Decimal = Annotated[str, Meta(min_length=1, max_length=40)]
+_Count = Annotated[int, Meta(ge=0, le=MAX_EXACT)]
+
+Side = Literal["buy", "sell"]
+MoveKind = Literal["deposit", "withdrawal", "transfer_in", "transfer_out", "adjustment"]
+
+
+class Trade(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """One fill of an account.
+
+    Attributes
+    ----------
+    trade_id : str
+        The venue's id, unique per account.
+    account_id, subaccount : str
+        The margin unit; `subaccount` is ``cross`` or the market it isolates.
+    market : str
+        Instrument name.
+    side : str
+        ``buy`` adds to the position, ``sell`` takes from it.
+    size, price : str
+        Coins, and settlement currency per coin; both above zero.
+    fee : str
+        Settlement currency paid by the account; negative for a rebate.
+    ts_us : int
+        Event time, microseconds.
+    seq : int or None
+        Gapless number per account within this topic, where the venue gives one.
+    liquidation_id : str or None
+        The offer this fill answers.
+    """
+
+    schema_version: Literal[1]
+    trade_id: _Identifier
+    account_id: _Identifier
+    subaccount: _Identifier
+    market: _Identifier
+    side: Side
+    size: _Decimal
+    price: _Decimal
+    fee: _Decimal
+    ts_us: _Count
+    seq: _Count | None = None
+    liquidation_id: _LiquidationId | None = None
+
+
+class CollateralMove(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True
+):
+    """One change of a balance.
+
+    Attributes
+    ----------
+    move_id : str
+        The venue's id, unique per account.
+    account_id, subaccount : str
+        The margin unit.
+    asset : str
+        Asset name.
+    kind : str
+        ``deposit`` and ``transfer_in`` add the amount, ``withdrawal`` and ``transfer_out`` take it,
+        ``adjustment`` adds it with its own sign.
+    amount : str
+        Coins of the asset, above zero; of an adjustment non-zero, signed.
+    ts_us : int
+        Event time, microseconds.
+    seq : int or None
+        Gapless number per account within this topic.
+    transfer_id : str or None
+        What the two legs of a transfer have in common.
+    """
+
+    schema_version: Literal[1]
+    move_id: _Identifier
+    account_id: _Identifier
+    subaccount: _Identifier
+    asset: _Identifier
+    kind: MoveKind
+    amount: _Decimal
+    ts_us: _Count
+    seq: _Count | None = None
+    transfer_id: _Identifier | None = None
+
+
+class PriceTick(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="price",
+):
+    """One source's price of one feed.
+
+    Attributes
+    ----------
+    source, feed : str
+        Who says it and of what; both may contain ``/``.
+    price : str
+        Settlement currency per coin.
+    ts_us : int
+        Event time at the source, microseconds.
+    confidence : str or None
+        Half width of the interval the source stands by, in price units, zero or more.
+    """
+
+    schema_version: Literal[1]
+    source: _Identifier
+    feed: _Identifier
+    price: _Decimal
+    ts_us: _Count
+    confidence: _Decimal | None = None
+
+
+class ClockTick(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="clock",
+):
+    """The time it is, microseconds: staleness and expiry are judged in this time only."""
+
+    schema_version: Literal[1]
+    ts_us: _Count
+
+
+Tick = PriceTick | ClockTick
+
+_WORD = string.ascii_letters + string.digits + "._-"
+_WORD_BYTES = _WORD.encode()
+_FEED_BYTES = _WORD_BYTES + b"/"
+_match_identifier = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_match_feed = re.compile(r"[A-Za-z0-9._/-]{1,64}").fullmatch
+_match_liquidation_id = re.compile(
+    r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}:[1-9][0-9]{0,15}"
+).fullmatch
+
+_read_trade = msgspec.json.Decoder(Trade).decode
+_read_collateral_move = msgspec.json.Decoder(CollateralMove).decode
+_read_tick: Any = msgspec.json.Decoder(Tick).decode
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def _punctuation(fields: int, texts: int) -> int:
+    """Return the characters of a compact object that belong to no name, text or number."""
+    return 2 + 3 * fields + (fields - 1) + 2 * texts  # {} ; "": each ; commas ; "" each
+
+
+_TRADE_SIZE = _punctuation(10, 8)
+_MOVE_SIZE = _punctuation(8, 6)
+_PRICE_SIZE = _punctuation(6, 4)
+_CLOCK_SIZE = _punctuation(3, 1)
+_NUMBER_SIZE = 4  # ,"":
+_TEXT_SIZE = 6  # ,"":""
+
+
+def is_identifier(text: str) -> bool:
+    """Return whether a text is an account, subaccount, market, asset, trade or move id."""
+    return _match_identifier(text) is not None
+
+
+def is_feed_name(text: str) -> bool:
+    """Return whether a text is a feed or source: an identifier that may contain ``/``."""
+    return _match_feed(text) is not None
+
+
+def is_liquidation_id(text: str) -> bool:
+    """Return whether a text is ``account_id:subaccount:episode``."""
+    return _match_liquidation_id(text) is not None
+
+
+def decode_trade(value: bytes | None) -> Trade:
+    """Return the trade in a record of ``trades.v1``.
+
+    Raises
+    ------
+    ContractError
+        With code `RejectCode.MALFORMED`, `UNSUPPORTED_VERSION` or `OUT_OF_CONTRACT`.
+    """
+    try:
+        trade = _read_trade(value or b"")
+    except _FAULTS as fault:
+        raise _refusal(TRADES, value, fault) from None
+    size = _TRADE_SIZE
+    if trade.seq is not None:
+        size += _NUMBER_SIZE
+    if trade.liquidation_id is not None:
+        size += _TEXT_SIZE + 2  # its two colons, which the pattern proves are all it has
+        _check_liquidation_id(trade.liquidation_id)
+    if len(value.translate(None, _WORD_BYTES)) != size:  # type: ignore[union-attr]
+        _check_closely(TRADES, value, ("trade_id", "account_id", "subaccount", "market"))
+    return trade
+
+
+def decode_collateral_move(value: bytes | None) -> CollateralMove:
+    """Return the move in a record of ``collateral.v1``.
+
+    Raises
+    ------
+    ContractError
+        With code `RejectCode.MALFORMED`, `UNSUPPORTED_VERSION` or `OUT_OF_CONTRACT`.
+    """
+    try:
+        move = _read_collateral_move(value or b"")
+    except _FAULTS as fault:
+        raise _refusal(COLLATERAL, value, fault) from None
+    size = _MOVE_SIZE
+    if move.seq is not None:
+        size += _NUMBER_SIZE
+    if move.transfer_id is not None:
+        size += _TEXT_SIZE
+    if len(value.translate(None, _WORD_BYTES)) != size:  # type: ignore[union-attr]
+        names = ("move_id", "account_id", "subaccount", "asset", "transfer_id")
+        _check_closely(COLLATERAL, value, names)
+    return move
+
+
+def decode_tick(value: bytes | None) -> Tick:
+    """Return the price or clock in a record of ``oracle-ticks.v1``.
+
+    Raises
+    ------
+    ContractError
+        With code `RejectCode.MALFORMED`, `UNSUPPORTED_VERSION` or `OUT_OF_CONTRACT`.
+    """
+    try:
+        tick: Tick = _read_tick(value or b"")
+    except _FAULTS as fault:
+        raise _refusal(ORACLE_TICKS, value, fault) from None
+    size = _CLOCK_SIZE
+    if type(tick) is PriceTick:
+        size = _PRICE_SIZE if tick.confidence is None else _PRICE_SIZE + _TEXT_SIZE
+    if len(value.translate(None, _FEED_BYTES)) != size:  # type: ignore[union-attr]
+        _check_closely(ORACLE_TICKS, value, ("source", "feed"))
+    return tick
+
+
+def best_effort_account_id(value: bytes | None, key: bytes | None) -> str | None:
+    """Return the account a refused record was about, if that is clear.
+
+    The key is the account by contract, and it chose the partition: without a valid key the account
+    may live elsewhere, so the answer is None. It is also None if the value can be read and names
+    another account, since then nobody can tell whose state is in doubt.
+    """
+    account_id = _text_of(key)
+    if account_id is None or not is_identifier(account_id):
+        return None
+    try:
+        content = msgspec.json.decode(value or b"")
+    except _FAULTS:
+        return account_id
+    named = content.get("account_id") if isinstance(content, dict) else None
+    return None if isinstance(named, str) and named != account_id else account_id
+
+
+def encode_trade(
+    *,
+    trade_id: str,
+    account_id: str,
+    subaccount: str,
+    market: str,
+    side: str,
+    size: str,
+    price: str,
+    fee: str,
+    ts_us: int,
+    seq: int | None = None,
+    liquidation_id: str | None = None,
+) -> bytes:
+    """Return a value of ``trades.v1``; keys in the order of the parameters, ``ts_us`` last."""
+    record: dict[str, str | int] = {
+        "schema_version": SCHEMA_VERSION,
+        "trade_id": trade_id,
+        "account_id": account_id,
+        "subaccount": subaccount,
+        "market": market,
+        "side": side,
+        "size": size,
+        "price": price,
+        "fee": fee,
+    }
+    if seq is not None:
+        record["seq"] = seq
+    if liquidation_id is not None:
+        record["liquidation_id"] = liquidation_id
+    record["ts_us"] = ts_us
+    return orjson.dumps(record)
+
+
+def encode_collateral_move(
+    *,
+    move_id: str,
+    account_id: str,
+    subaccount: str,
+    asset: str,
+    kind: str,
+    amount: str,
+    ts_us: int,
+    seq: int | None = None,
+    transfer_id: str | None = None,
+) -> bytes:
+    """Return a value of ``collateral.v1``; keys in the order of the parameters, ``ts_us`` last."""
+    record: dict[str, str | int] = {
+        "schema_version": SCHEMA_VERSION,
+        "move_id": move_id,
+        "account_id": account_id,
+        "subaccount": subaccount,
+        "asset": asset,
+        "kind": kind,
+        "amount": amount,
+    }
+    if seq is not None:
+        record["seq"] = seq
+    if transfer_id is not None:
+        record["transfer_id"] = transfer_id
+    record["ts_us"] = ts_us
+    return orjson.dumps(record)
+
+
+def encode_tick(
+    *, source: str, feed: str, price: str, ts_us: int, confidence: str | None = None
+) -> bytes:
+    """Return a price for ``oracle-ticks.v1``; keys in the order of the parameters, ts_us last."""
+    record: dict[str, str | int] = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "price",
+        "source": source,
+        "feed": feed,
+        "price": price,
+    }
+    if confidence is not None:
+        record["confidence"] = confidence
+    record["ts_us"] = ts_us
+    return orjson.dumps(record)
+
+
+def encode_clock(ts_us: int) -> bytes:
+    """Return a clock record for ``oracle-ticks.v1``."""
+    return orjson.dumps({"schema_version": SCHEMA_VERSION, "kind": "clock", "ts_us": ts_us})
+
+
+def _text_of(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _check_liquidation_id(text: str) -> None:
+    if not is_liquidation_id(text):
+        raise _out_of_contract(TRADES, "liquidation_id", text, "account_id:subaccount:episode")
+
+
+def _check_closely(topic: str, value: bytes | None, identifiers: tuple[str, ...]) -> None:
+    """Judge a decoded record that is not compact: blanks and escapes are legal, the rest is not."""
+    pairs = json.loads(value or b"", object_pairs_hook=list)
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        repeated = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        message = f"{topic} `{repeated}`: named twice, at most once allowed"
+        raise ContractError(message, code=RejectCode.MALFORMED)
+    matches, rule = _match_identifier, "[A-Za-z0-9._-]{1,64}"
+    if topic == ORACLE_TICKS:
+        matches, rule = _match_feed, "[A-Za-z0-9._/-]{1,64}"
+    for name, content in record.items():
+        if content is None:
+            message = f"{topic} `{name}`: null, leave the field out instead"
+            raise ContractError(message, code=RejectCode.MALFORMED)
+        if name in identifiers and not matches(content):
+            raise _out_of_contract(topic, name, content, f"must match {rule}")
+
+
+def _out_of_contract(topic: str, name: str, content: object, limit: str) -> ContractError:
+    return ContractError(
+        f"{topic} `{name}` = {_shown(content)}: {limit}", code=RejectCode.OUT_OF_CONTRACT
+    )
+
+
+def _shown(content: object) -> str:
+    text = ascii(content)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+#: What the decoder says of a value of the right type outside its list or range.
+_RANGE_FAULTS = (
+    "Invalid enum value",
+    "Invalid value",
+    "Integer value out of range",
+    "Number out of range",
+    "Expected `int` <",
+    "Expected `int` >",
+    "Expected `str` of length",
+)
+_find_field = re.compile(r" - at `\$\.(\w+)`$").search
+
+
+def _refusal(topic: str, value: bytes | None, fault: Exception) -> ContractError:
+    """Return the error that names what is wrong with a record no decoder took."""
+    malformed = RejectCode.MALFORMED
+    if not value:
+        return ContractError(f"{topic} value: empty, a JSON object expected", code=malformed)
+    try:
+        content = msgspec.json.decode(value)
+    except msgspec.ValidationError as reason:  # a number beyond what any decoder holds
+        return ContractError(
+            f"{topic} value = {_shown(value)}: {reason}", code=RejectCode.OUT_OF_CONTRACT
+        )
+    except _FAULTS as reason:
+        return ContractError(f"{topic} value = {_shown(value)}: {reason}", code=malformed)
+    if not isinstance(content, dict):
+        message = f"{topic} value = {_shown(content)}: a JSON object expected"
+        return ContractError(message, code=malformed)
+    version = content.get("schema_version")
+    if type(version) is int and version != SCHEMA_VERSION:
+        message = f"{topic} `schema_version` = {_shown(version)}: only {SCHEMA_VERSION} is read"
+        return ContractError(message, code=RejectCode.UNSUPPORTED_VERSION)
+    said = str(fault)
+    code = RejectCode.OUT_OF_CONTRACT if said.startswith(_RANGE_FAULTS) else malformed
+    field = _find_field(said)
+    if field is None:
+        return ContractError(f"{topic} value = {_shown(value)}: {said}", code=code)
+    shown = _shown(content.get(field[1]))
+    return ContractError(f"{topic} `{field[1]}` = {shown}: {said[: field.start()]}", code=code)
