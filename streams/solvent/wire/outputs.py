@@ -1,0 +1,444 @@
+"""Output records: typed readers of all that this program publishes, and the one way to write it.
+
+Money, prices and sizes are decimal strings (`solvent.units.parse_scaled` reads them), positive in
+favour of the account where a sign has a meaning; times are integer microseconds since 1970 UTC.
+Readers ignore fields they do not know, and words such as a status are plain text, so that a later
+program may add to either without breaking its readers. They refuse another ``schema_version``, a
+missing field and a wrong type. ``schemas/*/v1.schema.json`` says what each field means.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+import orjson
+
+from solvent.errors import ContractError, RejectCode
+from solvent.wire.inputs import SCHEMA_VERSION
+from solvent.wire.topics import (
+    ACCOUNTS,
+    JOURNAL,
+    LIQUIDATIONS,
+    MARGIN_STATUS,
+    MARKS,
+    PRICE_STATE,
+    REJECTS,
+)
+
+__all__ = [
+    "Claim",
+    "Fence",
+    "JournalEntry",
+    "LevelAmounts",
+    "Liquidation",
+    "MarginStatus",
+    "Mark",
+    "MarkFrame",
+    "MarksRow",
+    "OfferCollateral",
+    "OfferLeg",
+    "OfferPosition",
+    "PriceRow",
+    "Reject",
+    "RowMark",
+    "RulebookReference",
+    "SourceQuote",
+    "StateMark",
+    "Trigger",
+    "decode_claim",
+    "decode_fence",
+    "decode_journal_entry",
+    "decode_liquidation",
+    "decode_margin_status",
+    "decode_mark_frame",
+    "decode_marks_row",
+    "decode_price_row",
+    "decode_reject",
+    "encode",
+]
+
+
+class LevelAmounts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """An amount of settlement currency at each level (MODEL.md 3.1)."""
+
+    initial: str
+    liquidation_end: str
+    maintenance: str
+
+
+class RulebookReference(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The rulebook a decision rests on: name, version, SHA-256 of the resolved model."""
+
+    id: str
+    version: int
+    hash: str
+
+
+class Trigger(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The record that caused an event: logical topic and offset in the event's partition."""
+
+    topic: str
+    offset: int
+
+
+class OfferPosition(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """An open position: size in coins (long > 0), cost basis in settlement currency, mark."""
+
+    market: str
+    size: str
+    cost_basis: str
+    mark_price: str | None
+
+
+class OfferCollateral(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A balance: amount in coins (debt < 0), index price; None for the settlement asset."""
+
+    asset: str
+    amount: str
+    index_price: str | None = None
+
+
+class OfferLeg(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What an executor is asked to trade for the account.
+
+    Attributes
+    ----------
+    market, side, size : str
+        `side` and `size` (coins, > 0) as seen from the account: ``sell`` closes a long.
+    mark_price : str
+        Valuation price of the decision.
+    limit_price : str
+        Worst price the account may get.
+    bankruptcy_price : str
+        Price at which the position's share of equity is gone.
+    fund_fee_ppm : int
+        Insurance fund's part of the traded value, parts per million.
+    """
+
+    market: str
+    side: str
+    size: str
+    mark_price: str
+    limit_price: str
+    bankruptcy_price: str
+    fund_fee_ppm: int
+
+
+class Liquidation(msgspec.Struct, frozen=True, kw_only=True):
+    """One revision of a liquidation: an offer (opened, revised) or its end (recovered, closed).
+
+    Attributes
+    ----------
+    liquidation_id : str
+        ``account_id:subaccount:episode``.
+    revision : int
+        From 1 without gaps within one `liquidation_id`.
+    expires_us : int or None
+        Stream time after which the offer must not be taken.
+    shortfall : str
+        ``max(0, R_E - E_E)``: what liquidation must restore.
+    mark_seq : int
+        Mark frame in force.
+    inputs : dict of str to int
+        Next offset of each input topic: the decision rests on all records below.
+    liquidated_notional, fills, bad_debt : str, int, str or None
+        Of the whole case, in its last revision only; `bad_debt` of a closed case.
+    """
+
+    schema_version: int
+    liquidation_id: str
+    revision: int
+    event: str
+    reason: str
+    account_id: str
+    subaccount: str
+    episode: int
+    partition: int
+    ts_us: int
+    expires_us: int | None = None
+    verdict: str
+    status: str
+    mark_seq: int
+    equity: LevelAmounts
+    requirement: LevelAmounts
+    raw_equity: str
+    shortfall: str
+    positions: list[OfferPosition]
+    collateral: list[OfferCollateral]
+    legs: list[OfferLeg]
+    trigger: Trigger
+    inputs: dict[str, int]
+    rulebook: RulebookReference
+    liquidated_notional: str | None = None
+    fills: int | None = None
+    bad_debt: str | None = None
+
+    @property
+    def is_offer(self) -> bool:
+        """Whether this revision asks for trades, rather than ending the case."""
+        return self.event in {"opened", "revised"}
+
+
+class MarginStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A margin unit whose status, flags or quarantine changed.
+
+    `shortfall` is ``max(0, -health(initial))``, `deposit_to_clear` the settlement currency that
+    would end a margin call at these marks.
+    """
+
+    schema_version: int
+    account_id: str
+    subaccount: str
+    partition: int
+    ts_us: int
+    mark_seq: int
+    status: str
+    previous_status: str
+    verdict: str
+    quarantined: bool
+    flags: list[str]
+    equity: LevelAmounts
+    requirement: LevelAmounts
+    raw_equity: str
+    shortfall: str
+    deposit_to_clear: str
+    trigger: Trigger
+    inputs: dict[str, int]
+    rulebook: RulebookReference
+
+
+class Reject(msgspec.Struct, frozen=True, kw_only=True):
+    """An input record that was not applied: where it is, why, and its bytes in base64.
+
+    `ts_us` is Kafka's record time in microseconds, not the event time, which may be unreadable.
+    """
+
+    schema_version: int
+    topic: str
+    partition: int
+    offset: int
+    code: str
+    message: str
+    account_id: str | None = None
+    quarantined: bool = False
+    ts_us: int | None = None
+    key_base64: str | None = None
+    value_base64: str | None = None
+
+
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One slice: runs of (topic, first offset, last offset) in the order applied, and the hash.
+
+    `hash` is the hexadecimal rolling BLAKE2b of 16 bytes over all slices so far.
+    """
+
+    schema_version: int
+    agent: str
+    partition: int
+    slice: int
+    runs: list[tuple[str, int, int]]
+    counts: dict[str, int]
+    rulebook: RulebookReference
+    hash: str
+
+
+class Mark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One feed in a mark frame.
+
+    Attributes
+    ----------
+    feed : str
+        Feed name.
+    price : str or None
+        Settlement currency per coin; the last valid one if `state` is not ``valid``; None if the
+        feed was never valid.
+    state : str
+        ``valid``, ``stale``, ``uncertain`` or ``diverged``.
+    since_us : int
+        When this state began; 0 if the feed was valid from its first aggregate on.
+    sources : int
+        Sources that agreed.
+    confidence : str or None
+        Half width of the price's interval, in price units.
+    """
+
+    feed: str
+    price: str | None
+    state: str
+    since_us: int
+    sources: int
+    confidence: str | None = None
+
+
+class MarkFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed in the marks since frame ``seq - 1``; `ts_us` is the stream's time from here."""
+
+    schema_version: int
+    kind: str
+    seq: int
+    ts_us: int
+    marks: list[Mark]
+
+
+class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A mark as a margin shard remembers it."""
+
+    price: str | None
+    state: str
+    since_us: int
+
+
+class MarksRow(msgspec.Struct, frozen=True, kw_only=True):
+    r"""Row ``\0marks`` of ``accounts``: the marks in force when the slice was committed."""
+
+    schema_version: int
+    seq: int
+    ts_us: int
+    marks: dict[str, RowMark]
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    r"""Row ``\0fence`` of a table: the authority on input positions (next offset to read)."""
+
+    schema_version: int
+    positions: dict[str, int]
+    slice: int
+    hash: str
+    state: dict[str, Any]
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    r"""Row ``\0claim`` of a table: who took the partition over, in which group generation."""
+
+    schema_version: int
+    generation: int
+    instance: str
+    pid: int | None = None
+
+
+class SourceQuote(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The last word of one source about a feed."""
+
+    price: str
+    confidence: str
+    ts_us: int
+
+
+class StateMark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The mark of a feed as its row keeps it; fields as in `Mark`."""
+
+    price: str | None
+    state: str | None
+    since_us: int
+    sources: int
+    confidence: str | None = None
+
+
+class PriceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Row of ``price-state``, keyed by feed: what each source said last, and the mark."""
+
+    schema_version: int
+    feed: str
+    sources: dict[str, SourceQuote]
+    mark: StateMark
+
+
+_Record = TypeVar("_Record", bound=msgspec.Struct)
+
+_liquidation = msgspec.json.Decoder(Liquidation)
+_margin_status = msgspec.json.Decoder(MarginStatus)
+_reject = msgspec.json.Decoder(Reject)
+_journal_entry = msgspec.json.Decoder(JournalEntry)
+_mark_frame = msgspec.json.Decoder(MarkFrame)
+_marks_row = msgspec.json.Decoder(MarksRow)
+_fence = msgspec.json.Decoder(Fence)
+_claim = msgspec.json.Decoder(Claim)
+_price_row = msgspec.json.Decoder(PriceRow)
+
+
+class _Head(msgspec.Struct, frozen=True, gc=False):
+    schema_version: int
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+def decode_liquidation(value: bytes) -> Liquidation:
+    """Return a record of ``liquidations.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_liquidation, LIQUIDATIONS, value)
+
+
+def decode_margin_status(value: bytes) -> MarginStatus:
+    """Return a record of ``margin-status.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_margin_status, MARGIN_STATUS, value)
+
+
+def decode_reject(value: bytes) -> Reject:
+    """Return a record of ``rejects.v1``.
+
+    Raises
+    ------
+    ContractError
+        `RejectCode.UNSUPPORTED_VERSION` for another version, `RejectCode.MALFORMED` for bytes that
+        are not such a record.
+    """
+    return _read(_reject, REJECTS, value)
+
+
+def decode_journal_entry(value: bytes) -> JournalEntry:
+    """Return a record of ``journal.v1`` or ``price-journal.v1``; raises as `decode_reject`."""
+    return _read(_journal_entry, JOURNAL, value)
+
+
+def decode_mark_frame(value: bytes) -> MarkFrame:
+    """Return a record of ``marks.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_mark_frame, MARKS, value)
+
+
+def decode_marks_row(value: bytes) -> MarksRow:
+    """Return the marks row of ``accounts.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_marks_row, ACCOUNTS, value)
+
+
+def decode_fence(value: bytes) -> Fence:
+    """Return the fence row of a table; ContractError as `decode_reject` raises it."""
+    return _read(_fence, "fence row", value)
+
+
+def decode_claim(value: bytes) -> Claim:
+    """Return the claim row of a table; ContractError as `decode_reject` raises it."""
+    return _read(_claim, "claim row", value)
+
+
+def decode_price_row(value: bytes) -> PriceRow:
+    """Return a feed's row of ``price-state.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_price_row, PRICE_STATE, value)
+
+
+def encode(record: Any) -> bytes:  # noqa: ANN401 -- any JSON-able value, keys in the order given
+    """Return a record as compact JSON, keys in the order given: equal content, equal bytes."""
+    return orjson.dumps(record)
+
+
+def _read(decoder: msgspec.json.Decoder[_Record], what: str, value: bytes) -> _Record:
+    """Decode, or say what is wrong; the version is looked at first only when decoding fails."""
+    try:
+        record = decoder.decode(value or b"")
+        version = record.schema_version  # type: ignore[attr-defined]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        version = _version_of(value)
+        if version in {None, SCHEMA_VERSION}:
+            message = f"{what} value = {ascii(value)[:80]}: {fault}"
+            raise ContractError(message, code=RejectCode.MALFORMED) from None
+    if version != SCHEMA_VERSION:
+        message = f"{what} `schema_version` = {version}: only {SCHEMA_VERSION} is read"
+        raise ContractError(message, code=RejectCode.UNSUPPORTED_VERSION)
+    return record
+
+
+def _version_of(value: bytes) -> int | None:
+    try:
+        return _head.decode(value or b"").schema_version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
