@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Margin arithmetic over columns: readable functions and their compiled twins; no domain types."""

@@ -1,0 +1,165 @@
+"""What is traded, held and priced: instruments, assets and feeds, with their exact steps.
+
+Exponents are powers of ten of one unit (at most 0); a :class:`Step` is an exact decimal
+``numerator * 10**exponent``. Indices are dense and are the rows of the kernel's arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import gcd
+from typing import NamedTuple
+
+from solvent.units import MICRO_EXPONENT, format_scaled, parse_scaled
+
+__all__ = ["Asset", "Feed", "Instrument", "Ratio", "Step"]
+
+
+class Ratio(NamedTuple):
+    """An exact non-negative fraction in lowest terms."""
+
+    numerator: int
+    denominator: int
+
+
+class Step(NamedTuple):
+    """An exact decimal step, ``numerator * 10**exponent`` with exponent at most 0.
+
+    Examples
+    --------
+    >>> lot = Step.from_text("0.0050")
+    >>> lot
+    Step(numerator=5, exponent=-3)
+    >>> lot.parse("0.015"), lot.format(-3)
+    (3, '-0.015')
+    """
+
+    numerator: int
+    exponent: int
+
+    @classmethod
+    def from_text(cls, text: str) -> Step:
+        """Return the step a decimal string names, without trailing zeros.
+
+        Raises
+        ------
+        ValueError
+            If the text is no plain decimal, is not positive, or has more than 18 places.
+        """
+        numerator, exponent = parse_scaled(text, -18), -18
+        if numerator <= 0:
+            msg = f"{text!r} is not positive"
+            raise ValueError(msg)
+        while exponent < 0 and numerator % 10 == 0:
+            numerator, exponent = numerator // 10, exponent + 1
+        return cls(numerator, exponent)
+
+    def parse(self, text: str) -> int:
+        """Return how many steps a decimal string is.
+
+        Raises
+        ------
+        ValueError
+            If the text is no plain decimal or lies between two steps.
+        """
+        count, rest = divmod(parse_scaled(text, self.exponent), self.numerator)
+        if rest:
+            msg = f"{text!r} is not a multiple of {self.format(1)}"
+            raise ValueError(msg)
+        return count
+
+    def format(self, count: int) -> str:
+        """Return `count` steps as the shortest plain decimal."""
+        return format_scaled(count * self.numerator, self.exponent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """A stream of prices: integers at ``10**exponent`` settlement units."""
+
+    index: int
+    name: str
+    exponent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """Something an account holds (balance > 0) or owes (< 0), in quanta.
+
+    ``index_feed`` is the index of its feed; None for the settlement asset, whose price is 1.
+    """
+
+    index: int
+    name: str
+    quantum_exponent: int
+    index_feed: int | None
+    is_borrowable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instrument:
+    """A linear contract: signed lots (long > 0), trade prices in ticks, marks in feed units.
+
+    Attributes
+    ----------
+    index, id, name
+        Row of the kernel's arrays, number in the rulebook (ascending with `index`), market name.
+    lot, tick : Step
+        Smallest size in coins and smallest price step in settlement units.
+    mark_feed : int
+        Index of the feed that values positions.
+    index_feed : int or None
+        Index of the feed of the underlying, if the rulebook names one.
+    price_exponent : int
+        Exponent of the mark feed.
+    settles_in : int
+        Index of the settlement asset.
+    tick_value : Ratio
+        Micros per lot and tick: ``value = ceil(lots * ticks * numerator / denominator)``.
+    mark_value : Ratio
+        Micros per lot and feed price unit.
+    tick_price : int
+        Feed price units in one tick.
+    """
+
+    index: int
+    id: int
+    name: str
+    kind: str = "linear"
+    lot: Step
+    tick: Step
+    mark_feed: int
+    index_feed: int | None = None
+    price_exponent: int
+    settles_in: int = 0
+    tick_value: Ratio = field(init=False)
+    mark_value: Ratio = field(init=False)
+    tick_price: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        tick_value = _reduced(
+            self.lot.numerator * self.tick.numerator,
+            self.lot.exponent + self.tick.exponent - MICRO_EXPONENT,
+        )
+        mark_value = _reduced(
+            self.lot.numerator, self.lot.exponent + self.price_exponent - MICRO_EXPONENT
+        )
+        tick_price = _reduced(self.tick.numerator, self.tick.exponent - self.price_exponent)
+        if tick_price.denominator != 1:
+            msg = (
+                f"instrument {self.name}: tick {self.tick.format(1)} is finer than its mark feed, "
+                f"whose exponent is {self.price_exponent}"
+            )
+            raise ValueError(msg)
+        object.__setattr__(self, "tick_value", tick_value)
+        object.__setattr__(self, "mark_value", mark_value)
+        object.__setattr__(self, "tick_price", tick_price.numerator)
+
+
+def _reduced(numerator: int, exponent: int) -> Ratio:
+    """Return ``numerator * 10**exponent`` in lowest terms."""
+    if exponent >= 0:
+        return Ratio(numerator * 10**exponent, 1)
+    denominator: int = 10**-exponent
+    divisor = gcd(numerator, denominator)
+    return Ratio(numerator // divisor, denominator // divisor)

@@ -1,0 +1,253 @@
+"""Equity, requirement and verdict of margin units at all levels: the margin kernel.
+
+Equity is collateral value after weights plus unrealised pnl; the requirement is notional magnitude
+times rate (MODEL.md 3.1, C1, P1, R1). Inputs are integers at rest, arithmetic is float64 in one
+fixed order (positions ascending, then assets), results are integer micros: equity floored,
+requirements ceiled, so rounding never favours the account. Because weights and rates are ordered
+by level and rounding is monotone, ``health(initial) <= health(liquidation_end) <=
+health(maintenance)`` holds to the bit.
+
+`evaluate_units` is the readable reference, `evaluate_units_jit` the same function compiled;
+`evaluate_unit` is the leaf for one unit that other kernels call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+import numba
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+
+from solvent.kernel.judge import judge_amounts, next_status_jit
+from solvent.kernel.layout import (
+    INITIAL,
+    LIQUIDATION_END,
+    MAINTENANCE,
+    NONE,
+    VERDICT_UNKNOWN,
+    Balances,
+    Figures,
+    Float64,
+    Int32,
+    Int64,
+    Marks,
+    Positions,
+    Rules,
+    UInt8,
+    Units,
+)
+
+__all__ = ["evaluate_unit", "evaluate_units", "evaluate_units_jit", "example_arguments", "warm_up"]
+
+_DTYPES: dict[Any, Any] = {
+    Int64: np.int64,
+    Float64: np.float64,
+    Int32: np.int32,
+    UInt8: np.uint8,
+}
+_MICROS = 1e6
+#: Larger amounts are not exact in float64 and are not judged (MODEL.md 1).
+_MAX_EXACT = 2.0**53
+
+
+@register_jitable
+def _is_exact(amount_micros: float) -> bool:
+    """Tell whether a rounded amount is finite and within 2**53; False for NaN."""
+    return abs(amount_micros) <= _MAX_EXACT
+
+
+@register_jitable
+def evaluate_unit(
+    units: Units,
+    unit: int,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    figures: Figures,
+) -> int:
+    """Write the figures of one unit and return its verdict.
+
+    A position, or a negative balance, whose feed is not usable makes the unit `unknown`; a positive
+    balance whose feed is not usable counts 0 and makes it `unknown` only if health or raw equity is
+    then negative (MODEL.md 5.4). Amounts that are not finite or beyond 2**53 micros are written as
+    0 and make it `unknown`.
+
+    Parameters
+    ----------
+    units, positions, balances : Units, Positions, Balances
+        Columns; a unit's positions ascend by instrument, its balances by asset.
+    unit : int
+        Row.
+    rules : Rules
+        Parameters in force.
+    marks : Marks
+        Prices in force.
+    figures : Figures
+        Written at row `unit` alone.
+
+    Returns
+    -------
+    int
+        ``VERDICT_…``.
+    """
+    preset = units.preset[unit]
+    equity_initial = equity_end = equity_maintenance = raw_equity = 0.0
+    required_initial = required_end = required_maintenance = 0.0
+    is_blind = has_unpriced_collateral = has_debt = False
+
+    first = units.first_position[unit]
+    for row in range(first, first + units.position_count[unit]):
+        lots = positions.size_lots[row]
+        if lots == 0:
+            continue
+        instrument = positions.instrument[row]
+        feed = rules.instrument_feed[instrument]
+        if marks.is_usable[feed] == 0:
+            is_blind = True
+        mark_usd = float(marks.price[feed]) / rules.feed_units[feed]
+        coins = float(lots) * rules.lot_numerator[instrument] / rules.lot_units[instrument]
+        notional_usd = coins * mark_usd
+        pnl_usd = notional_usd - float(positions.cost_basis_micros[row]) / _MICROS
+        equity_initial += pnl_usd
+        equity_end += pnl_usd
+        equity_maintenance += pnl_usd
+        raw_equity += pnl_usd
+        magnitude_usd = abs(notional_usd)
+        required_initial += magnitude_usd * rules.requirement_rate[preset, INITIAL, instrument]
+        required_end += magnitude_usd * rules.requirement_rate[preset, LIQUIDATION_END, instrument]
+        required_maintenance += (
+            magnitude_usd * rules.requirement_rate[preset, MAINTENANCE, instrument]
+        )
+
+    first = units.first_balance[unit]
+    for row in range(first, first + units.balance_count[unit]):
+        quanta = balances.quanta[row]
+        if quanta == 0:
+            continue
+        asset = balances.asset[row]
+        feed = rules.asset_feed[asset]
+        value_usd = float(quanta) / rules.asset_units[asset]
+        if feed != NONE:
+            if marks.is_usable[feed] == 0:
+                if quanta > 0:
+                    has_unpriced_collateral = True
+                    continue
+                is_blind = True
+            value_usd *= float(marks.price[feed]) / rules.feed_units[feed]
+        raw_equity += value_usd
+        if quanta > 0:
+            equity_initial += value_usd * rules.asset_weight[preset, INITIAL, asset]
+            equity_end += value_usd * rules.asset_weight[preset, LIQUIDATION_END, asset]
+            equity_maintenance += value_usd * rules.asset_weight[preset, MAINTENANCE, asset]
+        else:
+            has_debt = True
+            equity_initial += value_usd * rules.debt_weight[preset, INITIAL, asset]
+            equity_end += value_usd * rules.debt_weight[preset, LIQUIDATION_END, asset]
+            equity_maintenance += value_usd * rules.debt_weight[preset, MAINTENANCE, asset]
+
+    equity_initial = np.floor(equity_initial * _MICROS)
+    equity_end = np.floor(equity_end * _MICROS)
+    equity_maintenance = np.floor(equity_maintenance * _MICROS)
+    raw_equity = np.floor(raw_equity * _MICROS)
+    required_initial = np.ceil(required_initial * _MICROS)
+    required_end = np.ceil(required_end * _MICROS)
+    required_maintenance = np.ceil(required_maintenance * _MICROS)
+    is_exact = (
+        _is_exact(equity_initial)
+        and _is_exact(equity_end)
+        and _is_exact(equity_maintenance)
+        and _is_exact(raw_equity)
+        and _is_exact(required_initial)
+        and _is_exact(required_end)
+        and _is_exact(required_maintenance)
+    )
+    if not is_exact:  # finiteness comes before any cast
+        equity_initial = equity_initial if _is_exact(equity_initial) else 0.0
+        equity_end = equity_end if _is_exact(equity_end) else 0.0
+        equity_maintenance = equity_maintenance if _is_exact(equity_maintenance) else 0.0
+        raw_equity = raw_equity if _is_exact(raw_equity) else 0.0
+        required_initial = required_initial if _is_exact(required_initial) else 0.0
+        required_end = required_end if _is_exact(required_end) else 0.0
+        required_maintenance = required_maintenance if _is_exact(required_maintenance) else 0.0
+    figures.equity_micros[unit, INITIAL] = int(equity_initial)
+    figures.equity_micros[unit, LIQUIDATION_END] = int(equity_end)
+    figures.equity_micros[unit, MAINTENANCE] = int(equity_maintenance)
+    figures.requirement_micros[unit, INITIAL] = int(required_initial)
+    figures.requirement_micros[unit, LIQUIDATION_END] = int(required_end)
+    figures.requirement_micros[unit, MAINTENANCE] = int(required_maintenance)
+    figures.raw_equity_micros[unit] = int(raw_equity)
+
+    verdict = VERDICT_UNKNOWN
+    if is_exact and not is_blind:
+        health_micros = int(equity_maintenance) - int(required_maintenance)
+        if not (has_unpriced_collateral and (health_micros < 0 or raw_equity < 0.0)):
+            verdict = judge_amounts(
+                int(equity_initial) - int(required_initial),
+                health_micros,
+                int(raw_equity),
+                int(required_maintenance),
+                has_debt,
+            )
+    figures.verdict[unit] = verdict
+    return verdict
+
+
+def evaluate_units(
+    units: Units,
+    unit_count: int,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    figures: Figures,
+    first: int,
+    last: int,
+) -> None:
+    """Write the figures of units ``first <= unit < min(last, unit_count)``; other rows stay.
+
+    Parameters are those of `evaluate_unit`. Indices are trusted: the columns check them on write.
+    """
+    for unit in range(first, min(last, unit_count)):
+        evaluate_unit(units, unit, positions, balances, rules, marks, figures)
+
+
+evaluate_units_jit = njit(nogil=True, error_model="numpy")(evaluate_units)
+
+
+def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Figures]:
+    """Return empty columns, rules, marks and figures of the one accepted type."""
+
+    def empty(layout: type, **dimensions: int) -> list[Any]:
+        return [
+            0 if kind is int else np.zeros((0,) * dimensions.get(name, 1), dtype=_DTYPES[kind])
+            for name, kind in get_type_hints(layout).items()
+        ]
+
+    return (
+        Units(*empty(Units)),
+        Positions(*empty(Positions)),
+        Balances(*empty(Balances)),
+        Rules(*empty(Rules, asset_weight=3, debt_weight=3, requirement_rate=3)),
+        Marks(*empty(Marks)),
+        Figures(*empty(Figures, equity_micros=2, requirement_micros=2)),
+    )
+
+
+def warm_up() -> None:
+    """Compile the one accepted signature of each kernel here; other types raise from then on."""
+    if not evaluate_units_jit.nopython_signatures:
+        units, positions, balances, rules, marks, figures = example_arguments()
+        of = numba.typeof
+        types = (of(units), of(positions), of(balances), of(rules), of(marks), of(figures))
+        evaluate_units_jit.compile(
+            (types[0], numba.int64, *types[1:6], numba.int64, numba.int64),
+        )
+        evaluate_units_jit.disable_compile()
+    if not next_status_jit.nopython_signatures:
+        next_status_jit.compile(
+            "int64(int64, int64, int64, int64[::1], int64[::1], int64, boolean)"
+        )
+        next_status_jit.disable_compile()
