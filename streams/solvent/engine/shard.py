@@ -65,19 +65,12 @@ class Outputs:
         JSON-able remainder of the shard's state, kept in the fence row and given back to `resume`.
     rules : dict
         Rulebook ``id``, ``version`` and ``hash`` in force, for the journal.
-    is_urgent : bool
-        An executor waits for it: commit at once.
-    is_repeatable : bool
-        Nothing but stream time and marks changed: applying the records again changes nothing, so
-        the commit may wait (DESIGN D3).
     """
 
     rows: list[tuple[bytes, bytes | None]] = field(default_factory=list)
     records: list[Emit] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
     rules: dict[str, Any] = field(default_factory=dict)
-    is_urgent: bool = False
-    is_repeatable: bool = False
 
 
 class Shard(Protocol):
@@ -85,6 +78,14 @@ class Shard(Protocol):
 
     #: input topic -> how many offsets below the fence `remember` wants to see again on take-over
     lookback: Mapping[str, int]
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether what was applied since the last cut changed nothing but marks and stream time.
+
+        Applying such records again changes nothing, so their commit may wait (DESIGN D3).
+        """
+        ...
 
     def apply(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Fold a run of records of one input topic (logical name), in order."""

@@ -1,0 +1,21 @@
+"""The price agent: oracle ticks in, mark frames to every partition of ``marks`` out."""
+
+from __future__ import annotations
+
+from solvent.engine.prices import PriceShard
+from solvent.rules import CompiledRulebook
+from solvent.runtime.lane import AgentSpec
+from solvent.wire.topics import ORACLE_TICKS, PRICE_JOURNAL, PRICE_STATE
+
+__all__ = ["price_agent"]
+
+
+def price_agent(rulebook: CompiledRulebook) -> AgentSpec:
+    """Return the price agent under a rulebook; it has one partition."""
+    return AgentSpec(
+        name="prices",
+        inputs=(ORACLE_TICKS,),
+        table=PRICE_STATE,
+        journal=PRICE_JOURNAL,
+        new_shard=lambda partition: PriceShard(partition, rulebook),
+    )

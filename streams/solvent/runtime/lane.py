@@ -1,0 +1,374 @@
+"""A lane: one partition of one agent, from frames to committed slices.
+
+The lane folds whatever frames wait into its shard, then writes all the slice brought (rows, events,
+rejects, journal record and fence row) in one Kafka transaction, and folds the next slice while that
+commit is in flight. Slices so grow with load and shrink to one record when idle. At most one commit
+is in flight; the shard may be ahead of the log by that slice and the open one, which is why a lane
+whose commit failed is dead and its shard is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+import orjson
+import structlog
+
+from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
+from solvent.engine.shard import Shard
+from solvent.runtime.restore import restore_shard
+from solvent.runtime.writer import KeyValue, PartitionWriter, Target
+from solvent.wire.topics import Topics
+
+__all__ = ["AgentSpec", "Lane", "LaneLimits"]
+
+log = structlog.get_logger(__name__)
+
+Acknowledge = Callable[[], Any]
+Crashed = Callable[["Lane", BaseException], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSpec:
+    """One agent as the runtime sees it; topics by logical name.
+
+    Attributes
+    ----------
+    name : str
+        ``margin`` or ``prices``; part of the transactional id.
+    inputs : tuple of str
+        Topics read; all have the same number of partitions.
+    table, journal : str
+        The shard's changelog and its journal.
+    new_shard : callable
+        Makes an empty shard for a partition.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    table: str
+    journal: str
+    new_shard: Callable[[int], Shard]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneLimits:
+    """Sizes and times that bound a lane.
+
+    Attributes
+    ----------
+    slice_records : int
+        Most records folded into one transaction.
+    backlog_records : int
+        Waiting records above which the lane's inputs are paused; they resume below half.
+    lazy_commit_s : float
+        How long a slice that changed nothing but marks may wait for company.
+    """
+
+    slice_records: int = 20_000
+    backlog_records: int = 40_000
+    lazy_commit_s: float = 0.25
+
+
+class _State(Enum):
+    OPEN = auto()  # takes frames
+    CLOSING = auto()  # finishes what is folded
+    CLOSED = auto()  # log and shard agree; may be opened again after a claim
+    DEAD = auto()  # log and shard may differ: drop it
+
+
+class Lane:
+    """One partition of one agent.
+
+    Parameters
+    ----------
+    spec : AgentSpec
+        The agent.
+    partition : int
+        The partition.
+    app_id, bootstrap_servers, topics, limits
+        Where and how it writes.
+    on_crash : callable
+        Awaited with the lane and the error when a fold or commit fails.
+    """
+
+    def __init__(
+        self,
+        spec: AgentSpec,
+        partition: int,
+        *,
+        app_id: str,
+        bootstrap_servers: str,
+        topics: Topics,
+        limits: LaneLimits,
+        on_crash: Crashed,
+    ) -> None:
+        self.spec = spec
+        self.partition = partition
+        self.shard = spec.new_shard(partition)
+        self.journal = SliceJournal(spec.name, partition)
+        #: logical topic -> next offset, as committed
+        self.durable: dict[str, int] = {}
+        self.records_committed = 0
+        self._bootstrap_servers = bootstrap_servers
+        self._topics = topics
+        self._limits = limits
+        self._on_crash = on_crash
+        self._writer = PartitionWriter(bootstrap_servers, f"{app_id}-{spec.name}-{partition}")
+        self._state = _State.CLOSED
+        self._waiting: deque[tuple[str, Sequence[Any], Acknowledge]] = deque()
+        self._backlog = 0
+        self._wake = asyncio.Event()
+        self._acknowledge: list[Acknowledge] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._loop_task: asyncio.Task[None] | None = None
+        self._lazy_until: float | None = None
+
+    # -- ownership ---------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the lane takes frames."""
+        return self._state is _State.OPEN
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether shard and log may differ, so that the lane must be dropped."""
+        return self._state is _State.DEAD
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more records wait than the lane wants to hold."""
+        return self._backlog > self._limits.backlog_records
+
+    @property
+    def has_room(self) -> bool:
+        """Whether paused inputs should resume."""
+        return self._backlog <= self._limits.backlog_records // 2
+
+    async def acquire(self, generation: int, instance: str) -> None:
+        """Take the partition over: producer, claim, restore, in this order.
+
+        The producer first, because initialising it fences an owner that is still writing; then
+        the claim, because only a commit proves that we own the id; then the rows up to the claim,
+        because nobody else can append below it any more.
+        """
+        await self._writer.start()
+        claim_offset = await self.claim(generation, instance)
+        self.journal, rows = await restore_shard(
+            self.shard,
+            agent=self.spec.name,
+            partition=self.partition,
+            table=self.spec.table,
+            inputs=self.spec.inputs,
+            topics=self._topics,
+            bootstrap_servers=self._bootstrap_servers,
+            claim_offset=claim_offset,
+        )
+        self.durable = dict(self.journal.positions)
+        log.info(
+            "lane_acquired",
+            agent=self.spec.name,
+            partition=self.partition,
+            generation=generation,
+            rows=rows,
+            slice=self.journal.slice_number,
+            positions=self.durable,
+        )
+
+    async def claim(self, generation: int, instance: str) -> int:
+        """Commit a claim row with this lane's producer; returns its offset.
+
+        Raises
+        ------
+        ProducerFenced, InvalidProducerEpoch
+            The partition was taken over by another worker.
+        """
+        row = orjson.dumps({"schema_version": 1, "generation": generation, "instance": instance})
+        return await self._writer.claim(self._target(self.spec.table), CLAIM_KEY, row)
+
+    def open(self) -> None:
+        """Start taking frames; positions are those of the last committed slice."""
+        if self._state is not _State.CLOSED:
+            message = f"{self.spec.name}-{self.partition} opened while {self._state.name}"
+            raise RuntimeError(message)
+        self._state = _State.OPEN
+        self._loop_task = asyncio.create_task(self._run(), name=f"lane {self._name}")
+
+    async def close(self, timeout_s: float) -> bool:
+        """Stop taking frames, finish what is folded; True if shard and log agree afterwards."""
+        if self._state is _State.OPEN:
+            self._state = _State.CLOSING
+        self._waiting.clear()
+        self._backlog = 0
+        self._wake.set()
+        task, self._loop_task = self._loop_task, None
+        if task is not None:
+            done, _ = await asyncio.wait([task], timeout=timeout_s)
+            if not done:
+                await self._abandon(task)
+        return self._state is _State.CLOSED
+
+    async def drop(self) -> None:
+        """Give the lane up: nothing more is written, the shard is not to be used again."""
+        self._state = _State.DEAD
+        if self._loop_task is not None:
+            await self._abandon(self._loop_task)
+            self._loop_task = None
+        await self._writer.stop()
+
+    async def _abandon(self, task: asyncio.Task[None]) -> None:
+        self._state = _State.DEAD
+        for running in (task, self._committing):
+            if running is not None and running is not asyncio.current_task():
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+    # -- frames ------------------------------------------------------------------------------
+
+    def put(self, topic: str, records: Sequence[Any], acknowledge: Acknowledge) -> None:
+        """Queue a run of records of one input; `acknowledge` is called once it is committed."""
+        if self._state is _State.OPEN:
+            self._waiting.append((topic, records, acknowledge))
+            self._backlog += len(records)
+            self._wake.set()
+
+    def read_positions(self) -> dict[str, int]:
+        """Return the next offset to read of each input, from what the shard has applied."""
+        return {topic: self.journal.positions.get(topic, 0) for topic in self.spec.inputs}
+
+    def _fold_next(self) -> None:
+        topic, records, acknowledge = self._waiting.popleft()
+        self._backlog -= len(records)
+        position = self.journal.positions.get(topic, 0)
+        if records[0].offset < position:
+            # Prefetched before a seek, or fetched again after one: already applied.
+            records = [record for record in records if record.offset >= position]
+        room = self._limits.slice_records - self.journal.open_count
+        if len(records) > room:
+            rest = records[room:]
+            records = records[:room]
+            self._waiting.appendleft((topic, rest, acknowledge))
+            self._backlog += len(rest)
+        else:
+            self._acknowledge.append(acknowledge)
+        if records:
+            # Offsets above the position are legal: transaction markers and aborted batches.
+            self.shard.apply(topic, records)
+            self.journal.take(topic, records[0].offset, records[-1].offset, len(records))
+
+    # -- slices ------------------------------------------------------------------------------
+
+    @property
+    def _can_fold(self) -> bool:
+        return bool(self._waiting) and self.journal.open_count < self._limits.slice_records
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                while self._state is _State.OPEN and self._can_fold:
+                    self._fold_next()
+                    await asyncio.sleep(0)
+                if self._committing is not None and self._committing.done():
+                    self._committing.result()
+                    self._committing = None
+                if self._committing is None:
+                    if self.journal.has_open_slice and not self._may_wait():
+                        self._start_commit()
+                        continue
+                    if not self.journal.has_open_slice:
+                        self._release()
+                        if self._state is _State.CLOSING:
+                            self._state = _State.CLOSED
+                            return
+                if self._state is _State.OPEN and self._can_fold:
+                    continue
+                await self._wait()
+        except asyncio.CancelledError:
+            self._state = _State.DEAD
+            raise
+        except BaseException as error:
+            self._state = _State.DEAD
+            await self._on_crash(self, error)
+
+    def _may_wait(self) -> bool:
+        """Whether the open slice changed nothing but marks and its time is not up."""
+        if self._state is not _State.OPEN or not self.shard.is_repeatable:
+            self._lazy_until = None
+            return False
+        now = asyncio.get_running_loop().time()
+        if self._lazy_until is None:
+            self._lazy_until = now + self._limits.lazy_commit_s
+        if now < self._lazy_until:
+            return True
+        self._lazy_until = None
+        return False
+
+    async def _wait(self) -> None:
+        timeout = None
+        if self._lazy_until is not None and self._committing is None:
+            timeout = max(0.0, self._lazy_until - asyncio.get_running_loop().time())
+        try:
+            await asyncio.wait_for(self._wake.wait(), timeout)
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    def _start_commit(self) -> None:
+        outputs = self.shard.cut()
+        count = self.journal.open_count
+        closing = self.journal.close(outputs)
+        durable = dict(self.journal.positions)
+        batches: dict[Target, list[KeyValue]] = {}
+        for record in outputs.records:
+            for target in self._targets(record.topic, everywhere=record.everywhere):
+                batches.setdefault(target, []).append((record.key, record.value))
+        journal = self._target(self.spec.journal)
+        batches.setdefault(journal, []).append((closing.journal_key, closing.journal_value))
+        table = batches.setdefault(self._target(self.spec.table), [])
+        table.extend(outputs.rows)
+        table.append((FENCE_KEY, closing.fence_value))
+        acknowledge, self._acknowledge = self._acknowledge, []
+        self._committing = asyncio.create_task(
+            self._commit(batches, durable, acknowledge, count), name=f"commit {self._name}"
+        )
+        self._committing.add_done_callback(lambda _: self._wake.set())
+
+    async def _commit(
+        self,
+        batches: dict[Target, list[KeyValue]],
+        durable: dict[str, int],
+        acknowledge: list[Acknowledge],
+        count: int,
+    ) -> None:
+        await self._writer.write(batches.items())
+        self.durable = durable
+        self.records_committed += count
+        for done in acknowledge:
+            done()
+
+    def _release(self) -> None:
+        """Acknowledge frames that held nothing new."""
+        for done in self._acknowledge:
+            done()
+        self._acknowledge.clear()
+
+    # -- names -------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"{self.spec.name}-{self.partition}"
+
+    def _target(self, topic: str) -> Target:
+        return Target(self._topics.physical(topic), self.partition)
+
+    def _targets(self, topic: str, *, everywhere: bool) -> list[Target]:
+        if not everywhere:
+            return [self._target(topic)]
+        name = self._topics.physical(topic)
+        return [Target(name, p) for p in range(self._topics.partitions_of(topic))]

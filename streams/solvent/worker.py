@@ -1,0 +1,167 @@
+"""The worker process: checks its surroundings, takes a name in the group, runs the Faust app.
+
+``solvent worker`` replaces itself with this module, so one worker is one process. Arguments that
+are not ours go to Faust's own ``worker`` command.
+
+Exit codes: 0 stopped on request; 1 a lane or take-over failed (restart it: it resumes from the
+fence); 3 settings, rulebook, topics or library versions refuse; 4 the broker does not answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import logging.config
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from solvent.app import build_app
+from solvent.errors import ConfigError, ServiceError, SolventError
+from solvent.kernel import warm_up
+from solvent.ops import topics as topic_plan
+from solvent.ops.broker import resolve_bootstrap
+from solvent.settings import Settings, load_settings
+from solvent.wire.topics import Topics
+
+__all__ = ["main"]
+
+log = structlog.get_logger(__name__)
+
+EXIT_CONFIG = 3
+EXIT_SERVICE = 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one worker until it is stopped; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="solvent worker", description=__doc__)
+    parser.add_argument("--config", type=Path, default=None, help="TOML settings file")
+    ours, faust_arguments = parser.parse_known_args(argv)
+    try:
+        settings = load_settings(ours.config)
+        return _run(settings, [a for a in faust_arguments if a != "--"])
+    except ServiceError as error:
+        print(f"solvent worker: {error}", file=sys.stderr)  # noqa: T201 - no logger yet
+        return EXIT_SERVICE
+    except SolventError as error:
+        print(f"solvent worker: {error}", file=sys.stderr)  # noqa: T201 - no logger yet
+        return EXIT_CONFIG
+
+
+def _run(settings: Settings, faust_arguments: list[str]) -> int:
+    from faust.cli.faust import cli
+
+    bootstrap = resolve_bootstrap(settings)
+    _check_topics(bootstrap, settings)
+    with _own_instance(settings) as instance:
+        logging_config = configure_logging(settings.log_level)
+        app = build_app(settings, bootstrap_servers=bootstrap, instance=instance)
+        app.conf.logging_config = logging_config
+        warm_up()  # compile before joining the group, not on the first live record
+        app.finalize()
+        log.info("worker_starting", instance=instance, pid=os.getpid(), broker=bootstrap)
+        try:
+            cli(
+                args=["worker", "--without-web", "-l", settings.log_level, *faust_arguments],
+                app=app,
+                prog_name="solvent worker",
+            )
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+def _check_topics(bootstrap: str, settings: Settings) -> None:
+    """Refuse to start on missing topics or wrong partition counts."""
+    found = topic_plan.plan(
+        bootstrap, Topics(prefix=settings.topic_prefix, partitions=settings.partitions)
+    )
+    wrong = [*found.to_create, *found.refused]
+    if wrong:
+        names = ", ".join(state.name for state in wrong)
+        message = f"topics missing or with other partition counts: {names}; `solvent topics plan`"
+        raise ConfigError(message)
+
+
+@contextmanager
+def _own_instance(settings: Settings) -> Iterator[str]:
+    """Hold a name in the group: the configured one, or the first free lock file of the data dir.
+
+    Static membership needs the same name after a restart and another for each live worker; a lock
+    that dies with the process gives both.
+    """
+    if settings.instance_id is not None:
+        yield settings.instance_id
+        return
+    folder = settings.data_dir / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        handle = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            number += 1
+            continue
+        try:
+            yield f"{settings.app_id}-{platform.node()}-{number}"
+        finally:
+            os.close(handle)
+        return
+
+
+def configure_logging(level: str) -> dict[str, Any]:
+    """Send structlog and stdlib records alike to stderr, one JSON object a line.
+
+    Returns the same as a ``dictConfig``, which Faust's worker applies when it starts.
+    """
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "json": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    structlog.processors.format_exc_info,
+                    structlog.processors.JSONRenderer(),
+                ],
+                "foreign_pre_chain": shared,
+            }
+        },
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "json",
+                "level": level.upper(),
+            }
+        },
+        "root": {"handlers": ["stderr"], "level": level.upper()},
+        # During a broker outage aiokafka writes about 20 lines a second; warnings say enough.
+        "loggers": {"aiokafka": {"level": logging.getLevelName(logging.ERROR)}},
+    }
+    logging.config.dictConfig(config)
+    return config
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
