@@ -48,14 +48,14 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import orjson
-
+from solvent.domain.policy import OraclePolicy
 from solvent.engine.median import Quote, consensus
 from solvent.engine.shard import Emit, InputRecord, Outputs
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MAX_EXACT, MAX_TEXT, PPM, format_scaled, parse_scaled
 from solvent.wire.inputs import PriceTick, decode_tick
+from solvent.wire.outputs import PriceRow, decode_price_row, encode
 from solvent.wire.topics import MARKS, ORACLE_TICKS, REJECTS
 
 __all__ = ["DIVERGED", "STALE", "UNCERTAIN", "VALID", "PriceShard"]
@@ -114,15 +114,15 @@ class _Feed:
         "state",
     )
 
-    def __init__(self, name: str, exponent: int, policy: Any) -> None:
+    def __init__(self, name: str, exponent: int, policy: OraclePolicy) -> None:
         self.name = name
         self.exponent = exponent
-        self.max_age_us: int = policy.max_age_us
-        self.max_conf_ppm: int = policy.max_conf_ppm
-        self.min_sources: int = policy.min_sources
-        self.quorum_ppm: int = policy.quorum_ppm
-        self.band_ppm: int = policy.band_ppm
-        self.max_skew_us: int = policy.max_skew_us
+        self.max_age_us = policy.max_age_us
+        self.max_conf_ppm = policy.max_conf_ppm
+        self.min_sources = policy.min_sources
+        self.quorum_ppm = policy.quorum_ppm
+        self.band_ppm = policy.band_ppm
+        self.max_skew_us = policy.max_skew_us
         self.sources: dict[str, _Source] = {}
         self.price: int | None = None
         self.confidence = 0
@@ -194,27 +194,25 @@ class _Feed:
             }
             for name, source in sorted(self.sources.items())
         }
-        return orjson.dumps(
+        return encode(
             {"schema_version": 1, "feed": self.name, "sources": sources, "mark": self.mark()}
         )
 
-    def restore(self, row: Mapping[str, Any]) -> None:
+    def restore(self, row: PriceRow) -> None:
         """Take back what `row` wrote."""
         exponent = self.exponent
         self.sources = {}
-        for name, source in row["sources"].items():
-            quote = (
-                parse_scaled(source["price"], exponent),
-                parse_scaled(source["confidence"], exponent),
-            )
-            self.sources[name] = _Source(quote, source["ts_us"], is_certain=self.is_certain(*quote))
-        mark = row["mark"]
-        price = mark["price"]
-        self.price = None if price is None else parse_scaled(price, exponent)
-        self.confidence = 0 if price is None else parse_scaled(mark["confidence"], exponent)
-        self.state = mark["state"]
-        self.since_us = mark["since_us"]
-        self.agreeing = mark["sources"]
+        for name, source in row.sources.items():
+            price = parse_scaled(source.price, exponent)
+            confidence = parse_scaled(source.confidence, exponent)
+            is_certain = self.is_certain(price, confidence)
+            self.sources[name] = _Source((price, confidence), source.ts_us, is_certain=is_certain)
+        mark = row.mark
+        self.price = None if mark.price is None else parse_scaled(mark.price, exponent)
+        self.confidence = parse_scaled(mark.confidence, exponent) if mark.confidence else 0
+        self.state = mark.state
+        self.since_us = mark.since_us
+        self.agreeing = mark.sources
         # A slice ends with a frame of all that changed, so what rows hold has been published.
         self.published = (self.price, self.state, self.since_us)
         self.expires_us = 0  # judged again at the next clock record: the same votes, the same mark
@@ -378,7 +376,7 @@ class PriceShard:
             "key_base64": None if key is None else base64.b64encode(key).decode(),
             "value_base64": None if value is None else base64.b64encode(value).decode(),
         }
-        self._records.append(Emit(REJECTS, key or b"", orjson.dumps(reject)))
+        self._records.append(Emit(REJECTS, key or b"", encode(reject)))
 
     # -- rows and records out
 
@@ -398,7 +396,7 @@ class PriceShard:
             "ts_us": self._clock_us,
             "marks": marks,
         }
-        self._records.append(Emit(MARKS, _FRAME_KEY, orjson.dumps(frame), everywhere=True))
+        self._records.append(Emit(MARKS, _FRAME_KEY, encode(frame), everywhere=True))
         self._counts["frames"] += 1
 
     def cut(self) -> Outputs:
@@ -441,7 +439,7 @@ class PriceShard:
         if value is None:
             msg = f"price-state.v1 row {feed.name} was deleted, rows of this table never are"
             raise PartitionError(msg)
-        feed.restore(orjson.loads(value))
+        feed.restore(decode_price_row(value))
 
     def resume(self, positions: Mapping[str, int], state: Mapping[str, Any]) -> None:
         """Finish a restore.
