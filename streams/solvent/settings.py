@@ -22,7 +22,15 @@ from pydantic_settings import (
 
 from solvent.errors import ConfigError
 
-__all__ = ["ENV_PREFIX", "Settings", "default_cache_dir", "java_home", "load_settings"]
+__all__ = [
+    "ENV_PREFIX",
+    "Settings",
+    "default_cache_dir",
+    "java_home",
+    "load_settings",
+    "numba_cache_dir",
+    "use_config_file",
+]
 
 ENV_PREFIX = "SOLVENT_"
 #: Names the configuration file; a variable of its own, not a setting.
@@ -164,7 +172,7 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:  # 
     Raises
     ------
     ConfigError
-        [SLV-401] unknown key or variable, [SLV-402] a value outside its limits,
+        [SLV-404] unknown key or variable, [SLV-405] a value outside its limits,
         [SLV-403] the file cannot be read or is not TOML. The message names the key.
     """
     path = config
@@ -210,6 +218,17 @@ def java_home() -> Path | None:
     return Path(home) if home else None
 
 
+def numba_cache_dir() -> Path | None:
+    """Return ``NUMBA_CACHE_DIR`` if it is set."""
+    folder = os.environ.get("NUMBA_CACHE_DIR")
+    return Path(folder) if folder else None
+
+
+def use_config_file(path: Path) -> None:
+    """Make a settings file count for this process and those it starts, as `--config` asks."""
+    os.environ[CONFIG_VARIABLE] = str(path.resolve())
+
+
 def _refuse_unknown_variables() -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
     unknown = sorted(
@@ -219,7 +238,7 @@ def _refuse_unknown_variables() -> None:
     )
     if unknown:
         msg = f"environment variable {unknown[0]} is not a setting; known: {_listed(known)}"
-        raise ConfigError(msg, code="SLV-401")
+        raise ConfigError(msg, code="SLV-404")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -235,7 +254,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     if unknown:
         known = _listed(Settings.model_fields)
         msg = f"settings file {path}: key {unknown[0]!r} is not a setting; known: {known}"
-        raise ConfigError(msg, code="SLV-401")
+        raise ConfigError(msg, code="SLV-404")
     return values
 
 
@@ -243,9 +262,9 @@ def _as_config_error(error: ValidationError) -> ConfigError:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "?"
     if first["type"] == "extra_forbidden":
-        return ConfigError(f"setting {name} is not known", code="SLV-401")
+        return ConfigError(f"setting {name} is not known", code="SLV-404")
     msg = f"setting {name} ({ENV_PREFIX}{name.upper()}): value {first['input']!r}: {first['msg']}"
-    return ConfigError(msg, code="SLV-402")
+    return ConfigError(msg, code="SLV-405")
 
 
 def _listed(names: Any) -> str:  # noqa: ANN401 - any iterable of names
