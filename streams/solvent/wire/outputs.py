@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 
-class LevelAmounts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class LevelAmounts(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """An amount of settlement currency at each level (MODEL.md 3.1)."""
 
     initial: str
@@ -67,7 +67,7 @@ class LevelAmounts(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     maintenance: str
 
 
-class RulebookReference(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class RulebookReference(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The rulebook a decision rests on: name, version, SHA-256 of the resolved model."""
 
     id: str
@@ -75,14 +75,14 @@ class RulebookReference(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     hash: str
 
 
-class Trigger(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Trigger(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The record that caused an event: logical topic and offset in the event's partition."""
 
     topic: str
     offset: int
 
 
-class OfferPosition(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class OfferPosition(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """An open position: size in coins (long > 0), cost basis in settlement currency, mark."""
 
     market: str
@@ -91,7 +91,7 @@ class OfferPosition(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     mark_price: str | None
 
 
-class OfferCollateral(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class OfferCollateral(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A balance: amount in coins (debt < 0), index price; None for the settlement asset."""
 
     asset: str
@@ -99,7 +99,7 @@ class OfferCollateral(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     index_price: str | None = None
 
 
-class OfferLeg(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class OfferLeg(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What an executor is asked to trade for the account.
 
     Attributes
@@ -125,7 +125,7 @@ class OfferLeg(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     fund_fee_ppm: int
 
 
-class Liquidation(msgspec.Struct, frozen=True, kw_only=True):
+class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One revision of a liquidation: an offer (opened, revised) or its end (recovered, closed).
 
     Attributes
@@ -156,7 +156,7 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True):
     episode: int
     partition: int
     ts_us: int
-    expires_us: int | None = None
+    expires_us: int | None
     verdict: str
     status: str
     mark_seq: int
@@ -180,7 +180,7 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True):
         return self.event in {"opened", "revised"}
 
 
-class MarginStatus(msgspec.Struct, frozen=True, kw_only=True):
+class MarginStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A margin unit whose status, flags or quarantine changed.
 
     `shortfall` is ``max(0, -health(initial))``, `deposit_to_clear` the settlement currency that
@@ -208,7 +208,7 @@ class MarginStatus(msgspec.Struct, frozen=True, kw_only=True):
     rulebook: RulebookReference
 
 
-class Reject(msgspec.Struct, frozen=True, kw_only=True):
+class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An input record that was not applied: where it is, why, and its bytes in base64.
 
     `ts_us` is Kafka's record time in microseconds, not the event time, which may be unreadable.
@@ -220,14 +220,14 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     code: str
     message: str
-    account_id: str | None = None
-    quarantined: bool = False
-    ts_us: int | None = None
-    key_base64: str | None = None
-    value_base64: str | None = None
+    account_id: str | None
+    quarantined: bool
+    ts_us: int | None
+    key_base64: str | None
+    value_base64: str | None
 
 
-class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One slice: runs of (topic, first offset, last offset) in the order applied, and the hash.
 
     `hash` is the hexadecimal rolling BLAKE2b of 16 bytes over all slices so far.
@@ -243,7 +243,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
 
 
-class Mark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Mark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One feed in a mark frame.
 
     Attributes
@@ -271,7 +271,7 @@ class Mark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     confidence: str | None = None
 
 
-class MarkFrame(msgspec.Struct, frozen=True, kw_only=True):
+class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What changed in the marks since frame ``seq - 1``; `ts_us` is the stream's time from here."""
 
     schema_version: int
@@ -281,7 +281,7 @@ class MarkFrame(msgspec.Struct, frozen=True, kw_only=True):
     marks: list[Mark]
 
 
-class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A mark as a margin shard remembers it."""
 
     price: str | None
@@ -289,7 +289,7 @@ class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     since_us: int
 
 
-class MarksRow(msgspec.Struct, frozen=True, kw_only=True):
+class MarksRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0marks`` of ``accounts``: the marks in force when the slice was committed."""
 
     schema_version: int
@@ -298,7 +298,7 @@ class MarksRow(msgspec.Struct, frozen=True, kw_only=True):
     marks: dict[str, RowMark]
 
 
-class Fence(msgspec.Struct, frozen=True, kw_only=True):
+class Fence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0fence`` of a table: the authority on input positions (next offset to read)."""
 
     schema_version: int
@@ -308,7 +308,7 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
     state: dict[str, Any]
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0claim`` of a table: who took the partition over, in which group generation."""
 
     schema_version: int
@@ -317,7 +317,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
 
 
-class SourceQuote(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class SourceQuote(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The last word of one source about a feed."""
 
     price: str
@@ -325,7 +325,7 @@ class SourceQuote(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ts_us: int
 
 
-class StateMark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class StateMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The mark of a feed as its row keeps it; fields as in `Mark`."""
 
     price: str | None
@@ -335,7 +335,7 @@ class StateMark(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     confidence: str | None = None
 
 
-class PriceRow(msgspec.Struct, frozen=True, kw_only=True):
+class PriceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Row of ``price-state``, keyed by feed: what each source said last, and the mark."""
 
     schema_version: int

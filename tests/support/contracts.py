@@ -1,0 +1,96 @@
+"""Schemas, examples and codecs side by side, for tests that hold them against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+
+from solvent.errors import ContractError
+from solvent.units import parse_scaled
+from solvent.wire import inputs, outputs
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
+
+#: Finer than any decimal of 40 characters: `parse_scaled` then judges the grammar alone.
+_FINEST = -40
+
+DECODE_INPUT: dict[str, Callable[[bytes | None], msgspec.Struct]] = {
+    "trades": inputs.decode_trade,
+    "collateral": inputs.decode_collateral_move,
+    "oracle-ticks": inputs.decode_tick,
+}
+
+#: Decoder of an output example; rows of a table are told apart by the example's name.
+DECODE_OUTPUT: dict[tuple[str, str], Callable[[bytes], msgspec.Struct]] = {
+    ("marks", ""): outputs.decode_mark_frame,
+    ("accounts", "fence"): outputs.decode_fence,
+    ("accounts", "claim"): outputs.decode_claim,
+    ("accounts", "marks"): outputs.decode_marks_row,
+    ("price-state", "fence"): outputs.decode_fence,
+    ("price-state", "claim"): outputs.decode_claim,
+    ("price-state", "feed"): outputs.decode_price_row,
+    ("liquidations", ""): outputs.decode_liquidation,
+    ("margin-status", ""): outputs.decode_margin_status,
+    ("rejects", ""): outputs.decode_reject,
+    ("journal", ""): outputs.decode_journal_entry,
+    ("price-journal", ""): outputs.decode_journal_entry,
+}
+
+
+def schema(topic: str) -> dict[str, Any]:
+    """Return the schema of a topic, named without version (``trades``)."""
+    content: dict[str, Any] = json.loads((SCHEMAS / topic / "v1.schema.json").read_text())
+    return content
+
+
+def validator(topic: str) -> jsonschema_rs.Draft202012Validator:
+    """Return a validator of a topic's schema; use ``validator(topic).validate(record)``."""
+    return jsonschema_rs.Draft202012Validator(schema(topic))
+
+
+def example_files(kind: str, topics: list[str] | None = None) -> list[tuple[str, Path]]:
+    """Return (topic, file) of all ``valid`` or ``invalid`` examples, in a stable order."""
+    found = sorted(SCHEMAS.glob(f"*/examples/{kind}/*.json"))
+    named = [(path.parents[2].name, path) for path in found]
+    return [(topic, path) for topic, path in named if topics is None or topic in topics]
+
+
+def label(case: tuple[str, Path]) -> str:
+    """Return ``topic/example`` for a test id."""
+    return f"{case[0]}/{case[1].stem}"
+
+
+def compact(record: Any) -> bytes:
+    """Return the record as most producers write it: UTF-8, no blanks."""
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def program_accepts(topic: str, value: bytes | None) -> bool:
+    """Return whether codec and engine together take a value, before any rulebook is asked.
+
+    The codec leaves decimal text to the engine, whose rules are: `parse_scaled` takes it; sizes,
+    prices and amounts above zero, an adjustment non-zero, a confidence zero or more.
+    """
+    try:
+        record: Any = DECODE_INPUT[topic](value)
+        if topic == "trades":
+            parse_scaled(record.fee, _FINEST)
+            return _amount(record.size) > 0 and _amount(record.price) > 0
+        if topic == "collateral":
+            amount = _amount(record.amount)
+            return amount > 0 or (record.kind == "adjustment" and amount != 0)
+        if isinstance(record, inputs.ClockTick):
+            return True
+        confidence = 0 if record.confidence is None else _amount(record.confidence)
+        return _amount(record.price) > 0 and confidence >= 0
+    except (ContractError, ValueError):
+        return False
+
+
+def _amount(text: str) -> int:
+    return parse_scaled(text, _FINEST)
