@@ -1,0 +1,96 @@
+"""The packed account row is what ``schemas/accounts/ROW.md`` says (DESIGN D4)."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import numpy as np
+import pytest
+
+from solvent.errors import PartitionError
+from solvent.kernel.layout import FLAG_LABELS, STATUS_LABELS, VERDICT_LABELS
+from solvent.state.columns import Columns
+from solvent.state.rows import decode_rows, encode_rows
+from support.contracts import SCHEMAS
+
+DOCUMENT = (SCHEMAS / "accounts" / "ROW.md").read_text()
+EXAMPLE = bytes.fromhex(re.search(r"```hex\n([0-9a-f\n]+)```", DOCUMENT)[1])  # type: ignore[index]
+INSTRUMENT_IDS = np.array([1, 4, 7], np.int64)
+
+
+def documented_formats() -> dict[str, str]:
+    """Read the layout table: part -> struct format, each offset checked on the way."""
+    formats: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    part = ""
+    for line in DOCUMENT.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 5 or cells[2] not in set("BHIiq"):
+            continue
+        if cells[0]:
+            part, size = re.match(r"(\w+), (\d+) bytes", cells[0]).groups()  # type: ignore[union-attr]
+            formats[part], sizes[part] = "<", int(size)
+        assert struct.calcsize(formats[part]) == int(cells[1])
+        formats[part] += cells[2]
+    assert {part: struct.calcsize(text) for part, text in formats.items()} == sizes
+    return formats
+
+
+def restored() -> Columns:
+    columns = Columns()
+    decode_rows(
+        columns,
+        ["carol"],
+        [EXAMPLE],
+        instrument_ids=INSTRUMENT_IDS,
+        asset_count=2,
+        default_preset=0,
+    )
+    return columns
+
+
+def test_account_row_example_read_by_the_documented_layout_says_what_the_text_says() -> None:
+    formats = documented_formats()
+    at = 0
+
+    def take(part: str) -> tuple[int, ...]:
+        nonlocal at
+        at += struct.calcsize(formats[part])
+        return struct.unpack_from(formats[part], EXAMPLE, at - struct.calcsize(formats[part]))
+
+    now = 1760131200000000
+    assert take("header") == (1, 0, 2, 17, -1)
+    cross = (-1, 2, 1, 2, 0, 0, 1, 2, 3, 1, now + 60_000_000, 1_400_000_000, 1, now)
+    assert take("unit") == cross
+    assert take("balance") == (0, -250_000_000)
+    assert take("balance") == (1, 150_000_000)
+    assert take("position") == (1, 5000, 32_500_250_000)
+    assert take("unit") == (7, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, now - 1000)
+    assert take("position") == (7, -12, -3_350_000_000)
+    assert at == len(EXAMPLE)
+
+
+def test_account_row_example_restored_and_written_again_is_the_same() -> None:
+    columns = restored()
+    assert encode_rows(columns, np.array([0], np.int64), INSTRUMENT_IDS) == [EXAMPLE]
+
+
+def test_account_row_of_another_version_is_refused() -> None:
+    with pytest.raises(PartitionError, match="carol"):
+        decode_rows(
+            Columns(),
+            ["carol"],
+            [b"\x02" + EXAMPLE[1:]],
+            instrument_ids=INSTRUMENT_IDS,
+            asset_count=2,
+            default_preset=0,
+        )
+
+
+def test_account_row_codes_in_document_are_the_kernel_s() -> None:
+    statuses = ", ".join(f"{code} {name}" for code, name in enumerate(STATUS_LABELS))
+    verdicts = ", ".join(f"{code} {name}" for code, name in enumerate(VERDICT_LABELS))
+    flags = ", ".join(f"{bit} {name}" for bit, name in sorted(FLAG_LABELS.items()))
+    for codes in (statuses, verdicts, flags):
+        assert codes in DOCUMENT
