@@ -190,3 +190,96 @@ class Figures(NamedTuple):
     verdict: UInt8
 
 
+# -- the ledger side: accounts, cases and batches of decoded records (kernel/ledger.py)
+
+#: Slots of the `counts` vector, int64: rows in use and the arenas' fill.
+COUNT_ACCOUNTS: Final = 0
+COUNT_UNITS: Final = 1
+COUNT_POSITIONS: Final = 2  # arena slots handed out, free ones inside blocks included
+COUNT_POSITION_WASTE: Final = 3  # of these, slots of abandoned blocks
+COUNT_BALANCES: Final = 4
+COUNT_BALANCE_WASTE: Final = 5
+COUNT_DIRTY: Final = 6
+COUNT_SLOTS: Final = 7
+
+
+class Accounts(NamedTuple):
+    """Columns of accounts, shape (capacity,); row = account index in order of first sight.
+
+    ``trades_seq`` and ``collateral_seq`` are int64, the last sequence applied of each topic (`NONE`
+    while none came); ``quarantined`` uint8; ``first_unit`` int32, `NONE` without units; ``dirty``
+    uint8, set while the account stands in ``dirty_list`` (int64), which holds the indices of the
+    accounts that changed since the last cut, in order.
+    """
+
+    trades_seq: Int64
+    collateral_seq: Int64
+    quarantined: UInt8
+    first_unit: Int32
+    dirty: UInt8
+    dirty_list: Int64
+
+
+class Cases(NamedTuple):
+    """What a terminal liquidation event reports, int64 (U,): micros closed by fills, and how many."""
+
+    notional_micros: Int64
+    fills: Int64
+
+
+# -- what became of a record of a batch; `precheck` uses the same codes
+OUTCOME_NONE: Final = 0
+OUTCOME_APPLIED: Final = 1
+OUTCOME_DUPLICATE: Final = 2  # counted, nothing else
+OUTCOME_SEQUENCE_GAP: Final = 3
+OUTCOME_OVERFLOW: Final = 4
+OUTCOME_QUARANTINE: Final = 5  # no record of its own: only quarantines an account
+#: From here on: rejected by intake; the engine knows the reason.
+OUTCOME_REJECTED: Final = 16
+
+
+class Trades(NamedTuple):
+    """A batch of decoded trades, shape (n,).
+
+    ``account`` int32 (`NONE`: not known), ``book`` int32, ``instrument`` int32, ``lots`` int64
+    (signed, buy > 0), ``price_ticks`` int64 > 0, ``fee_micros`` int64 (negative: rebate), ``seq``
+    int64 or `NONE`, ``ts_us`` int64, ``case_episode`` int64 (episode of the liquidation the trade
+    says it serves, `NONE` without), ``precheck`` and ``outcome`` uint8.
+    """
+
+    account: Int32
+    book: Int32
+    instrument: Int32
+    lots: Int64
+    price_ticks: Int64
+    fee_micros: Int64
+    seq: Int64
+    ts_us: Int64
+    case_episode: Int64
+    precheck: UInt8
+    outcome: UInt8
+
+
+class Moves(NamedTuple):
+    """A batch of decoded collateral moves, shape (n,).
+
+    As `Trades`; ``quanta`` int64 is signed, what the balance gains; ``is_outflow`` uint8 marks a
+    withdrawal or transfer out.
+    """
+
+    account: Int32
+    book: Int32
+    asset: Int32
+    quanta: Int64
+    is_outflow: UInt8
+    seq: Int64
+    ts_us: Int64
+    precheck: UInt8
+    outcome: UInt8
+
+
+# -- why a fold stopped; it returns (next record, reason, unit or account)
+STOP_END: Final = 0
+STOP_GROW: Final = 1  # the record was not applied: make room and come again
+STOP_UNIT: Final = 2  # the unit's status changes, or its liquidation case is concerned
+STOP_QUARANTINE: Final = 3  # the account has just been quarantined

@@ -1,0 +1,488 @@
+"""The margin shard: trades, collateral moves and mark frames in; account rows and events out.
+
+State of one partition: `solvent.state.columns` (ledger, statuses, cases), the marks in force, the
+duplicate windows, counters. Amounts are exact integers at rest; time is the stream's (``ts_us`` of
+the last mark frame). Pure: the same records in the same order give the same bytes, however they
+are framed and wherever a slice is cut.
+
+Until the first mark frame nobody is judged. Rows of changed accounts, the marks row and
+`Outputs.state` together restore a shard exactly; what they do not hold, the duplicate windows, is
+read again from the log (`remember`).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from solvent.engine.describe import describe_account
+from solvent.engine.intake import Fault, Intake
+from solvent.engine.liquidation import Cause, Desk
+from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
+from solvent.engine.severity import Standing, by_severity
+from solvent.engine.shard import Emit, InputRecord, Outputs
+from solvent.engine.window import WINDOW_OFFSETS
+from solvent.errors import ConfigError, InvariantError, RejectCode
+from solvent.kernel import decimals, evaluate
+from solvent.kernel.evaluate import evaluate_units_jit
+from solvent.kernel.layout import (
+    COUNT_DIRTY,
+    COUNT_UNITS,
+    MAINTENANCE,
+    NONE,
+    OUTCOME_APPLIED,
+    OUTCOME_DUPLICATE,
+    OUTCOME_OVERFLOW,
+    OUTCOME_QUARANTINE,
+    OUTCOME_SEQUENCE_GAP,
+    STOP_END,
+    STOP_GROW,
+    STOP_QUARANTINE,
+    VERDICT_BANKRUPT,
+    UInt8,
+)
+from solvent.kernel.ledger import (
+    TOTAL_FEES,
+    TOTAL_SLOTS,
+    fold_moves_jit,
+    fold_trades_jit,
+    judge_unit_jit,
+    scan_jit,
+)
+from solvent.rules.compile import CompiledRulebook
+from solvent.state import rows
+from solvent.state.columns import Columns
+from solvent.units import MICRO_EXPONENT
+from solvent.wire.outputs import encode
+from solvent.wire.topics import COLLATERAL, MARKS, REJECTS, TRADES
+
+__all__ = ["MarginShard", "warm_up"]
+
+_COUNTERS: Final = (
+    "trades",
+    "moves",
+    "frames",
+    "duplicate_trades",
+    "duplicate_moves",
+    "repeated_frames",
+    "rejects",
+)
+
+
+class MarginShard:
+    """State of one partition of the margin agent (`solvent.engine.shard.Shard`).
+
+    Parameters
+    ----------
+    partition : int
+        Named in events and rejects.
+    rulebook : CompiledRulebook
+        Rules in force.
+
+    Raises
+    ------
+    ConfigError
+        The settlement asset's quantum is not one micro.
+    """
+
+    lookback: Mapping[str, int] = {TRADES: WINDOW_OFFSETS, COLLATERAL: WINDOW_OFFSETS}
+
+    def __init__(self, partition: int, rulebook: CompiledRulebook) -> None:
+        settlement = rulebook.assets[rulebook.rules.settlement_asset]
+        if settlement.quantum_exponent != MICRO_EXPONENT:
+            msg = f"asset {settlement.name}: quantum_exponent {settlement.quantum_exponent}"
+            raise ConfigError(f"{msg}, the settlement asset must have {MICRO_EXPONENT}")
+        self.partition = partition
+        self.rulebook = rulebook
+        self.columns = Columns()
+        self.marks = MarkBook(rulebook)
+        self._intake = Intake(rulebook, self.columns)
+        self._instrument_ids = np.array([i.id for i in rulebook.instruments], np.int64)
+        self._offsets = {TRADES: 0, COLLATERAL: 0, MARKS: 0}
+        self._desk = Desk(partition, rulebook, self.columns, self.marks, self._offsets)
+        self._totals = np.zeros(TOTAL_SLOTS + len(rulebook.instruments), np.int64)
+        self._counts = dict.fromkeys(_COUNTERS, 0)
+        self._rejects_by_code: dict[str, int] = {}
+        self._restored: dict[bytes, bytes] = {}
+        self._marks_changed = False
+        self._next_status: UInt8 = np.zeros(0, np.uint8)
+        self._signalled = np.zeros(0, np.int64)
+
+    # -- the Shard interface
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether nothing but marks and stream time changed since the last cut."""
+        return not self._desk.records and not self.columns.counts[COUNT_DIRTY]
+
+    def apply(self, topic: str, records: Sequence[InputRecord]) -> None:
+        """Fold a run of records of one input topic, in order."""
+        if not records:
+            return
+        if topic == TRADES:
+            self._apply_trades(records)
+        elif topic == COLLATERAL:
+            self._apply_moves(records)
+        elif topic == MARKS:
+            for record in records:
+                self._apply_frame(record)
+        else:
+            msg = f"topic {topic}: not an input of the margin shard"
+            raise InvariantError(msg)
+
+    def cut(self) -> Outputs:
+        """Return what was changed since the last cut and start a new slice."""
+        changed = self.columns.take_dirty()
+        out: list[tuple[bytes, bytes | None]] = []
+        if changed.size:
+            keys = self.columns.keys
+            packed = rows.encode_rows(self.columns, changed, self._instrument_ids)
+            out.extend(zip([keys[k] for k in changed.tolist()], packed, strict=True))
+        if self._marks_changed:
+            out.append((MARKS_ROW_KEY, self.marks.row()))
+        records = self._desk.records
+        self._desk.records = []
+        self._marks_changed = False
+        return Outputs(
+            rows=out, records=records, state=self._state(), rules=self.rulebook.reference
+        )
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """Take one row of the table during restore, oldest first."""
+        if value is None:
+            self._restored.pop(key, None)
+        else:
+            self._restored[key] = value
+
+    def resume(self, positions: Mapping[str, int], state: Mapping[str, Any]) -> None:
+        """Finish a restore.
+
+        Raises
+        ------
+        ConfigError
+            The state was built under another rulebook than this worker's.
+        PartitionError
+            A row cannot be read.
+        """
+        if state:
+            self._check_rulebook(state["rulebook"])
+            self._counts.update(state["counts"])
+            self._rejects_by_code.update(state["rejects"])
+            self._totals[TOTAL_FEES] = state["fees_micros"]
+            for instrument in self.rulebook.instruments:
+                rounding = state["rounding"].get(instrument.name, 0)
+                self._totals[TOTAL_SLOTS + instrument.index] = rounding
+        for topic in self._offsets:
+            known = state["offsets"][topic] if state else positions.get(topic, 0)
+            self._offsets[topic] = known
+        marks_row = self._restored.pop(MARKS_ROW_KEY, None)
+        if marks_row is not None:
+            self.marks.load(marks_row)
+        if state:
+            self.marks.seq = state["mark_seq"]
+            self.marks.stream_us = state["stream_us"]
+        account_rows = {k: v for k, v in self._restored.items() if k[:1] != b"\0"}
+        rows.decode_rows(
+            self.columns,
+            [key.decode() for key in account_rows],
+            account_rows.values(),
+            instrument_ids=self._instrument_ids,
+            asset_count=len(self.rulebook.assets),
+            default_preset=self.rulebook.default_preset,
+        )
+        self._restored = {}
+
+    def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
+        """See input records below the fence again, to rebuild the duplicate window."""
+        self._intake.remember(topic, records)
+
+    # -- folding
+
+    def _apply_trades(self, records: Sequence[InputRecord]) -> None:
+        batch = self._intake.read_trades(records)
+        trades = batch.trades
+        columns, marks = self.columns, self.marks
+        at = 0
+        reason = STOP_GROW
+        while reason != STOP_END:
+            done, reason, subject = fold_trades_jit(
+                trades,
+                at,
+                marks.seq > 0,
+                self.rulebook.default_preset,
+                self._totals,
+                columns.counts,
+                columns.accounts,
+                columns.units,
+                columns.cases,
+                columns.positions,
+                columns.balances,
+                self.rulebook.rules,
+                marks.marks,
+                columns.figures,
+            )
+            self._report(TRADES, records, batch, trades.outcome, trades.account, at, done)
+            episode = int(trades.case_episode[done - 1]) if done else NONE
+            self._consider(TRADES, reason, subject, "trade", episode)
+            at = done
+        self._counts["trades"] += len(records)
+
+    def _apply_moves(self, records: Sequence[InputRecord]) -> None:
+        batch = self._intake.read_moves(records)
+        moves = batch.moves
+        columns, marks = self.columns, self.marks
+        at = 0
+        reason = STOP_GROW
+        while reason != STOP_END:
+            done, reason, subject = fold_moves_jit(
+                moves,
+                at,
+                marks.seq > 0,
+                self.rulebook.default_preset,
+                columns.counts,
+                columns.accounts,
+                columns.units,
+                columns.cases,
+                columns.positions,
+                columns.balances,
+                self.rulebook.rules,
+                marks.marks,
+                columns.figures,
+            )
+            self._report(COLLATERAL, records, batch, moves.outcome, moves.account, at, done)
+            self._consider(COLLATERAL, reason, subject, "deposit", NONE)
+            at = done
+        self._counts["moves"] += len(records)
+
+    def _consider(self, topic: str, reason: int, subject: int, kind: str, episode: int) -> None:
+        """Do what a fold stopped for."""
+        if reason == STOP_END:
+            return
+        if reason == STOP_GROW:
+            self.columns.make_room(subject)
+            return
+        cause = Cause(topic, self._offsets[topic] - 1, kind, True, episode)
+        if reason == STOP_QUARANTINE:
+            self._quarantine(subject, cause)
+        else:
+            self._desk.settle(subject, self._judge(subject), cause)
+
+    def _quarantine(self, account: int, cause: Cause) -> None:
+        for unit in self.columns.units_of(account):
+            self._judge(unit)
+        self._desk.quarantine(account, cause)
+
+    def _judge(self, unit: int) -> int:
+        """Evaluate one unit and return its next status."""
+        columns = self.columns
+        account = columns.units.account[unit]
+        status: int = judge_unit_jit(
+            unit,
+            bool(columns.accounts.quarantined[account]),
+            self.marks.seq > 0,
+            columns.units,
+            columns.positions,
+            columns.balances,
+            self.rulebook.rules,
+            self.marks.marks,
+            columns.figures,
+        )
+        return status
+
+    # -- marks
+
+    def _apply_frame(self, record: InputRecord) -> None:
+        self._offsets[MARKS] = record.offset + 1
+        if not self.marks.apply(record.value):
+            self._counts["repeated_frames"] += 1
+            return
+        self._counts["frames"] += 1
+        self._marks_changed = True
+        signalled = self._evaluate_all()
+        if not signalled.size:
+            return
+        columns = self.columns
+        units, figures = columns.units, columns.figures
+        standings = [
+            Standing(
+                unit=unit,
+                is_bankrupt=bool(figures.verdict[unit] == VERDICT_BANKRUPT),
+                equity_micros=int(figures.equity_micros[unit, MAINTENANCE]),
+                requirement_micros=int(figures.requirement_micros[unit, MAINTENANCE]),
+                account_id=columns.account_ids[units.account[unit]],
+                book=int(units.book[unit]),
+            )
+            for unit in signalled.tolist()
+        ]
+        cause = Cause(MARKS, record.offset, "market", False)
+        for standing in by_severity(standings):
+            self._desk.settle(standing.unit, int(self._next_status[standing.unit]), cause)
+
+    def _evaluate_all(self) -> Any:
+        """Evaluate what the new marks may concern; return the units Python must look at.
+
+        All units, for now: the safe-move index (DESIGN D12) selects them here.
+        """
+        columns = self.columns
+        count = int(columns.counts[COUNT_UNITS])
+        if len(self._next_status) < count:
+            self._next_status = np.zeros(len(columns.units.account), np.uint8)
+            self._signalled = np.zeros(len(columns.units.account), np.int64)
+        evaluate_units_jit(
+            columns.units,
+            count,
+            columns.positions,
+            columns.balances,
+            self.rulebook.rules,
+            self.marks.marks,
+            columns.figures,
+            0,
+            count,
+        )
+        found = scan_jit(
+            count,
+            self.marks.stream_us,
+            columns.accounts,
+            columns.units,
+            self.rulebook.rules,
+            columns.figures,
+            self._next_status,
+            self._signalled,
+        )
+        return self._signalled[:found]
+
+    # -- rejects
+
+    def _report(
+        self,
+        topic: str,
+        records: Sequence[InputRecord],
+        batch: Any,
+        outcome: UInt8,
+        account: Any,
+        first: int,
+        last: int,
+    ) -> None:
+        """Count duplicates and publish rejects of the rows ``first`` to before ``last``."""
+        if last:
+            self._offsets[topic] = records[batch.record_of[last - 1]].offset + 1
+        part = outcome[first:last]
+        if not (part != OUTCOME_APPLIED).any():
+            return
+        duplicates = int(np.count_nonzero(part == OUTCOME_DUPLICATE))
+        self._counts["duplicate_trades" if topic == TRADES else "duplicate_moves"] += duplicates
+        for row in (first + np.flatnonzero(part > OUTCOME_DUPLICATE)).tolist():
+            code = int(outcome[row])
+            if code == OUTCOME_QUARANTINE:
+                continue
+            fault = batch.faults.get(row)
+            if fault is None:
+                fault = self._state_fault(topic, code, self.columns.account_ids[account[row]])
+            is_known = account[row] != NONE
+            self._reject(topic, records[batch.record_of[row]], fault, bool(is_known))
+
+    def _state_fault(self, topic: str, code: int, account_id: str) -> Fault:
+        if code == OUTCOME_SEQUENCE_GAP:
+            index = self.columns.index[account_id]
+            accounts = self.columns.accounts
+            column = accounts.trades_seq if topic == TRADES else accounts.collateral_seq
+            message = f"{topic} `seq` of account {account_id}: {int(column[index]) + 1} expected"
+            return Fault(RejectCode.SEQUENCE_GAP, message, account_id)
+        if code != OUTCOME_OVERFLOW:
+            msg = f"outcome {code} without a fault"
+            raise InvariantError(msg)
+        message = f"account {account_id}: applying the record would leave the exact range 2**53"
+        return Fault(RejectCode.OVERFLOW, message, account_id)
+
+    def _reject(self, topic: str, record: InputRecord, fault: Fault, is_quarantined: bool) -> None:
+        code = str(fault.code)
+        self._counts["rejects"] += 1
+        self._rejects_by_code[code] = self._rejects_by_code.get(code, 0) + 1
+        key, value = record.key, record.value
+        reject = {
+            "schema_version": 1,
+            "topic": topic,
+            "partition": self.partition,
+            "offset": record.offset,
+            "code": code,
+            "message": fault.message,
+            "account_id": fault.account_id,
+            "quarantined": is_quarantined,
+            "ts_us": record.timestamp * 1000,
+            "key_base64": None if key is None else base64.b64encode(key).decode(),
+            "value_base64": None if value is None else base64.b64encode(value).decode(),
+        }
+        self._desk.records.append(Emit(REJECTS, key or b"", encode(reject)))
+
+    # -- state beside the rows
+
+    def _state(self) -> dict[str, Any]:
+        totals = self._totals.tolist()
+        return {
+            "schema_version": 1,
+            "rulebook": self.rulebook.reference,
+            "mark_seq": self.marks.seq,
+            "stream_us": self.marks.stream_us,
+            "offsets": dict(self._offsets),
+            "counts": dict(self._counts),
+            "rejects": dict(self._rejects_by_code),
+            "fees_micros": totals[TOTAL_FEES],
+            "rounding": {
+                instrument.name: totals[TOTAL_SLOTS + instrument.index]
+                for instrument in self.rulebook.instruments
+                if totals[TOTAL_SLOTS + instrument.index]
+            },
+        }
+
+    def _check_rulebook(self, built: Mapping[str, Any]) -> None:
+        mine = self.rulebook.reference
+        if built["hash"] != mine["hash"]:
+            msg = (
+                f"partition {self.partition}: state was built under rulebook {built['id']} version "
+                f"{built['version']} ({built['hash'][:12]}), this worker has {mine['id']} version "
+                f"{mine['version']} ({mine['hash'][:12]}); publishing rulebooks comes later"
+            )
+            raise ConfigError(msg)
+
+    # -- for people and tests
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Records by kind, duplicates and rejects since the partition began."""
+        return dict(self._counts)
+
+    def accounts(self) -> Iterator[str]:
+        """Yield account ids in order of first sight."""
+        yield from self.columns.account_ids
+
+    def describe(self, account_id: str) -> dict[str, Any]:
+        """Return one account for people: decimal texts, figures, statuses, liquidation prices.
+
+        Raises
+        ------
+        KeyError
+            The account is not in this partition.
+        """
+        account = self.columns.index[account_id]
+        if self.marks.seq:
+            for unit in self.columns.units_of(account):
+                self._judge(unit)
+        return describe_account(account, self.rulebook, self.columns, self.marks, self._desk)
+
+
+def warm_up(rulebook: CompiledRulebook) -> None:
+    """Compile every kernel the shard calls, by applying nothing to an empty shard."""
+    decimals.warm_up()
+    evaluate.warm_up()
+    rows.warm_up()
+    shard = MarginShard(0, rulebook)
+    shard._apply_trades([])  # noqa: SLF001 -- its own module
+    shard._apply_moves([])  # noqa: SLF001
+    shard._evaluate_all()  # noqa: SLF001
+    unit = shard.columns.add_account("warm-up")
+    shard.columns.accounts.first_unit[unit] = 0
+    shard.columns.counts[COUNT_UNITS] = 1
+    shard._judge(0)  # noqa: SLF001

@@ -1,0 +1,228 @@
+"""Rows of units, positions and balances inside their columns: find, insert in order, remove.
+
+A unit's positions lie together in the positions arena, ascending by instrument, its balances in
+the balances arena, ascending by asset; a full block moves to the arena's end with double capacity.
+Nothing here checks for room: `has_room` is asked before a record changes anything.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from numba.extending import register_jitable
+
+from solvent.kernel.layout import (
+    COUNT_BALANCE_WASTE,
+    COUNT_BALANCES,
+    COUNT_DIRTY,
+    COUNT_POSITION_WASTE,
+    COUNT_POSITIONS,
+    COUNT_UNITS,
+    NONE,
+    Accounts,
+    Balances,
+    Cases,
+    Int64,
+    Positions,
+    Units,
+)
+
+__all__ = [
+    "add_unit",
+    "find_balance",
+    "find_position",
+    "find_unit",
+    "has_room",
+    "insert_balance",
+    "insert_position",
+    "mark_dirty",
+    "remove_balance",
+    "remove_position",
+]
+
+#: Smallest block; the room a record may need is twice its unit's blocks and this much more.
+_SMALLEST: Final = 2
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def mark_dirty(accounts: Accounts, counts: Int64, account: int) -> None:
+    """Note that the account's row must be written at the next cut."""
+    if accounts.dirty[account] == 0:
+        accounts.dirty[account] = 1
+        accounts.dirty_list[counts[COUNT_DIRTY]] = account
+        counts[COUNT_DIRTY] += 1
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def find_unit(accounts: Accounts, units: Units, account: int, book: int) -> int:
+    """Return the unit of an account's book, or `NONE`."""
+    unit = int(accounts.first_unit[account])
+    while unit != NONE and units.book[unit] != book:
+        unit = int(units.next_unit[unit])
+    return unit
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def has_room(
+    unit: int, units: Units, positions: Positions, balances: Balances, counts: Int64
+) -> bool:
+    """Return whether one record can be applied to a unit (`NONE`: a new one) without growing."""
+    position_need = _SMALLEST
+    balance_need = _SMALLEST
+    if unit == NONE:
+        if counts[COUNT_UNITS] >= units.account.size:
+            return False
+    else:
+        position_need += 2 * int(units.position_capacity[unit])
+        balance_need += 2 * int(units.balance_capacity[unit])
+    return (
+        counts[COUNT_POSITIONS] + position_need <= positions.instrument.size
+        and counts[COUNT_BALANCES] + balance_need <= balances.asset.size
+    )
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def add_unit(
+    account: int,
+    book: int,
+    preset: int,
+    accounts: Accounts,
+    units: Units,
+    cases: Cases,
+    counts: Int64,
+) -> int:
+    """Open an empty book of an account, in its chain ascending by book, and return its index."""
+    unit = int(counts[COUNT_UNITS])
+    counts[COUNT_UNITS] += 1
+    units.account[unit] = account
+    units.book[unit] = book
+    units.preset[unit] = preset
+    units.status[unit] = 0
+    units.previous_status[unit] = 0
+    units.flags[unit] = 0
+    units.episode[unit] = 0
+    units.revision[unit] = 0
+    units.case_expires_us[unit] = 0
+    units.case_verdict[unit] = 0
+    units.touched_us[unit] = 0
+    units.first_position[unit] = 0
+    units.position_count[unit] = 0
+    units.position_capacity[unit] = 0
+    units.first_balance[unit] = 0
+    units.balance_count[unit] = 0
+    units.balance_capacity[unit] = 0
+    cases.notional_micros[unit] = 0
+    cases.fills[unit] = 0
+    before = NONE
+    after = int(accounts.first_unit[account])
+    while after != NONE and units.book[after] < book:
+        before = after
+        after = int(units.next_unit[after])
+    units.next_unit[unit] = after
+    if before == NONE:
+        accounts.first_unit[account] = unit
+    else:
+        units.next_unit[before] = unit
+    return unit
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def find_position(unit: int, instrument: int, units: Units, positions: Positions) -> int:
+    """Return the arena row of a unit's position, or `NONE`."""
+    first = int(units.first_position[unit])
+    for row in range(first, first + int(units.position_count[unit])):
+        if positions.instrument[row] == instrument:
+            return row
+    return NONE
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def find_balance(unit: int, asset: int, units: Units, balances: Balances) -> int:
+    """Return the arena row of a unit's balance, or `NONE`."""
+    first = int(units.first_balance[unit])
+    for row in range(first, first + int(units.balance_count[unit])):
+        if balances.asset[row] == asset:
+            return row
+    return NONE
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def insert_position(
+    unit: int, instrument: int, units: Units, positions: Positions, counts: Int64
+) -> int:
+    """Make an empty position row in its place and return it; the instrument must be absent."""
+    count = int(units.position_count[unit])
+    capacity = int(units.position_capacity[unit])
+    first = int(units.first_position[unit])
+    if count == capacity:
+        moved = int(counts[COUNT_POSITIONS])
+        larger = max(_SMALLEST, 2 * capacity)
+        counts[COUNT_POSITIONS] += larger
+        counts[COUNT_POSITION_WASTE] += capacity
+        for k in range(count):
+            positions.instrument[moved + k] = positions.instrument[first + k]
+            positions.size_lots[moved + k] = positions.size_lots[first + k]
+            positions.cost_basis_micros[moved + k] = positions.cost_basis_micros[first + k]
+        units.first_position[unit] = moved
+        units.position_capacity[unit] = larger
+        first = moved
+    row = first + count
+    while row > first and positions.instrument[row - 1] > instrument:
+        positions.instrument[row] = positions.instrument[row - 1]
+        positions.size_lots[row] = positions.size_lots[row - 1]
+        positions.cost_basis_micros[row] = positions.cost_basis_micros[row - 1]
+        row -= 1
+    positions.instrument[row] = instrument
+    positions.size_lots[row] = 0
+    positions.cost_basis_micros[row] = 0
+    units.position_count[unit] = count + 1
+    return row
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def remove_position(unit: int, row: int, units: Units, positions: Positions) -> None:
+    """Take a position row out of its unit's block."""
+    last = int(units.first_position[unit]) + int(units.position_count[unit]) - 1
+    for k in range(row, last):
+        positions.instrument[k] = positions.instrument[k + 1]
+        positions.size_lots[k] = positions.size_lots[k + 1]
+        positions.cost_basis_micros[k] = positions.cost_basis_micros[k + 1]
+    units.position_count[unit] -= 1
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def insert_balance(unit: int, asset: int, units: Units, balances: Balances, counts: Int64) -> int:
+    """Make an empty balance row in its place and return it; the asset must be absent."""
+    count = int(units.balance_count[unit])
+    capacity = int(units.balance_capacity[unit])
+    first = int(units.first_balance[unit])
+    if count == capacity:
+        moved = int(counts[COUNT_BALANCES])
+        larger = max(_SMALLEST, 2 * capacity)
+        counts[COUNT_BALANCES] += larger
+        counts[COUNT_BALANCE_WASTE] += capacity
+        for k in range(count):
+            balances.asset[moved + k] = balances.asset[first + k]
+            balances.quanta[moved + k] = balances.quanta[first + k]
+        units.first_balance[unit] = moved
+        units.balance_capacity[unit] = larger
+        first = moved
+    row = first + count
+    while row > first and balances.asset[row - 1] > asset:
+        balances.asset[row] = balances.asset[row - 1]
+        balances.quanta[row] = balances.quanta[row - 1]
+        row -= 1
+    balances.asset[row] = asset
+    balances.quanta[row] = 0
+    units.balance_count[unit] = count + 1
+    return row
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def remove_balance(unit: int, row: int, units: Units, balances: Balances) -> None:
+    """Take a balance row out of its unit's block."""
+    last = int(units.first_balance[unit]) + int(units.balance_count[unit]) - 1
+    for k in range(row, last):
+        balances.asset[k] = balances.asset[k + 1]
+        balances.quanta[k] = balances.quanta[k + 1]
+    units.balance_count[unit] -= 1

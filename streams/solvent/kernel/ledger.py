@@ -1,0 +1,549 @@
+"""The ledger: trades and collateral moves folded into positions, cost basis and balances.
+
+Exact integers (lots, micros, quanta; long, bought and owned are > 0), MODEL.md 2 to the letter.
+A fold steps over a batch record by record: sequence, apply, flags, then judge the one unit it
+touched, so results do not depend on how records were framed. It stops where Python must act and is
+called again from there. A record that is rejected or a duplicate changes no sequence, balance,
+position or flag; a reject quarantines its account.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+from numba.extending import register_jitable
+
+from solvent.kernel.arithmetic import LIMIT, fits, multiply_divide_floor, trade_value, value_residue
+from solvent.kernel.blocks import (
+    add_unit,
+    find_balance,
+    find_position,
+    find_unit,
+    has_room,
+    insert_balance,
+    insert_position,
+    mark_dirty,
+    remove_balance,
+    remove_position,
+)
+from solvent.kernel.evaluate import evaluate_unit
+from solvent.kernel.judge import next_status
+from solvent.kernel.layout import (
+    ASSET_BORROWABLE,
+    ASSET_LISTED,
+    CROSS,
+    FLAG_OVERDRAWN,
+    FLAG_UNBORROWABLE_DEBT,
+    FLAG_UNFUNDED_BOOK,
+    FLAG_UNLISTED_COLLATERAL,
+    FLAG_WITHDRAWAL_BELOW_INITIAL,
+    INITIAL,
+    NONE,
+    OUTCOME_APPLIED,
+    OUTCOME_DUPLICATE,
+    OUTCOME_NONE,
+    OUTCOME_OVERFLOW,
+    OUTCOME_SEQUENCE_GAP,
+    STATUS_LIQUIDATING,
+    STATUS_UNKNOWN,
+    STOP_END,
+    STOP_GROW,
+    STOP_QUARANTINE,
+    STOP_UNIT,
+    VERDICT_BANKRUPT,
+    VERDICT_UNKNOWN,
+    Accounts,
+    Balances,
+    Cases,
+    Figures,
+    Int64,
+    Marks,
+    Moves,
+    Positions,
+    Rules,
+    Trades,
+    Units,
+)
+
+__all__ = [
+    "TOTAL_FEES",
+    "TOTAL_SLOTS",
+    "fold_moves_jit",
+    "fold_moves_reference",
+    "fold_trades_jit",
+    "fold_trades_reference",
+    "judge_unit",
+    "judge_unit_jit",
+    "scan_jit",
+    "scan_reference",
+]
+
+#: Slots of `totals`: fees in micros; after it, per instrument, the rounding account in micros over
+#: the instrument's tick denominator.
+TOTAL_FEES = 0
+TOTAL_SLOTS = 1
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _check_sequence(seq: int, last: int) -> int:
+    """Return the outcome a sequence alone decides, `OUTCOME_NONE` if the record is next."""
+    if seq == NONE or last == NONE or seq == last + 1:
+        return OUTCOME_NONE
+    return OUTCOME_DUPLICATE if seq <= last else OUTCOME_SEQUENCE_GAP
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def apply_fill(
+    size: int, cost: int, lots: int, ticks: int, numerator: int, denominator: int
+) -> tuple[int, int, int, int, int, bool]:
+    """Return what a fill makes of a position: MODEL.md 2 Fill.
+
+    Parameters
+    ----------
+    size, cost : int
+        Signed lots and cost basis in micros before.
+    lots, ticks : int
+        Signed lots of the fill and its price.
+    numerator, denominator : int
+        Micros per lot and tick.
+
+    Returns
+    -------
+    size, cost : int
+        After; a closed position has cost 0 exactly.
+    realised : int
+        Micros of pnl made by closing, signed.
+    residue : int
+        What rounding took, micros over the denominator, >= 0.
+    value : int
+        Micros of the whole fill, unsigned.
+    is_exact : bool
+        False if anything left the exact range; the rest is then meaningless.
+    """
+    closing = 0
+    if (size > 0 and lots < 0) or (size < 0 and lots > 0):
+        open_lots = size if size > 0 else -size
+        closing = min(open_lots, lots if lots > 0 else -lots)
+    realised = 0
+    residue = 0
+    total = 0
+    if closing > 0:
+        part = closing if lots > 0 else -closing
+        value, is_exact = trade_value(part, ticks, numerator, denominator)
+        if not is_exact:
+            return 0, 0, 0, 0, 0, False
+        open_lots = size if size > 0 else -size
+        released = multiply_divide_floor(cost, closing, open_lots)
+        realised = -value - released
+        cost -= released
+        size += part
+        residue += value_residue(value, part, ticks, numerator, denominator)
+        total += value if value > 0 else -value
+    else:
+        part = 0
+    rest = lots - part
+    if rest != 0:
+        value, is_exact = trade_value(rest, ticks, numerator, denominator)
+        if not is_exact:
+            return 0, 0, 0, 0, 0, False
+        cost += value
+        size += rest
+        residue += value_residue(value, rest, ticks, numerator, denominator)
+        total += value if value > 0 else -value
+    is_exact = fits(size) and fits(cost) and fits(realised)
+    return size, cost, realised, residue, total, is_exact
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _quanta_of(unit: int, asset: int, units: Units, balances: Balances) -> int:
+    row = find_balance(unit, asset, units, balances)
+    return int(balances.quanta[row]) if row != NONE else 0
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _set_balance(
+    unit: int, asset: int, quanta: int, units: Units, balances: Balances, counts: Int64
+) -> None:
+    """Write a balance; zero has no row."""
+    row = find_balance(unit, asset, units, balances)
+    if quanta == 0:
+        if row != NONE:
+            remove_balance(unit, row, units, balances)
+        return
+    if row == NONE:
+        row = insert_balance(unit, asset, units, balances, counts)
+    balances.quanta[row] = quanta
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _set_position(
+    unit: int,
+    instrument: int,
+    size: int,
+    cost: int,
+    units: Units,
+    positions: Positions,
+    counts: Int64,
+) -> None:
+    """Write a position; a closed one has no row."""
+    row = find_position(unit, instrument, units, positions)
+    if size == 0:
+        if row != NONE:
+            remove_position(unit, row, units, positions)
+        return
+    if row == NONE:
+        row = insert_position(unit, instrument, units, positions, counts)
+    positions.size_lots[row] = size
+    positions.cost_basis_micros[row] = cost
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _balance_flags(unit: int, units: Units, balances: Balances, rules: Rules) -> tuple[int, bool]:
+    """Return the flags that follow from the balances alone, and whether there is collateral.
+
+    Debt in a non-borrowable asset keeps the flag that says how it came about (`_refresh_flags`).
+    """
+    flags = 0
+    has_collateral = False
+    first = int(units.first_balance[unit])
+    for row in range(first, first + int(units.balance_count[unit])):
+        asset_flags = int(rules.asset_flags[balances.asset[row]])
+        quanta = int(balances.quanta[row])
+        if quanta > 0:
+            has_collateral = True
+            if asset_flags & ASSET_LISTED == 0:
+                flags |= FLAG_UNLISTED_COLLATERAL
+        elif quanta < 0 and asset_flags & ASSET_BORROWABLE == 0:
+            flags |= FLAG_OVERDRAWN | FLAG_UNBORROWABLE_DEBT
+    return flags, has_collateral
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rules: Rules) -> None:
+    """Bring the flags up to date after a record; `cause` is the debt flag this record may raise.
+
+    ``overdrawn`` and ``unborrowable_debt`` stay while any non-borrowable balance is negative,
+    ``unfunded_book`` until the book has collateral, ``unlisted_collateral`` as long as it is true;
+    ``withdrawal_below_initial`` is judged with the figures (`judge_unit`).
+    """
+    before = int(units.flags[unit])
+    derived, has_collateral = _balance_flags(unit, units, balances, rules)
+    after = before & FLAG_WITHDRAWAL_BELOW_INITIAL
+    after |= derived & FLAG_UNLISTED_COLLATERAL
+    if derived & FLAG_OVERDRAWN != 0:
+        kept = before & (FLAG_OVERDRAWN | FLAG_UNBORROWABLE_DEBT)
+        after |= kept | cause
+        if after & (FLAG_OVERDRAWN | FLAG_UNBORROWABLE_DEBT) == 0:
+            after |= FLAG_UNBORROWABLE_DEBT
+    if not has_collateral and before & FLAG_UNFUNDED_BOOK != 0:
+        after |= FLAG_UNFUNDED_BOOK
+    units.flags[unit] = after
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def judge_unit(
+    unit: int,
+    is_quarantined: bool,
+    is_judging: bool,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    figures: Figures,
+) -> int:
+    """Evaluate one unit and return its next status.
+
+    Parameters
+    ----------
+    is_quarantined : bool
+        The account's state is not known: verdict and status are unknown whatever the figures.
+    is_judging : bool
+        False before the first mark frame: nobody is judged without prices.
+    """
+    if is_judging:
+        evaluate_unit(units, unit, positions, balances, rules, marks, figures)
+    if is_quarantined:
+        figures.verdict[unit] = VERDICT_UNKNOWN
+        return STATUS_UNKNOWN
+    if not is_judging:
+        return int(units.status[unit])
+    return int(
+        next_status(
+            int(units.status[unit]),
+            int(units.previous_status[unit]),
+            int(figures.verdict[unit]),
+            figures.equity_micros[unit],
+            figures.requirement_micros[unit],
+            int(rules.clear_ppm[units.preset[unit]]),
+            units.position_count[unit] > 0,
+        )
+    )
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _needs_python(unit: int, status: int, is_quarantined: bool, units: Units) -> bool:
+    """Return whether a record just applied to a unit has a consequence beyond its columns."""
+    if status != units.status[unit]:
+        return True
+    if is_quarantined:
+        return False  # an open case rests until somebody resolves the quarantine
+    return units.revision[unit] > 0 or (
+        status == STATUS_LIQUIDATING and units.position_count[unit] > 0
+    )
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _refresh_withdrawal_flag(unit: int, is_outflow: bool, units: Units, figures: Figures) -> None:
+    """Raise or clear ``withdrawal_below_initial`` after the unit was judged on known prices."""
+    if figures.verdict[unit] == VERDICT_UNKNOWN:
+        return
+    equity = figures.equity_micros[unit, INITIAL]
+    is_below = equity - figures.requirement_micros[unit, INITIAL] < 0
+    if not is_below:
+        units.flags[unit] &= ~FLAG_WITHDRAWAL_BELOW_INITIAL
+    elif is_outflow:
+        units.flags[unit] |= FLAG_WITHDRAWAL_BELOW_INITIAL
+
+
+def fold_trades_reference(
+    trades: Trades,
+    first: int,
+    is_judging: bool,
+    default_preset: int,
+    totals: Int64,
+    counts: Int64,
+    accounts: Accounts,
+    units: Units,
+    cases: Cases,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    figures: Figures,
+) -> tuple[int, int, int]:
+    """Apply trades from record `first` on until Python must act.
+
+    Returns
+    -------
+    next_record, reason, subject : int
+        Where to go on; one of ``STOP_…``; the unit (`STOP_UNIT`, `STOP_GROW`, where it may be
+        `NONE`) or account (`STOP_QUARANTINE`) concerned. Figures of a stopped unit are fresh.
+    """
+    settlement = int(rules.settlement_asset)
+    for record in range(first, trades.account.size):
+        account = int(trades.account[record])
+        outcome = int(trades.precheck[record])
+        unit = NONE
+        if outcome == OUTCOME_NONE:
+            seq = int(trades.seq[record])
+            outcome = _check_sequence(seq, int(accounts.trades_seq[account]))
+        if outcome == OUTCOME_NONE:
+            book = int(trades.book[record])
+            instrument = int(trades.instrument[record])
+            unit = find_unit(accounts, units, account, book)
+            if not has_room(unit, units, positions, balances, counts):
+                return record, STOP_GROW, unit
+            size = 0
+            cost = 0
+            cash = 0
+            is_funded = False
+            if unit != NONE:
+                row = find_position(unit, instrument, units, positions)
+                if row != NONE:
+                    size = int(positions.size_lots[row])
+                    cost = int(positions.cost_basis_micros[row])
+                cash = _quanta_of(unit, settlement, units, balances)
+                is_funded = units.balance_count[unit] > 0
+            fee = int(trades.fee_micros[record])
+            size, cost, realised, residue, value, is_exact = apply_fill(
+                size,
+                cost,
+                int(trades.lots[record]),
+                int(trades.price_ticks[record]),
+                int(rules.tick_numerator[instrument]),
+                int(rules.tick_denominator[instrument]),
+            )
+            cash += realised - fee
+            if is_exact and fits(cash):
+                outcome = OUTCOME_APPLIED
+                if unit == NONE:
+                    unit = add_unit(account, book, default_preset, accounts, units, cases, counts)
+                _set_position(unit, instrument, size, cost, units, positions, counts)
+                _set_balance(unit, settlement, cash, units, balances, counts)
+                totals[TOTAL_FEES] += fee
+                totals[TOTAL_SLOTS + instrument] += residue
+                if seq != NONE:
+                    accounts.trades_seq[account] = seq
+                units.touched_us[unit] = trades.ts_us[record]
+                if book != CROSS and not is_funded:
+                    units.flags[unit] |= FLAG_UNFUNDED_BOOK
+                _refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, balances, rules)
+                if (
+                    units.revision[unit] > 0
+                    and trades.case_episode[record] == units.episode[unit]
+                    and cases.notional_micros[unit] <= LIMIT
+                ):
+                    cases.notional_micros[unit] += value
+                    cases.fills[unit] += 1
+                mark_dirty(accounts, counts, account)
+            else:
+                outcome = OUTCOME_OVERFLOW
+        trades.outcome[record] = outcome
+        if outcome == OUTCOME_DUPLICATE:
+            continue
+        if outcome != OUTCOME_APPLIED:
+            if account != NONE and accounts.quarantined[account] == 0:
+                accounts.quarantined[account] = 1
+                mark_dirty(accounts, counts, account)
+                return record + 1, STOP_QUARANTINE, account
+            continue
+        is_quarantined = accounts.quarantined[account] != 0
+        status = judge_unit(
+            unit, is_quarantined, is_judging, units, positions, balances, rules, marks, figures
+        )
+        if is_judging:
+            _refresh_withdrawal_flag(unit, False, units, figures)
+        if _needs_python(unit, status, is_quarantined, units):
+            return record + 1, STOP_UNIT, unit
+    return trades.account.size, STOP_END, NONE
+
+
+def fold_moves_reference(
+    moves: Moves,
+    first: int,
+    is_judging: bool,
+    default_preset: int,
+    counts: Int64,
+    accounts: Accounts,
+    units: Units,
+    cases: Cases,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    figures: Figures,
+) -> tuple[int, int, int]:
+    """Apply collateral moves from record `first` on until Python must act; as `fold_trades`."""
+    for record in range(first, moves.account.size):
+        account = int(moves.account[record])
+        outcome = int(moves.precheck[record])
+        unit = NONE
+        is_outflow = False
+        if outcome == OUTCOME_NONE:
+            seq = int(moves.seq[record])
+            outcome = _check_sequence(seq, int(accounts.collateral_seq[account]))
+        if outcome == OUTCOME_NONE:
+            book = int(moves.book[record])
+            asset = int(moves.asset[record])
+            unit = find_unit(accounts, units, account, book)
+            if not has_room(unit, units, positions, balances, counts):
+                return record, STOP_GROW, unit
+            quanta = int(moves.quanta[record])
+            if unit != NONE:
+                quanta += _quanta_of(unit, asset, units, balances)
+            if fits(quanta):
+                outcome = OUTCOME_APPLIED
+                if unit == NONE:
+                    unit = add_unit(account, book, default_preset, accounts, units, cases, counts)
+                _set_balance(unit, asset, quanta, units, balances, counts)
+                if seq != NONE:
+                    accounts.collateral_seq[account] = seq
+                units.touched_us[unit] = moves.ts_us[record]
+                is_outflow = moves.quanta[record] < 0
+                cause = FLAG_OVERDRAWN if is_outflow and quanta < 0 else 0
+                _refresh_flags(unit, cause, units, balances, rules)
+                mark_dirty(accounts, counts, account)
+            else:
+                outcome = OUTCOME_OVERFLOW
+        moves.outcome[record] = outcome
+        if outcome == OUTCOME_DUPLICATE:
+            continue
+        if outcome != OUTCOME_APPLIED:
+            if account != NONE and accounts.quarantined[account] == 0:
+                accounts.quarantined[account] = 1
+                mark_dirty(accounts, counts, account)
+                return record + 1, STOP_QUARANTINE, account
+            continue
+        is_quarantined = accounts.quarantined[account] != 0
+        status = judge_unit(
+            unit, is_quarantined, is_judging, units, positions, balances, rules, marks, figures
+        )
+        if is_judging:
+            _refresh_withdrawal_flag(unit, is_outflow, units, figures)
+        if _needs_python(unit, status, is_quarantined, units):
+            return record + 1, STOP_UNIT, unit
+    return moves.account.size, STOP_END, NONE
+
+
+def scan_reference(
+    unit_count: int,
+    stream_us: int,
+    accounts: Accounts,
+    units: Units,
+    rules: Rules,
+    figures: Figures,
+    out_status: Any,
+    out_signalled: Int64,
+) -> int:
+    """Find the units a mark frame concerns, from figures already written for all units.
+
+    A unit is signalled if its status changes, or if it has positions and stands in liquidation
+    without a case, or if its open case expired or turned bankrupt.
+
+    Parameters
+    ----------
+    stream_us : int
+        Event time of the frame.
+    out_status : uint8, shape (>= unit_count,)
+        Next status of each signalled unit.
+    out_signalled : int64, shape (>= unit_count,)
+        The signalled units, ascending.
+
+    Returns
+    -------
+    int
+        How many units are signalled.
+    """
+    found = 0
+    for unit in range(unit_count):
+        if accounts.quarantined[units.account[unit]] != 0:
+            figures.verdict[unit] = VERDICT_UNKNOWN
+            if units.status[unit] == STATUS_UNKNOWN:
+                continue
+            out_status[unit] = STATUS_UNKNOWN
+            out_signalled[found] = unit
+            found += 1
+            continue
+        verdict = int(figures.verdict[unit])
+        status = int(
+            next_status(
+                int(units.status[unit]),
+                int(units.previous_status[unit]),
+                verdict,
+                figures.equity_micros[unit],
+                figures.requirement_micros[unit],
+                int(rules.clear_ppm[units.preset[unit]]),
+                units.position_count[unit] > 0,
+            )
+        )
+        is_signalled = status != units.status[unit]
+        if not is_signalled and status == STATUS_LIQUIDATING:
+            if units.revision[unit] == 0:
+                is_signalled = units.position_count[unit] > 0
+            else:
+                is_signalled = units.case_expires_us[unit] <= stream_us or (
+                    verdict == VERDICT_BANKRUPT and units.case_verdict[unit] != VERDICT_BANKRUPT
+                )
+        if is_signalled:
+            out_status[unit] = status
+            out_signalled[found] = unit
+            found += 1
+    return found
+
+
+fold_trades_jit = njit(nogil=True, error_model="numpy")(fold_trades_reference)
+fold_moves_jit = njit(nogil=True, error_model="numpy")(fold_moves_reference)
+scan_jit = njit(nogil=True, error_model="numpy")(scan_reference)
+judge_unit_jit = njit(nogil=True, error_model="numpy")(judge_unit)

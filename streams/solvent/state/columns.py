@@ -1,0 +1,278 @@
+"""State of one partition as contiguous columns: accounts, their units, positions and balances.
+
+Integers at rest: lots, micros, quanta, microseconds (layout.py has every dtype). One writer: the
+shard that owns the partition. Columns double when full, so a row's index never changes; the blocks
+of the two arenas may move, which no output can see. Objects exist only in the views for people
+at the end of the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from solvent.kernel import blocks
+from solvent.kernel.layout import (
+    COUNT_ACCOUNTS,
+    COUNT_BALANCE_WASTE,
+    COUNT_BALANCES,
+    COUNT_DIRTY,
+    COUNT_POSITION_WASTE,
+    COUNT_POSITIONS,
+    COUNT_SLOTS,
+    COUNT_UNITS,
+    NONE,
+    Accounts,
+    Balances,
+    Cases,
+    Figures,
+    Int64,
+    Positions,
+    Units,
+)
+
+__all__ = ["Columns"]
+
+_Table = TypeVar("_Table", Accounts, Units, Cases, Positions, Balances, Figures)
+_START = 256
+
+
+def _longer(table: _Table, capacity: int) -> _Table:
+    """Return the same columns with room for `capacity` rows; new rows are zero."""
+    grown = []
+    for column in cast("tuple[Any, ...]", table):
+        larger = np.zeros((capacity, *column.shape[1:]), dtype=column.dtype)
+        larger[: len(column)] = column
+        grown.append(larger)
+    return cast("_Table", type(table)(*grown))
+
+
+def _accounts(capacity: int) -> Accounts:
+    return Accounts(
+        trades_seq=np.zeros(capacity, np.int64),
+        collateral_seq=np.zeros(capacity, np.int64),
+        quarantined=np.zeros(capacity, np.uint8),
+        first_unit=np.zeros(capacity, np.int32),
+        dirty=np.zeros(capacity, np.uint8),
+        dirty_list=np.zeros(capacity, np.int64),
+    )
+
+
+def _units(capacity: int) -> Units:
+    wide = {"flags", "episode", "revision", "case_expires_us", "touched_us"}
+    wide |= {"first_position", "first_balance"}
+    small = {"preset", "status", "previous_status", "case_verdict"}
+    return Units(
+        **{
+            name: np.zeros(
+                capacity, np.int64 if name in wide else np.uint8 if name in small else np.int32
+            )
+            for name in Units._fields
+        }
+    )
+
+
+class Columns:
+    """The columns of one partition and the index of its accounts.
+
+    Attributes
+    ----------
+    accounts, units, cases, positions, balances, figures
+        The tables of `solvent.kernel.layout`; replaced, not resized, when they grow, so nobody
+        keeps them across a call that may grow.
+    counts : int64, shape (COUNT_SLOTS,)
+        Rows in use, see `solvent.kernel.layout`.
+    account_ids : list of str
+        Account index -> id, in order of first sight.
+    index : dict
+        Account id -> index.
+    keys : list of bytes
+        Account index -> record key, its id in UTF-8.
+    """
+
+    def __init__(self) -> None:
+        self.accounts = _accounts(_START)
+        self.units = _units(_START)
+        self.cases = Cases(np.zeros(_START, np.int64), np.zeros(_START, np.int64))
+        self.positions = Positions(
+            np.zeros(_START, np.int32), np.zeros(_START, np.int64), np.zeros(_START, np.int64)
+        )
+        self.balances = Balances(np.zeros(_START, np.int32), np.zeros(_START, np.int64))
+        self.figures = Figures(
+            equity_micros=np.zeros((_START, 3), np.int64),
+            requirement_micros=np.zeros((_START, 3), np.int64),
+            raw_equity_micros=np.zeros(_START, np.int64),
+            verdict=np.zeros(_START, np.uint8),
+        )
+        self.counts: Int64 = np.zeros(COUNT_SLOTS, np.int64)
+        self.account_ids: list[str] = []
+        self.index: dict[str, int] = {}
+        self.keys: list[bytes] = []
+
+    # -- writing
+
+    def add_account(self, account_id: str) -> int:
+        """Return the index of an account, which is new if it was unknown."""
+        index = self.index.get(account_id)
+        if index is not None:
+            return index
+        index = len(self.account_ids)
+        self.reserve_accounts(index + 1)
+        self.accounts.trades_seq[index] = NONE
+        self.accounts.collateral_seq[index] = NONE
+        self.accounts.quarantined[index] = 0
+        self.accounts.first_unit[index] = NONE
+        self.accounts.dirty[index] = 0
+        self.account_ids.append(account_id)
+        self.keys.append(account_id.encode())
+        self.index[account_id] = index
+        self.counts[COUNT_ACCOUNTS] = index + 1
+        return index
+
+    def mark_dirty(self, account: int) -> None:
+        """Note that an account's row must be written at the next cut."""
+        blocks.mark_dirty(self.accounts, self.counts, account)
+
+    def take_dirty(self) -> Int64:
+        """Return the accounts that changed since the last call, in order, and forget them."""
+        count = int(self.counts[COUNT_DIRTY])
+        changed = self.accounts.dirty_list[:count].copy()
+        self.accounts.dirty[changed] = 0
+        self.counts[COUNT_DIRTY] = 0
+        return changed
+
+    def reserve_accounts(self, count: int) -> None:
+        """Make room for `count` accounts in all."""
+        if count > len(self.accounts.first_unit):
+            self.accounts = _longer(self.accounts, _double(len(self.accounts.first_unit), count))
+
+    def reserve_units(self, count: int) -> None:
+        """Make room for `count` units in all."""
+        if count > len(self.units.account):
+            capacity = _double(len(self.units.account), count)
+            self.units = _longer(self.units, capacity)
+            self.cases = _longer(self.cases, capacity)
+            self.figures = _longer(self.figures, capacity)
+
+    def reserve_arenas(self, positions: int, balances: int) -> None:
+        """Make room for so many arena slots in all."""
+        if positions > len(self.positions.instrument):
+            self.positions = _longer(
+                self.positions, _double(len(self.positions.instrument), positions)
+            )
+        if balances > len(self.balances.asset):
+            self.balances = _longer(self.balances, _double(len(self.balances.asset), balances))
+
+    def make_room(self, unit: int) -> None:
+        """Make room for one more record of a unit (`NONE`: of a new one) and many after it.
+
+        An arena of which more than half is abandoned blocks is packed instead of doubled.
+        """
+        self.reserve_units(int(self.counts[COUNT_UNITS]) + 1)
+        largest = 0
+        if unit != NONE:
+            largest = 2 * int(
+                max(self.units.position_capacity[unit], self.units.balance_capacity[unit])
+            )
+        if 2 * self.counts[COUNT_POSITION_WASTE] > self.counts[COUNT_POSITIONS]:
+            self._pack_positions()
+        if 2 * self.counts[COUNT_BALANCE_WASTE] > self.counts[COUNT_BALANCES]:
+            self._pack_balances()
+        self.reserve_arenas(
+            int(self.counts[COUNT_POSITIONS]) + largest + 8,
+            int(self.counts[COUNT_BALANCES]) + largest + 8,
+        )
+
+    def _pack_positions(self) -> None:
+        old = self.positions
+        new = Positions(*(np.zeros_like(column) for column in old))
+        used = self._pack(
+            self.units.first_position, self.units.position_count, self.units.position_capacity
+        )
+        for at, first, count in used:
+            for source, target in zip(old, new, strict=True):
+                target[at : at + count] = source[first : first + count]
+        self.positions = new
+        self.counts[COUNT_POSITIONS] = self._end(used, self.units.position_capacity)
+        self.counts[COUNT_POSITION_WASTE] = 0
+
+    def _pack_balances(self) -> None:
+        old = self.balances
+        new = Balances(*(np.zeros_like(column) for column in old))
+        used = self._pack(
+            self.units.first_balance, self.units.balance_count, self.units.balance_capacity
+        )
+        for at, first, count in used:
+            for source, target in zip(old, new, strict=True):
+                target[at : at + count] = source[first : first + count]
+        self.balances = new
+        self.counts[COUNT_BALANCES] = self._end(used, self.units.balance_capacity)
+        self.counts[COUNT_BALANCE_WASTE] = 0
+
+    def _pack(self, first: Any, count: Any, capacity: Any) -> list[tuple[int, int, int]]:
+        """Give each unit's block a new place in unit order; return (new, old, rows in use)."""
+        moves = []
+        at = 0
+        for unit in range(int(self.counts[COUNT_UNITS])):
+            moves.append((at, int(first[unit]), int(count[unit])))
+            first[unit] = at
+            at += int(capacity[unit])
+        return moves
+
+    def _end(self, moves: list[tuple[int, int, int]], capacity: Any) -> int:
+        return int(capacity[: len(moves)].sum())
+
+    # -- reading
+
+    def index_of_key(self, key: bytes) -> int:
+        """Return the account a record key names, `NONE` if there is none here."""
+        try:
+            return self.index.get(key.decode(), NONE)
+        except UnicodeDecodeError:
+            return NONE
+
+    def unit_of(self, account_id: str, book: int) -> int | None:
+        """Return the unit of an account's book (`CROSS` or an instrument), if it is open."""
+        account = self.index.get(account_id)
+        if account is None:
+            return None
+        unit: int = blocks.find_unit(self.accounts, self.units, account, book)
+        return None if unit == NONE else unit
+
+    def units_of(self, account: int) -> Iterator[int]:
+        """Yield an account's units, cross book first, then ascending by instrument."""
+        unit = int(self.accounts.first_unit[account])
+        while unit != NONE:
+            yield unit
+            unit = int(self.units.next_unit[unit])
+
+    def positions_of(self, unit: int) -> list[tuple[int, int, int]]:
+        """Return (instrument, signed lots, cost basis in micros), ascending by instrument."""
+        first = int(self.units.first_position[unit])
+        rows = slice(first, first + int(self.units.position_count[unit]))
+        return list(
+            zip(
+                self.positions.instrument[rows].tolist(),
+                self.positions.size_lots[rows].tolist(),
+                self.positions.cost_basis_micros[rows].tolist(),
+                strict=True,
+            )
+        )
+
+    def balances_of(self, unit: int) -> list[tuple[int, int]]:
+        """Return (asset, quanta), ascending by asset; a balance of 0 has no row."""
+        first = int(self.units.first_balance[unit])
+        rows = slice(first, first + int(self.units.balance_count[unit]))
+        return list(
+            zip(
+                self.balances.asset[rows].tolist(), self.balances.quanta[rows].tolist(), strict=True
+            )
+        )
+
+
+def _double(capacity: int, need: int) -> int:
+    while capacity < need:
+        capacity *= 2
+    return capacity
