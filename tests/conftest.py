@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from solvent.ops.kafka import LocalKafka
 from support.broker import Broker, own_prefix, running_kafka
+
+
+def pytest_configure() -> None:
+    """Forget the caller's settings, so that the suite sees defaults; the jar cache may stay."""
+    for name in [n for n in os.environ if n.startswith("SOLVENT_") and n != "SOLVENT_CACHE_DIR"]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,6 @@ __all__ = [
     "EPILOG",
     "EXIT_BUG",
     "EXIT_CHECK_FAILED",
-    "EXIT_INTERRUPTED",
     "EXIT_OK",
     "EXIT_PARTITION_DRIFT",
     "EXIT_TOPICS_PENDING",
@@ -46,7 +45,6 @@ EXIT_CHECK_FAILED = 1
 EXIT_TOPICS_PENDING = 10
 EXIT_PARTITION_DRIFT = 11
 EXIT_BUG = 70
-EXIT_INTERRUPTED = 130
 
 _BY_CLASS: tuple[tuple[type[SolventError], int], ...] = (
     (ConfigError, 3),
@@ -59,7 +57,7 @@ _BY_CLASS: tuple[tuple[type[SolventError], int], ...] = (
 )
 
 EPILOG = (
-    "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 configuration, 4 and 41-49 a service around us, "
+    "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 configuration, 4 and 41-49 a service, "
     "5 contract, 6 partition, 10 and 11 topics to change, 70 a bug, 130 interrupted."
 )
 KAFKA_EPILOG = (
@@ -75,10 +73,6 @@ TOPICS_EPILOG = (
 
 def exit_code(error: SolventError) -> int:
     """Return the exit code of an error: SLV-601 to SLV-609 give 41 to 49, else by class."""
-    if (
-        isinstance(error, ServiceError)
-        and error.code.startswith("SLV-60")
-        and error.code[-1] != "0"
-    ):
+    if isinstance(error, ServiceError) and "SLV-601" <= error.code <= "SLV-609":
         return 40 + int(error.code[-1])
     return next((code for kind, code in _BY_CLASS if isinstance(error, kind)), EXIT_BUG)

@@ -38,6 +38,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
+#: Options typer adds to each app of its own.
+_COMPLETION = ("install_completion", "show_completion")
+
+
 class _LazyGroup(TyperGroup):
     """Commands by name from `COMMANDS`; listing them imports none."""
 
@@ -53,6 +57,7 @@ class _LazyGroup(TyperGroup):
         module = import_module(f"solvent.cli.{COMMANDS[cmd_name][0]}")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
+        command.params = [p for p in command.params if p.name not in _COMPLETION]
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401

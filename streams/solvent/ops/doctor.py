@@ -58,8 +58,9 @@ def pinned_versions() -> dict[str, str]:
     """Return the versions `solvent` pins exactly, read from its own package metadata."""
     pinned = {}
     for requirement in metadata.requires("solvent") or []:
-        name, exact, version = requirement.partition("==")
-        if exact and ";" not in version:
+        wanted, _, condition = requirement.partition(";")
+        name, exact, version = wanted.partition("==")
+        if exact and not condition:
             pinned[name.strip()] = version.strip()
     return pinned
 
