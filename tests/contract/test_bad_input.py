@@ -68,6 +68,8 @@ BAD = {
     "empty text": (changed(b"alice", b""), OUTSIDE, "`account_id` = ''"),
     "unknown side": (changed(b'"buy"', b'"long"'), OUTSIDE, "`side` = 'long'"),
     "unknown field": (changed(b'"seq"', b'"sequence"'), MALFORMED, "unknown field `sequence`"),
+    "unknown field of huge name": (changed(b'"seq"', b'"' + b"s" * 10**6 + b'"'), MALFORMED, "sss"),
+    "huge side": (changed(b'"buy"', b'"' + b"b" * 10**6 + b'"'), OUTSIDE, "`side` = 'bbb"),
     "missing field": (changed(b'"fee":"1.2",', b""), MALFORMED, "required field `fee`"),
     "named twice": (changed(b'"seq":17', b'"seq":17,"seq":17'), MALFORMED, "`seq`: named twice"),
     "escaped name twice": (

@@ -19,17 +19,24 @@ and ``,``) stay on the short path.
 
 from __future__ import annotations
 
-import json
-import re
 import string
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
 from msgspec import Meta
 
-from solvent.errors import ContractError, RejectCode
 from solvent.units import MAX_EXACT
+from solvent.wire.scrutiny import (
+    FAULTS,
+    SCHEMA_VERSION,
+    check_closely,
+    is_feed_name,
+    is_identifier,
+    is_liquidation_id,
+    out_of_contract,
+    refusal,
+)
 from solvent.wire.topics import COLLATERAL, ORACLE_TICKS, TRADES
 
 __all__ = [
@@ -51,11 +58,6 @@ __all__ = [
     "is_identifier",
     "is_liquidation_id",
 ]
-
-#: The one version of every input contract this program reads and writes.
-SCHEMA_VERSION: Final = 1
-
-_SHOWN = 80  # characters of a bad value quoted in a message
 
 _Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
 _LiquidationId = Annotated[str, Meta(min_length=5, max_length=146)]
@@ -194,16 +196,10 @@ Tick = PriceTick | ClockTick
 _WORD = string.ascii_letters + string.digits + "._-"
 _WORD_BYTES = _WORD.encode()
 _FEED_BYTES = _WORD_BYTES + b"/"
-_match_identifier = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
-_match_feed = re.compile(r"[A-Za-z0-9._/-]{1,64}").fullmatch
-_match_liquidation_id = re.compile(
-    r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}:[1-9][0-9]{0,15}"
-).fullmatch
 
 _read_trade = msgspec.json.Decoder(Trade).decode
 _read_collateral_move = msgspec.json.Decoder(CollateralMove).decode
 _read_tick: Any = msgspec.json.Decoder(Tick).decode
-_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _punctuation(fields: int, texts: int) -> int:
@@ -219,21 +215,6 @@ _NUMBER_SIZE = 4  # ,"":
 _TEXT_SIZE = 6  # ,"":""
 
 
-def is_identifier(text: str) -> bool:
-    """Return whether a text is an account, subaccount, market, asset, trade or move id."""
-    return _match_identifier(text) is not None
-
-
-def is_feed_name(text: str) -> bool:
-    """Return whether a text is a feed or source: an identifier that may contain ``/``."""
-    return _match_feed(text) is not None
-
-
-def is_liquidation_id(text: str) -> bool:
-    """Return whether a text is ``account_id:subaccount:episode``."""
-    return _match_liquidation_id(text) is not None
-
-
 def decode_trade(value: bytes | None) -> Trade:
     """Return the trade in a record of ``trades.v1``.
 
@@ -244,8 +225,8 @@ def decode_trade(value: bytes | None) -> Trade:
     """
     try:
         trade = _read_trade(value or b"")
-    except _FAULTS as fault:
-        raise _refusal(TRADES, value, fault) from None
+    except FAULTS as fault:
+        raise refusal(TRADES, value, fault) from None
     size = _TRADE_SIZE
     if trade.seq is not None:
         size += _NUMBER_SIZE
@@ -253,7 +234,7 @@ def decode_trade(value: bytes | None) -> Trade:
         size += _TEXT_SIZE + 2  # its two colons, which the pattern proves are all it has
         _check_liquidation_id(trade.liquidation_id)
     if len(value.translate(None, _WORD_BYTES)) != size:  # type: ignore[union-attr]
-        _check_closely(TRADES, value, ("trade_id", "account_id", "subaccount", "market"))
+        check_closely(TRADES, value, ("trade_id", "account_id", "subaccount", "market"))
     return trade
 
 
@@ -267,8 +248,8 @@ def decode_collateral_move(value: bytes | None) -> CollateralMove:
     """
     try:
         move = _read_collateral_move(value or b"")
-    except _FAULTS as fault:
-        raise _refusal(COLLATERAL, value, fault) from None
+    except FAULTS as fault:
+        raise refusal(COLLATERAL, value, fault) from None
     size = _MOVE_SIZE
     if move.seq is not None:
         size += _NUMBER_SIZE
@@ -276,7 +257,7 @@ def decode_collateral_move(value: bytes | None) -> CollateralMove:
         size += _TEXT_SIZE
     if len(value.translate(None, _WORD_BYTES)) != size:  # type: ignore[union-attr]
         names = ("move_id", "account_id", "subaccount", "asset", "transfer_id")
-        _check_closely(COLLATERAL, value, names)
+        check_closely(COLLATERAL, value, names)
     return move
 
 
@@ -290,13 +271,13 @@ def decode_tick(value: bytes | None) -> Tick:
     """
     try:
         tick: Tick = _read_tick(value or b"")
-    except _FAULTS as fault:
-        raise _refusal(ORACLE_TICKS, value, fault) from None
+    except FAULTS as fault:
+        raise refusal(ORACLE_TICKS, value, fault) from None
     size = _CLOCK_SIZE
     if type(tick) is PriceTick:
         size = _PRICE_SIZE if tick.confidence is None else _PRICE_SIZE + _TEXT_SIZE
     if len(value.translate(None, _FEED_BYTES)) != size:  # type: ignore[union-attr]
-        _check_closely(ORACLE_TICKS, value, ("source", "feed"))
+        check_closely(ORACLE_TICKS, value, ("source", "feed"))
     return tick
 
 
@@ -312,7 +293,7 @@ def best_effort_account_id(value: bytes | None, key: bytes | None) -> str | None
         return None
     try:
         content = msgspec.json.decode(value or b"")
-    except _FAULTS:
+    except FAULTS:
         return account_id
     named = content.get("account_id") if isinstance(content, dict) else None
     return None if isinstance(named, str) and named != account_id else account_id
@@ -413,76 +394,4 @@ def _text_of(raw: bytes | None) -> str | None:
 
 def _check_liquidation_id(text: str) -> None:
     if not is_liquidation_id(text):
-        raise _out_of_contract(TRADES, "liquidation_id", text, "account_id:subaccount:episode")
-
-
-def _check_closely(topic: str, value: bytes | None, identifiers: tuple[str, ...]) -> None:
-    """Judge a decoded record that is not compact: blanks and escapes are legal, the rest is not."""
-    pairs = json.loads(value or b"", object_pairs_hook=list)
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        repeated = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-        message = f"{topic} `{repeated}`: named twice, at most once allowed"
-        raise ContractError(message, code=RejectCode.MALFORMED)
-    matches, rule = _match_identifier, "[A-Za-z0-9._-]{1,64}"
-    if topic == ORACLE_TICKS:
-        matches, rule = _match_feed, "[A-Za-z0-9._/-]{1,64}"
-    for name, content in record.items():
-        if content is None:
-            message = f"{topic} `{name}`: null, leave the field out instead"
-            raise ContractError(message, code=RejectCode.MALFORMED)
-        if name in identifiers and not matches(content):
-            raise _out_of_contract(topic, name, content, f"must match {rule}")
-
-
-def _out_of_contract(topic: str, name: str, content: object, limit: str) -> ContractError:
-    return ContractError(
-        f"{topic} `{name}` = {_shown(content)}: {limit}", code=RejectCode.OUT_OF_CONTRACT
-    )
-
-
-def _shown(content: object) -> str:
-    text = ascii(content)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
-#: What the decoder says of a value of the right type outside its list or range.
-_RANGE_FAULTS = (
-    "Invalid enum value",
-    "Invalid value",
-    "Integer value out of range",
-    "Number out of range",
-    "Expected `int` <",
-    "Expected `int` >",
-    "Expected `str` of length",
-)
-_find_field = re.compile(r" - at `\$\.(\w+)`$").search
-
-
-def _refusal(topic: str, value: bytes | None, fault: Exception) -> ContractError:
-    """Return the error that names what is wrong with a record no decoder took."""
-    malformed = RejectCode.MALFORMED
-    if not value:
-        return ContractError(f"{topic} value: empty, a JSON object expected", code=malformed)
-    try:
-        content = msgspec.json.decode(value)
-    except msgspec.ValidationError as reason:  # a number beyond what any decoder holds
-        return ContractError(
-            f"{topic} value = {_shown(value)}: {reason}", code=RejectCode.OUT_OF_CONTRACT
-        )
-    except _FAULTS as reason:
-        return ContractError(f"{topic} value = {_shown(value)}: {reason}", code=malformed)
-    if not isinstance(content, dict):
-        message = f"{topic} value = {_shown(content)}: a JSON object expected"
-        return ContractError(message, code=malformed)
-    version = content.get("schema_version")
-    if type(version) is int and version != SCHEMA_VERSION:
-        message = f"{topic} `schema_version` = {_shown(version)}: only {SCHEMA_VERSION} is read"
-        return ContractError(message, code=RejectCode.UNSUPPORTED_VERSION)
-    said = str(fault)
-    code = RejectCode.OUT_OF_CONTRACT if said.startswith(_RANGE_FAULTS) else malformed
-    field = _find_field(said)
-    if field is None:
-        return ContractError(f"{topic} value = {_shown(value)}: {said}", code=code)
-    shown = _shown(content.get(field[1]))
-    return ContractError(f"{topic} `{field[1]}` = {shown}: {said[: field.start()]}", code=code)
+        raise out_of_contract(TRADES, "liquidation_id", text, "account_id:subaccount:episode")
