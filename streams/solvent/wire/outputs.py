@@ -181,7 +181,7 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class MarginStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A margin unit whose status, flags or quarantine changed.
+    """A margin unit whose status changed (quarantine makes it ``unknown``).
 
     `shortfall` is ``max(0, -health(initial))``, `deposit_to_clear` the settlement currency that
     would end a margin call at these marks.
