@@ -25,6 +25,7 @@ from solvent.errors import ConfigError
 __all__ = [
     "ENV_PREFIX",
     "Settings",
+    "child_environment",
     "default_cache_dir",
     "java_home",
     "load_settings",
@@ -201,6 +202,21 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:  # 
         _fields_set=set(resolved.model_fields_set),
         **{name: getattr(resolved, name) for name in Settings.model_fields},
     )
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment in which a child process resolves these very settings.
+
+    All other ``SOLVENT_*`` variables are left out, the settings file included; the rest of this
+    process's environment is passed on.
+    """
+    others = {k: v for k, v in os.environ.items() if not k.upper().startswith(ENV_PREFIX)}
+    own = {
+        ENV_PREFIX + name.upper(): str(value)
+        for name in Settings.model_fields
+        if (value := getattr(settings, name)) is not None
+    }
+    return others | own
 
 
 def default_cache_dir() -> Path:

@@ -200,9 +200,7 @@ def test_jars_with_failing_maven_give_its_reason_and_leave_nothing(
     tmp_path: Path, own_path: Path
 ) -> None:
     a_program(own_path, "mvn", "echo '[ERROR] Could not transfer artifact'; exit 1")
-    with pytest.raises(
-        ServiceError, match="Could not transfer artifact.*check the network"
-    ) as caught:
+    with pytest.raises(ServiceError, match=r"not transfer artifact.*check the network") as caught:
         jars.resolve_jars(tmp_path / "cache")
     assert caught.value.code == "SLV-602"
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from solvent.errors import ConfigError
-from solvent.settings import Settings, default_cache_dir, load_settings
+from solvent.settings import Settings, child_environment, default_cache_dir, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +110,21 @@ def test_settings_file_that_is_absent_is_refused(tmp_path: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().partitions = 5
+
+
+def test_child_environment_resolves_to_the_same_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(partitions=3, session_timeout_s=7.5, data_dir=tmp_path, app_id="a")
+    monkeypatch.setenv("SOLVENT_APP_ID", "b")
+    monkeypatch.setenv("SOLVENT_CLOCK", "stream")
+    monkeypatch.setenv("KEPT", "yes")
+    environment = child_environment(settings)
+    assert environment["KEPT"] == "yes"
+    monkeypatch.delenv("SOLVENT_CLOCK")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings
 
 
 def test_cache_dir_by_variable_wins_over_xdg(
