@@ -8,7 +8,7 @@ from solvent.agents.frames import register_agent
 from solvent.agents.margin import margin_agent
 from solvent.agents.prices import price_agent
 from solvent.errors import ConfigError
-from solvent.rules import CompiledRulebook, load_rulebook
+from solvent.rules import CompiledRulebook, find_rulebook
 from solvent.runtime.app import LaneApp, RuntimeOptions, make_lane_app
 from solvent.runtime.clock import write_wall_clock
 from solvent.runtime.lane import LaneLimits
@@ -63,9 +63,9 @@ def build_app(settings: Settings, *, bootstrap_servers: str, instance: str) -> L
 
 def _rulebook(path: Path | None) -> CompiledRulebook:
     if path is None:
-        message = "no rulebook: set SOLVENT_RULEBOOK (or `rulebook` in the file) to a YAML file"
+        message = "no rulebook: set SOLVENT_RULEBOOK (or `rulebook` in the file) to a YAML file or demo, example"
         raise ConfigError(message)
-    return load_rulebook(path)
+    return find_rulebook(path)
 
 
 def _register_clock(

@@ -24,8 +24,8 @@ from typing import Any
 import structlog
 
 from solvent.app import build_app
+from solvent.engine.margin import warm_up
 from solvent.errors import ConfigError, ServiceError, SolventError
-from solvent.kernel import warm_up
 from solvent.ops import topics as topic_plan
 from solvent.ops.broker import resolve_bootstrap
 from solvent.settings import Settings, load_settings

@@ -17,5 +17,5 @@ def price_agent(rulebook: CompiledRulebook) -> AgentSpec:
         inputs=(ORACLE_TICKS,),
         table=PRICE_STATE,
         journal=PRICE_JOURNAL,
-        new_shard=lambda partition: PriceShard(partition, rulebook),
+        new_shard=lambda partition: PriceShard(rulebook, partition),
     )

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["DataDirOption", "JsonOption", "note", "print_json", "print_line", "tint"]
+__all__ = [
+    "DataDirOption",
+    "JsonOption",
+    "note",
+    "print_json",
+    "print_json_line",
+    "print_line",
+    "tint",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DataDirOption = Annotated[
@@ -34,6 +42,13 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON data
     import orjson
 
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_json_line(value: Any) -> None:  # noqa: ANN401 - any JSON data
+    """Print a value as JSON in one line to standard output, for programs that read lines."""
+    import orjson
+
+    typer.echo(orjson.dumps(value).decode())
 
 
 def note(text: str) -> None:

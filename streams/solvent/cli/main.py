@@ -122,3 +122,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def main() -> None:
     """Enter from the console script."""
     sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from solvent.rules.compile import (
     CompiledRulebook,
     builtin_rulebook,
+    find_rulebook,
     load_rulebook,
     parse_rulebook,
 )
@@ -12,6 +13,7 @@ __all__ = [
     "CompiledRulebook",
     "builtin_names",
     "builtin_rulebook",
+    "find_rulebook",
     "load_rulebook",
     "parse_rulebook",
 ]

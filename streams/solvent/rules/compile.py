@@ -25,12 +25,13 @@ from solvent.kernel.layout import (
     Rules,
 )
 from solvent.rules.model import CollateralModel, PresetModel, RateModel, RulebookModel
-from solvent.rules.source import builtin_text, config_error, read_model
+from solvent.rules.source import builtin_names, builtin_text, config_error, read_model
 from solvent.units import PPM
 
 __all__ = [
     "CompiledRulebook",
     "builtin_rulebook",
+    "find_rulebook",
     "compile_rulebook",
     "load_rulebook",
     "parse_rulebook",
@@ -113,6 +114,20 @@ def parse_rulebook(text: str) -> CompiledRulebook:
 def builtin_rulebook(name: str) -> CompiledRulebook:
     """Compile a rulebook that travels with the package; raises as `load_rulebook`."""
     return compile_rulebook(read_model(builtin_text(name)))
+
+
+def find_rulebook(name_or_path: Path | str) -> CompiledRulebook:
+    """Compile the rulebook at a path or, where no such file is, the built-in one of that name.
+
+    Raises
+    ------
+    ConfigError
+        [SLV-402] Neither exists, or something in it is not allowed.
+    """
+    path = Path(name_or_path)
+    if not path.exists() and str(name_or_path) in builtin_names():
+        return builtin_rulebook(str(name_or_path))
+    return load_rulebook(path)
 
 
 def compile_rulebook(model: RulebookModel) -> CompiledRulebook:

@@ -1,0 +1,99 @@
+"""`solvent demo`: real crash prices, thousands of accounts, live liquidations, an HTML report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from solvent.cli.common import note, print_json_line, print_line
+from solvent.settings import load_settings
+
+if TYPE_CHECKING:
+    from solvent.ops.demo.observe import Observer
+    from solvent.ops.demo.run import Show
+    from solvent.ops.demo.view import Progress
+
+__all__ = ["app"]
+
+app = typer.Typer(add_completion=False)
+
+_LINE_EVERY_S = 5.0
+
+
+@app.command()
+def demo(
+    accounts: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Synthetic accounts.")
+    ] = 20_000,
+    seconds: Annotated[
+        float, typer.Option(min=10, max=3600, help="How long the two days shall take.")
+    ] = 60.0,
+    seed: Annotated[int, typer.Option(help="Seed of the population.")] = 2025,
+    partitions: Annotated[int, typer.Option(min=1, max=64, help="Partitions to use.")] = 2,
+    report: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path(
+        "solvent-demo.html"
+    ),
+    live: Annotated[
+        bool | None, typer.Option("--live/--no-live", help="Live table; default: on a terminal.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, in the last line.")
+    ] = False,
+) -> None:
+    """Play 6 and 7 April 2025 through the pipeline: Kafka, a worker and an executor.
+
+    Real: the prices of twelve perpetuals. Synthetic: the accounts (seeded), USDC at 1, BTC and ETH
+    index from the perpetuals' bars, one source, and the speed of time. SOLVENT_BOOTSTRAP_SERVERS
+    uses another broker instead of starting one. Everything started is stopped, on Ctrl-C too.
+    """
+    from solvent.ops.demo.run import DemoOptions, run_demo, sigterm_as_interrupt
+
+    settings = load_settings()
+    options = DemoOptions(
+        accounts=accounts,
+        seconds=seconds,
+        seed=seed,
+        partitions=partitions,
+        report=report,
+        bootstrap_servers=settings.bootstrap_servers,
+        cache_dir=settings.cache_dir,
+    )
+    if live is None:
+        live = sys.stdout.isatty() and not as_json
+    with sigterm_as_interrupt(), _live_view() if live else _plain_view() as show:
+        summary = run_demo(options, show)
+    if as_json:
+        print_json_line(summary.as_json())
+    else:
+        for name, value in summary.as_json().items():
+            print_line(f"{name.replace('_', ' '):>24}  {value}")
+
+
+@contextmanager
+def _live_view() -> Iterator[Show]:
+    from rich.live import Live
+
+    from solvent.ops.demo.view import render
+
+    with Live(refresh_per_second=4, transient=False) as live:
+        yield lambda progress, observer: live.update(render(progress, observer.tally))
+
+
+@contextmanager
+def _plain_view() -> Iterator[Show]:
+    from solvent.ops.demo.view import one_line
+
+    last = {"phase": "", "at": 0.0}
+
+    def show(progress: Progress, observer: Observer) -> None:
+        is_due = progress.seconds - float(last["at"]) >= _LINE_EVERY_S
+        if is_due or progress.phase != last["phase"]:
+            last.update(phase=progress.phase, at=progress.seconds)
+            note(one_line(progress, observer.tally))
+
+    yield show

@@ -1,0 +1,36 @@
+"""Read the account table back from Kafka into margin shards, as a worker would, and look at it."""
+
+from __future__ import annotations
+
+from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
+from solvent.engine.margin import MarginShard
+from solvent.ops.history import read_topic
+from solvent.rules import CompiledRulebook
+from solvent.wire.topics import ACCOUNTS, Topics
+
+__all__ = ["read_shards"]
+
+
+def read_shards(
+    bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook
+) -> list[MarginShard]:
+    """Return one shard a partition, as of its last committed slice.
+
+    Raises
+    ------
+    ServiceError
+        [SLV-608, SLV-610] No broker or no table topic.
+    ConfigError
+        The table was built under another rulebook.
+    """
+    shards = [MarginShard(partition, rulebook) for partition in range(topics.partitions)]
+    fences: dict[int, bytes | None] = {}
+    for record in read_topic(bootstrap_servers, topics.physical(ACCOUNTS)):
+        if record.key == FENCE_KEY:
+            fences[record.partition] = record.value
+        elif record.key is not None and record.key != CLAIM_KEY:
+            shards[record.partition].load(record.key, record.value)
+    for partition, shard in enumerate(shards):
+        journal, state = SliceJournal.from_fence("margin", partition, fences.get(partition))
+        shard.resume(journal.positions, state)
+    return shards

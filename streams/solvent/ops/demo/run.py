@@ -1,0 +1,443 @@
+"""Start everything, play the crash, watch, sum up, and leave nothing running.
+
+What is real: the prices (three-minute bars of twelve perpetuals, 6 and 7 April 2025), the broker,
+the worker, the executor. What is synthetic: the accounts (seeded), USDC at 1, the BTC and ETH index
+taken from the perpetuals' own bars, one price source, and time, which runs some 2,900 times faster
+than it did, so that a millisecond of the pipeline is three seconds of the market.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from solvent.errors import ServiceError
+from solvent.ops import topics as topic_plan
+from solvent.ops.accounts import read_shards
+from solvent.ops.demo.observe import Observer
+from solvent.ops.demo.report import ReportData, write_report
+from solvent.ops.demo.view import Progress
+from solvent.ops.kafka import LocalKafka
+from solvent.ops.load import BarOptions, LoadOptions, Sequence, bars_sequence, load
+from solvent.ops.population import Population
+from solvent.rules import CompiledRulebook, builtin_rulebook
+from solvent.wire.topics import Topics
+
+__all__ = ["DemoOptions", "DemoSummary", "run_demo"]
+
+BARS: Final = Path(__file__).parents[1] / "data" / "bars_3m_2025-04_tariff_perps.parquet"
+FROM_US: Final = 1_743_897_600_000_000  # 2025-04-06 00:00 UTC
+TO_US: Final = FROM_US + 2 * 86_400_000_000
+_RULEBOOK: Final = "demo"
+_INDEX_OF: Final = {"BTCUSDT": "BTC/USD", "ETHUSDT": "ETH/USD"}
+_READY_S: Final = 120.0
+_DRAIN_S: Final = 180.0
+_QUIET_S: Final = 2.0
+_STOP_S: Final = 20.0
+
+Show = Callable[[Progress, Observer], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What a demo may be told.
+
+    Attributes
+    ----------
+    accounts, seed
+        Size and seed of the synthetic population.
+    seconds : float
+        How long the two days shall take.
+    partitions : int
+        Of the account-keyed topics.
+    report : Path
+        Where the HTML page goes.
+    bootstrap_servers : str or None
+        A broker to use; None starts one in a directory of its own and removes it afterwards.
+    cache_dir : Path or None
+        Where Kafka's jars are kept.
+    """
+
+    accounts: int = 20_000
+    seed: int = 2025
+    seconds: float = 60.0
+    partitions: int = 2
+    report: Path = Path("solvent-demo.html")
+    bootstrap_servers: str | None = None
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSummary:
+    """The demo in figures; amounts in USDC.
+
+    Attributes
+    ----------
+    accounts, units : int
+        Accounts, and margin units among them (cross books and isolated books).
+    events : int
+        Input records folded: trades, collateral moves, ticks, clocks, and mark frames once a
+        partition.
+    mark_frames : int
+        Frames the price agent made.
+    liquidations_opened, liquidations_closed, liquidations_recovered, liquidations_open : int
+        Cases begun, ended by fills, ended by themselves, and still open at the end.
+    executor_trades : int
+        Trades of the executor that were folded.
+    rejects : int
+        Records refused.
+    bad_debt, liquidated_notional : str
+        Owed beyond all collateral by closed bankrupt units at the end; traded by the executor.
+    report : str
+        Path of the HTML page.
+    seconds : float
+        From start to end, broker and worker start-up included.
+    play_seconds : float
+        Of these, playing the two days.
+    """
+
+    accounts: int
+    units: int
+    events: int
+    mark_frames: int
+    liquidations_opened: int
+    liquidations_closed: int
+    liquidations_recovered: int
+    liquidations_open: int
+    executor_trades: int
+    rejects: int
+    bad_debt: str
+    liquidated_notional: str
+    report: str
+    seconds: float
+    play_seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON data."""
+        return asdict(self)
+
+
+def run_demo(options: DemoOptions, show: Show) -> DemoSummary:
+    """Run the demo and return its figures.
+
+    Parameters
+    ----------
+    options : DemoOptions
+        See there.
+    show : callable
+        Called a few times a second with where the demo is.
+
+    Raises
+    ------
+    ServiceError
+        Something it needs (Java, Maven, a port) is missing, or a process of it died.
+    """
+    with ExitStack() as stack:
+        return _Demo(options, show, stack).run()
+
+
+class _Demo:
+    def __init__(self, options: DemoOptions, show: Show, stack: ExitStack) -> None:
+        self.options = options
+        self.show = show
+        self.stack = stack
+        self.began = time.monotonic()
+        self.phase = "starting Kafka"
+        self.loaded = 0
+        self.units = 0
+        self.stream_us = 0
+        self._last = (self.began, 0)
+        self._rate = 0.0
+
+    def run(self) -> DemoSummary:
+        options = self.options
+        folder = Path(tempfile.mkdtemp(prefix="solvent-demo-"))
+        self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        rulebook = builtin_rulebook(_RULEBOOK)
+        bootstrap = options.bootstrap_servers or self._start_kafka(folder)
+        topics = Topics(prefix=f"solvent-demo-{os.getpid()}.", partitions=options.partitions)
+        topic_plan.apply(bootstrap, topics)
+        self.observer = Observer(bootstrap, topics)
+        self.observer.start()
+        self.stack.callback(self.observer.stop)
+        self._start_processes(folder, bootstrap, topics)
+
+        bars = _bars(rulebook)
+        ticks = self._load(bars, bootstrap, topics, FROM_US, FROM_US + 1, speed=None)
+        self._wait(
+            lambda: self.tally.inputs["marks.v1"] >= options.partitions,
+            "waiting for the worker and its first prices",
+            _READY_S,
+        )
+        population = Population(rulebook, accounts=options.accounts, seed=options.seed)
+        self.units = population.units
+        others = self._load_population(population, bootstrap, topics)
+        self._wait(
+            lambda: self.observer.has_folded(
+                ticks=ticks, others=others, partitions=options.partitions
+            ),
+            "opening accounts",
+            _READY_S,
+        )
+        play_began = time.monotonic()
+        speed = (TO_US - FROM_US) / 1e6 / options.seconds
+        ticks += self._load(bars, bootstrap, topics, FROM_US + 1, TO_US, speed=speed)
+        self._wait(lambda: self._is_quiet(ticks, others), "letting the last offers close", _DRAIN_S)
+        play_seconds = time.monotonic() - play_began
+        self.observer.stop()
+        self._check_alive()
+        return self._sum_up(rulebook, bootstrap, topics, others, play_seconds)
+
+    # -- processes
+
+    def _start_kafka(self, folder: Path) -> str:
+        kafka = LocalKafka(folder / "kafka", cache_dir=self.options.cache_dir)
+        self.stack.callback(kafka.stop)
+        return self._in_background(kafka.start, "starting Kafka")
+
+    def _start_processes(self, folder: Path, bootstrap: str, topics: Topics) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SOLVENT_")}
+        environment |= {
+            "SOLVENT_BOOTSTRAP_SERVERS": bootstrap,
+            "SOLVENT_TOPIC_PREFIX": topics.prefix,
+            "SOLVENT_PARTITIONS": str(topics.partitions),
+            "SOLVENT_APP_ID": f"{topics.prefix}worker",
+            "SOLVENT_DATA_DIR": str(folder),
+            "SOLVENT_RULEBOOK": _RULEBOOK,
+            "SOLVENT_CLOCK": "stream",
+            "SOLVENT_LOG_LEVEL": "warning",
+        }
+        commands = {
+            "worker": [sys.executable, "-m", "solvent.worker"],
+            "executor": [sys.executable, "-m", "solvent.cli.main", "executor", "--demo"],
+        }
+        self._processes = {
+            name: (self._start(command, environment, folder / f"{name}.log"), folder)
+            for name, command in commands.items()
+        }
+
+    def _start(
+        self, command: list[str], environment: dict[str, str], log: Path
+    ) -> subprocess.Popen[bytes]:
+        with log.open("wb") as sink:
+            # A session of its own: Ctrl-C reaches only the demo, which then stops it by pid.
+            process = subprocess.Popen(
+                command, env=environment, stdout=sink, stderr=sink, start_new_session=True
+            )
+        self.stack.callback(_stop, process)
+        return process
+
+    def _check_alive(self) -> None:
+        for name, (process, folder) in self._processes.items():
+            if process.poll() is not None:
+                tail = (folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
+                message = f"the {name} ended with code {process.returncode}: {tail[-1:]}"
+                raise ServiceError(message, code="SLV-620")
+        if self.observer.error is not None:
+            raise self.observer.error
+
+    # -- loading
+
+    def _load(
+        self,
+        bars: Sequence,
+        bootstrap: str,
+        topics: Topics,
+        from_us: int,
+        to_us: int,
+        *,
+        speed: float | None,
+    ) -> int:
+        before = self.loaded
+        options = LoadOptions(from_us=from_us, to_us=to_us, speed=speed)
+        began = time.monotonic()
+
+        def follow() -> None:
+            if speed is not None:
+                passed = int((time.monotonic() - began) * speed * 1e6)
+                self.stream_us = min(to_us, from_us + passed)
+
+        def work() -> int:
+            return load(
+                bars,
+                file=BARS.name,
+                bootstrap_servers=bootstrap,
+                topics=topics,
+                options=options,
+            ).sent
+
+        sent = self._in_background(
+            work, "playing 6 and 7 April 2025" if speed else "first prices", follow
+        )
+        self.loaded = before + sent
+        return sent
+
+    def _load_population(self, population: Population, bootstrap: str, topics: Topics) -> int:
+        sent = self._in_background(lambda: population.load(bootstrap, topics), "opening accounts")
+        self.loaded += sent
+        return sent
+
+    # -- waiting
+
+    @property
+    def tally(self) -> Any:  # noqa: ANN401
+        return self.observer.tally
+
+    def _in_background(
+        self, work: Callable[[], Any], phase: str, each: Callable[[], None] = lambda: None
+    ) -> Any:  # noqa: ANN401
+        """Run `work` in a thread and keep the view alive meanwhile."""
+        box: dict[str, Any] = {}
+
+        def target() -> None:
+            try:
+                box["result"] = work()
+            except BaseException as error:  # noqa: BLE001 - raised again below, in the main thread
+                box["error"] = error
+
+        self.phase = phase
+        thread = threading.Thread(target=target, name=phase, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+            each()
+            self._tick()
+        if "error" in box:
+            raise box["error"]
+        return box["result"]
+
+    def _wait(self, condition: Callable[[], bool], phase: str, deadline_s: float) -> None:
+        self.phase = phase
+        end = time.monotonic() + deadline_s
+        while not condition():
+            if time.monotonic() > end:
+                message = f"{phase}: not within {deadline_s:.0f} s"
+                raise ServiceError(message, code="SLV-621")
+            time.sleep(0.1)
+            self._tick()
+
+    def _is_quiet(self, ticks: int, others: int) -> bool:
+        """All input folded, and nothing published for a while: the executor has nothing to do."""
+        return (
+            self.observer.has_folded(ticks=ticks, others=others, partitions=self.options.partitions)
+            and time.monotonic() - self.tally.heard_at > _QUIET_S
+        )
+
+    def _tick(self) -> None:
+        if not hasattr(self, "observer"):
+            return
+        if hasattr(self, "_processes"):
+            self._check_alive()
+        now, folded = time.monotonic(), self.tally.folded
+        then, before = self._last
+        if now - then >= 1.0:
+            self._rate = (folded - before) / (now - then)
+            self._last = (now, folded)
+        self.show(
+            Progress(
+                phase=self.phase,
+                accounts=self.options.accounts,
+                units=self.units,
+                loaded=self.loaded,
+                stream_us=max(self.stream_us, self.tally.stream_us),
+                rate=self._rate,
+                seconds=now - self.began,
+            ),
+            self.observer,
+        )
+
+    # -- the end
+
+    def _sum_up(
+        self,
+        rulebook: CompiledRulebook,
+        bootstrap: str,
+        topics: Topics,
+        others: int,
+        play_seconds: float,
+    ) -> DemoSummary:
+        tally = self.tally
+        bad_debt = sum(
+            shard.bad_debt_micros() for shard in read_shards(bootstrap, topics, rulebook)
+        )
+        notional = sum(end.notional for end in tally.ends)
+        trades_and_moves = tally.inputs["trades.v1"] + tally.inputs["collateral.v1"]
+        summary = DemoSummary(
+            accounts=self.options.accounts,
+            units=self.units,
+            events=tally.folded,
+            mark_frames=tally.inputs["marks.v1"] // topics.partitions,
+            liquidations_opened=tally.events["opened"],
+            liquidations_closed=tally.events["closed"],
+            liquidations_recovered=tally.events["recovered"],
+            liquidations_open=tally.events["opened"]
+            - tally.events["closed"]
+            - tally.events["recovered"],
+            executor_trades=trades_and_moves - others,
+            rejects=tally.rejects,
+            bad_debt=f"{bad_debt / 1e6:.2f}",
+            liquidated_notional=f"{notional:.2f}",
+            report=str(self.options.report),
+            seconds=round(time.monotonic() - self.began, 1),
+            play_seconds=round(play_seconds, 1),
+        )
+        write_report(
+            self.options.report,
+            ReportData(
+                summary=summary.as_json(),
+                tally=tally,
+                units=self.units,
+                bars=BARS,
+                from_us=FROM_US,
+                to_us=TO_US,
+                rulebook=rulebook.reference,
+            ),
+        )
+        return summary
+
+
+def _bars(rulebook: CompiledRulebook) -> Sequence:
+    """Return the bars as ticks for every feed of the rulebook."""
+    feeds: dict[str, tuple[str, ...]] = {}
+    for instrument in rulebook.instruments:
+        symbol = instrument.name.partition("-")[0] + "USDT"
+        index = _INDEX_OF.get(symbol)
+        feeds[symbol] = (instrument.name, index) if index else (instrument.name,)
+    return bars_sequence(BARS, BarOptions(feeds=feeds))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a child: ask, then insist."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt, so that either way everything is stopped."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
