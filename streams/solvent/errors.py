@@ -102,7 +102,7 @@ class RejectCode(StrEnum):
     OUT_OF_CONTRACT = "SLV-103"  # size 0, price <= 0, not a decimal, beyond 2**53, bad identifier
     OFF_STEP = "SLV-104"  # size off the lot, price off the tick, amount below the quantum
     WRONG_KEY = "SLV-105"  # record key differs from account_id
-    WRONG_SUBACCOUNT = "SLV-106"  # isolated subaccount contradicts the record's market or is unknown
+    WRONG_SUBACCOUNT = "SLV-106"  # isolated book contradicts the market or is unknown
     FUTURE = "SLV-107"  # event time beyond the record's broker time plus the allowed skew
     SEQUENCE_GAP = "SLV-201"
     UNKNOWN_INSTRUMENT = "SLV-202"
