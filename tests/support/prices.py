@@ -26,7 +26,7 @@ feeds:
 assets:
   USDC: {{quantum_exponent: -6, borrowable: true}}
 instruments:
-  BTC-PERP: {{id: 1, kind: linear, lot: "0.0001", tick: "0.1", mark_feed: BTC-PERP, settles_in: USDC}}
+  BTC-PERP: {{id: 1, lot: "0.0001", tick: "0.1", mark_feed: BTC-PERP, settles_in: USDC}}
 presets:
   cross-margin:
     collateral: {{USDC: {{initial_haircut_ppm: 0, maintenance_haircut_ppm: 0}}}}

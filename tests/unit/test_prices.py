@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from support.prices import SECOND, START_US, Feeder, a_feeder, a_rulebook
 
 from solvent.engine.prices import PriceShard
 from solvent.engine.shard import Outputs
 from solvent.errors import ConfigError, InvariantError, PartitionError, RejectCode
 from solvent.wire.topics import TRADES
+from support.prices import SECOND, START_US, Feeder, a_feeder, a_rulebook
 
 # -- 5.1: what is refused
 

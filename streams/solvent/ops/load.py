@@ -98,12 +98,15 @@ class Sequence:
         How many rows there are, for the progress bar; None if not known beforehand.
     rows : callable
         Starts the sequence from its first row.
+    is_by_time : bool
+        Times never run back, so nothing after the end of the range is of interest.
     """
 
     id: str
     topic: str
     size: int | None
     rows: Callable[[], Iterator[Row | BadRow]]
+    is_by_time: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +244,9 @@ def bars_sequence(path: Path, options: BarOptions) -> Sequence:
     ticks = sum(len(options.feeds[symbol]) for symbol in bars["symbol"].to_list())
     size = len(_PATH_QUARTERS) * (ticks + 2 * len(times))
     table = bars.select("ts_us", "symbol", "open", "high", "low", "close")
-    return Sequence(name, ORACLE_TICKS, size, lambda: _bar_rows(table, bar_us, options))
+    return Sequence(
+        name, ORACLE_TICKS, size, lambda: _bar_rows(table, bar_us, options), is_by_time=True
+    )
 
 
 def _trade_key(value: bytes) -> tuple[bytes, int]:
@@ -426,6 +431,8 @@ def load(
             if summary.rows % _CHUNK == 0:
                 producer.check()
                 progress(summary.rows)
+            if sequence.is_by_time and options.to_us is not None and row.ts_us >= options.to_us:
+                break
             if not _is_in_range(row.ts_us, options):
                 summary.outside_range += 1
                 continue
