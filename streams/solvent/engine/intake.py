@@ -23,11 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from solvent.domain.instrument import Asset
 from solvent.engine.shard import InputRecord
 from solvent.engine.window import DuplicateWindow
 from solvent.errors import ContractError, RejectCode
@@ -45,7 +46,13 @@ from solvent.kernel.layout import (
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import MICRO_EXPONENT
-from solvent.wire.inputs import best_effort_account_id, decode_collateral_move, decode_trade
+from solvent.wire.inputs import (
+    CollateralMove,
+    Trade,
+    best_effort_account_id,
+    decode_collateral_move,
+    decode_trade,
+)
 from solvent.wire.topics import COLLATERAL, TRADES
 
 __all__ = ["Fault", "Intake", "MoveBatch", "TradeBatch"]
@@ -278,7 +285,7 @@ class Intake:
         )
         return TradeBatch(trades, rows.record_of, rows.faults)
 
-    def _trade_fault(self, trade: Any, record: InputRecord) -> Fault:
+    def _trade_fault(self, trade: Trade, record: InputRecord) -> Fault:
         """Name what is wrong with a trade whose names or time do not hold."""
         late = self._future(TRADES, trade.ts_us, record)
         if late is not None:
@@ -373,7 +380,7 @@ class Intake:
         )
         return MoveBatch(moves, rows.record_of, rows.faults)
 
-    def _move_fault(self, move: Any, record: InputRecord) -> Fault:
+    def _move_fault(self, move: CollateralMove, record: InputRecord) -> Fault:
         """Name what is wrong with a move whose names or time do not hold."""
         late = self._future(COLLATERAL, move.ts_us, record)
         if late is not None:
@@ -446,7 +453,7 @@ def _steps(steps: list[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.
     )
 
 
-def _quantum(asset: Any) -> str:
+def _quantum(asset: Asset) -> str:
     return f"1e{asset.quantum_exponent}"
 
 

@@ -26,16 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-
+from solvent.domain.sizing import plan_close
 from solvent.domain.verdict import Level, MarginFigures, Verdict
+from solvent.engine.describe import CROSS_NAME, Describer, amounts_text, money_text
 from solvent.engine.markbook import MarkBook
 from solvent.engine.shard import Emit
 from solvent.kernel.layout import (
-    CROSS,
-    FLAG_LABELS,
-    LEVELS,
     STATUS_HEALTHY,
     STATUS_LABELS,
     STATUS_LIQUIDATING,
@@ -46,13 +44,11 @@ from solvent.kernel.layout import (
 )
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
-from solvent.units import MICRO_EXPONENT, format_scaled
+from solvent.units import format_scaled
 from solvent.wire.outputs import encode
 from solvent.wire.topics import LIQUIDATIONS, MARGIN_STATUS
 
 __all__ = ["Cause", "Desk"]
-
-_CROSS_NAME: Final = "cross"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +100,8 @@ class Desk:
         self._columns = columns
         self._marks = marks
         self._offsets = offsets
+        self._describer = Describer(rulebook, columns, marks)
         self.records: list[Emit] = []
-        self.has_liquidation = False
 
     # -- what happens
 
@@ -190,13 +186,13 @@ class Desk:
         units, cases = self._columns.units, self._columns.cases
         units.revision[unit] += 1
         ending: dict[str, Any] = {
-            "liquidated_notional": _money(int(cases.notional_micros[unit])),
+            "liquidated_notional": money_text(int(cases.notional_micros[unit])),
             "fills": int(cases.fills[unit]),
         }
         if event == "closed":
             raw_equity = int(self._columns.figures.raw_equity_micros[unit])
             is_lost = reason == "exhausted"
-            ending["bad_debt"] = _money(max(0, -raw_equity) if is_lost else 0)
+            ending["bad_debt"] = money_text(max(0, -raw_equity) if is_lost else 0)
         self._emit_case(unit, event, reason, cause, [], ending)
         units.revision[unit] = 0
         units.case_expires_us[unit] = 0
@@ -207,63 +203,31 @@ class Desk:
 
     # -- what is said
 
-    def figures_of(self, unit: int) -> MarginFigures:
-        """Return the figures last written for a unit."""
-        figures = self._columns.figures
-        first, second, third = figures.equity_micros[unit].tolist()
-        one, two, three = figures.requirement_micros[unit].tolist()
-        return MarginFigures(
-            equity_micros=(first, second, third),
-            requirement_micros=(one, two, three),
-            raw_equity_micros=int(figures.raw_equity_micros[unit]),
-            verdict=Verdict(int(figures.verdict[unit])),
-        )
-
-    def subaccount_of(self, unit: int) -> str:
-        """Return the wire name of a unit's book."""
-        return self.book_name(int(self._columns.units.book[unit]))
-
-    def book_name(self, book: int) -> str:
-        """Return the wire name of a book."""
-        return _CROSS_NAME if book == CROSS else self._rulebook.instruments[book].name
-
-    def positions_text(self, unit: int) -> list[dict[str, Any]]:
-        """Return a unit's positions as they are published."""
-        texts = []
-        for index, size, cost in self._columns.positions_of(unit):
-            instrument = self._rulebook.instruments[index]
-            texts.append(
-                {
-                    "market": instrument.name,
-                    "size": instrument.lot.format(size),
-                    "cost_basis": _money(cost),
-                    "mark_price": self._marks.price_text(instrument.mark_feed),
-                }
-            )
-        return texts
-
-    def collateral_text(self, unit: int) -> list[dict[str, Any]]:
-        """Return a unit's balances as they are published."""
-        texts = []
-        for index, quanta in self._columns.balances_of(unit):
-            asset = self._rulebook.assets[index]
-            feed = asset.index_feed
-            texts.append(
-                {
-                    "asset": asset.name,
-                    "amount": format_scaled(quanta, asset.quantum_exponent),
-                    "index_price": None if feed is None else self._marks.price_text(feed),
-                }
-            )
-        return texts
-
-    def flags_text(self, unit: int) -> list[str]:
-        """Return the labels of a unit's flags."""
-        flags = int(self._columns.units.flags[unit])
-        return [label for bit, label in FLAG_LABELS.items() if flags & bit]
-
     def _legs(self, unit: int) -> list[dict[str, Any]]:
-        raise NotImplementedError
+        """Return the orders that restore health(liquidation_end), as they are published."""
+        units = self._columns.units
+        figures = self._describer.figures(unit)
+        legs = plan_close(
+            self._describer.open_positions(unit),
+            self._rulebook.policies[units.preset[unit]],
+            shortage_micros=figures.shortage_micros,
+            raw_equity_micros=figures.raw_equity_micros,
+            maintenance_micros=figures.requirement_micros[Level.MAINTENANCE],
+        )
+        return [
+            {
+                "market": leg.instrument.name,
+                "side": leg.side,
+                "size": leg.instrument.lot.format(leg.size_lots),
+                "mark_price": format_scaled(leg.mark_price, leg.instrument.price_exponent),
+                "limit_price": format_scaled(leg.limit_price, leg.instrument.price_exponent),
+                "bankruptcy_price": format_scaled(
+                    leg.bankruptcy_price, leg.instrument.price_exponent
+                ),
+                "fund_fee_ppm": leg.fund_fee_ppm,
+            }
+            for leg in legs
+        ]
 
     def _emit_case(
         self,
@@ -276,9 +240,9 @@ class Desk:
     ) -> None:
         columns = self._columns
         units = columns.units
-        figures = self.figures_of(unit)
+        figures = self._describer.figures(unit)
         account_id = columns.account_ids[units.account[unit]]
-        subaccount = self.subaccount_of(unit)
+        subaccount = self._describer.subaccount(unit)
         episode = int(units.episode[unit])
         record = {
             "schema_version": 1,
@@ -296,26 +260,25 @@ class Desk:
             "status": STATUS_LABELS[units.status[unit]],
             "mark_seq": self._marks.seq,
             **amounts_text(figures),
-            "shortfall": _money(figures.shortage_micros),
-            "positions": self.positions_text(unit),
-            "collateral": self.collateral_text(unit),
+            "shortfall": money_text(figures.shortage_micros),
+            "positions": self._describer.positions(unit),
+            "collateral": self._describer.collateral(unit),
             "legs": legs,
             **self._references(cause),
             **(ending or {}),
         }
         self.records.append(Emit(LIQUIDATIONS, account_id.encode(), encode(record)))
-        self.has_liquidation = True
 
     def _emit_status(self, unit: int, before: int, cause: Cause) -> None:
         columns = self._columns
         units = columns.units
         account = int(units.account[unit])
-        figures = self.figures_of(unit)
+        figures = self._describer.figures(unit)
         clear_ppm = int(self._rulebook.rules.clear_ppm[units.preset[unit]])
         record = {
             "schema_version": 1,
             "account_id": columns.account_ids[account],
-            "subaccount": self.subaccount_of(unit),
+            "subaccount": self._describer.subaccount(unit),
             "partition": self._partition,
             "ts_us": self._marks.stream_us,
             "mark_seq": self._marks.seq,
@@ -323,10 +286,10 @@ class Desk:
             "previous_status": STATUS_LABELS[before],
             "verdict": VERDICT_LABELS[columns.figures.verdict[unit]],
             "quarantined": bool(columns.accounts.quarantined[account]),
-            "flags": self.flags_text(unit),
+            "flags": self._describer.flags(unit),
             **amounts_text(figures),
-            "shortfall": _money(figures.shortfall_micros),
-            "deposit_to_clear": _money(figures.deposit_to_clear_micros(clear_ppm)),
+            "shortfall": money_text(figures.shortfall_micros),
+            "deposit_to_clear": money_text(figures.deposit_to_clear_micros(clear_ppm)),
             **self._references(cause),
         }
         self.records.append(Emit(MARGIN_STATUS, columns.keys[account], encode(record)))
@@ -343,7 +306,7 @@ class Desk:
         record = {
             "schema_version": 1,
             "account_id": columns.account_ids[account],
-            "subaccount": _CROSS_NAME,
+            "subaccount": CROSS_NAME,
             "partition": self._partition,
             "ts_us": self._marks.stream_us,
             "mark_seq": self._marks.seq,
@@ -365,18 +328,3 @@ class Desk:
             "inputs": dict(self._offsets),
             "rulebook": self._rulebook.reference,
         }
-
-
-def amounts_text(figures: MarginFigures) -> dict[str, Any]:
-    """Return equity, requirement and raw equity as they are published."""
-    return {
-        "equity": {LEVELS[level]: _money(figures.equity_micros[level]) for level in Level},
-        "requirement": {
-            LEVELS[level]: _money(figures.requirement_micros[level]) for level in Level
-        },
-        "raw_equity": _money(figures.raw_equity_micros),
-    }
-
-
-def _money(micros: int) -> str:
-    return format_scaled(micros, MICRO_EXPONENT)

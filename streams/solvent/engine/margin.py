@@ -18,15 +18,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from solvent.engine.describe import describe_account
-from solvent.engine.intake import Fault, Intake
+from solvent import kernel
+from solvent.engine.describe import Describer
+from solvent.engine.intake import Fault, Intake, MoveBatch, TradeBatch
 from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
 from solvent.engine.severity import Standing, by_severity
 from solvent.engine.shard import Emit, InputRecord, Outputs
 from solvent.engine.window import WINDOW_OFFSETS
 from solvent.errors import ConfigError, InvariantError, RejectCode
-from solvent.kernel import decimals, evaluate
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import (
     COUNT_DIRTY,
@@ -42,6 +42,8 @@ from solvent.kernel.layout import (
     STOP_GROW,
     STOP_QUARANTINE,
     VERDICT_BANKRUPT,
+    Int32,
+    Int64,
     UInt8,
 )
 from solvent.kernel.ledger import (
@@ -55,7 +57,6 @@ from solvent.kernel.ledger import (
 from solvent.rules.compile import CompiledRulebook
 from solvent.state import rows
 from solvent.state.columns import Columns
-from solvent.units import MICRO_EXPONENT
 from solvent.wire.outputs import encode
 from solvent.wire.topics import COLLATERAL, MARKS, REJECTS, TRADES
 
@@ -80,21 +81,12 @@ class MarginShard:
     partition : int
         Named in events and rejects.
     rulebook : CompiledRulebook
-        Rules in force.
-
-    Raises
-    ------
-    ConfigError
-        The settlement asset's quantum is not one micro.
+        Rules in force; its settlement asset's quantum is one micro.
     """
 
     lookback: Mapping[str, int] = {TRADES: WINDOW_OFFSETS, COLLATERAL: WINDOW_OFFSETS}
 
     def __init__(self, partition: int, rulebook: CompiledRulebook) -> None:
-        settlement = rulebook.assets[rulebook.rules.settlement_asset]
-        if settlement.quantum_exponent != MICRO_EXPONENT:
-            msg = f"asset {settlement.name}: quantum_exponent {settlement.quantum_exponent}"
-            raise ConfigError(f"{msg}, the settlement asset must have {MICRO_EXPONENT}")
         self.partition = partition
         self.rulebook = rulebook
         self.columns = Columns()
@@ -321,7 +313,7 @@ class MarginShard:
         for standing in by_severity(standings):
             self._desk.settle(standing.unit, int(self._next_status[standing.unit]), cause)
 
-    def _evaluate_all(self) -> Any:
+    def _evaluate_all(self) -> Int64:
         """Evaluate what the new marks may concern; return the units Python must look at.
 
         All units, for now: the safe-move index (DESIGN D12) selects them here.
@@ -360,9 +352,9 @@ class MarginShard:
         self,
         topic: str,
         records: Sequence[InputRecord],
-        batch: Any,
+        batch: TradeBatch | MoveBatch,
         outcome: UInt8,
-        account: Any,
+        account: Int32,
         first: int,
         last: int,
     ) -> None:
@@ -442,8 +434,9 @@ class MarginShard:
         if built["hash"] != mine["hash"]:
             msg = (
                 f"partition {self.partition}: state was built under rulebook {built['id']} version "
-                f"{built['version']} ({built['hash'][:12]}), this worker has {mine['id']} version "
-                f"{mine['version']} ({mine['hash'][:12]}); publishing rulebooks comes later"
+                f"{built['version']} ({str(built['hash'])[:12]}), this worker has {mine['id']} "
+                f"version {mine['version']} ({str(mine['hash'])[:12]}); "
+                "publishing rulebooks comes later"
             )
             raise ConfigError(msg)
 
@@ -454,9 +447,14 @@ class MarginShard:
         """Records by kind, duplicates and rejects since the partition began."""
         return dict(self._counts)
 
-    def accounts(self) -> Iterator[str]:
+    def keys(self) -> Iterator[str]:
         """Yield account ids in order of first sight."""
         yield from self.columns.account_ids
+
+    def accounts(self) -> Iterator[dict[str, Any]]:
+        """Yield what `describe` says of each account, in order of first sight."""
+        for account_id in self.columns.account_ids:
+            yield self.describe(account_id)
 
     def describe(self, account_id: str) -> dict[str, Any]:
         """Return one account for people: decimal texts, figures, statuses, liquidation prices.
@@ -470,19 +468,10 @@ class MarginShard:
         if self.marks.seq:
             for unit in self.columns.units_of(account):
                 self._judge(unit)
-        return describe_account(account, self.rulebook, self.columns, self.marks, self._desk)
+        return Describer(self.rulebook, self.columns, self.marks).account(account)
 
 
-def warm_up(rulebook: CompiledRulebook) -> None:
-    """Compile every kernel the shard calls, by applying nothing to an empty shard."""
-    decimals.warm_up()
-    evaluate.warm_up()
+def warm_up() -> None:
+    """Compile every kernel the shard calls; any other argument type raises from then on."""
+    kernel.warm_up()
     rows.warm_up()
-    shard = MarginShard(0, rulebook)
-    shard._apply_trades([])  # noqa: SLF001 -- its own module
-    shard._apply_moves([])  # noqa: SLF001
-    shard._evaluate_all()  # noqa: SLF001
-    unit = shard.columns.add_account("warm-up")
-    shard.columns.accounts.first_unit[unit] = 0
-    shard.columns.counts[COUNT_UNITS] = 1
-    shard._judge(0)  # noqa: SLF001

@@ -1,1 +1,14 @@
 """Margin arithmetic over columns: readable functions and their compiled twins; no domain types."""
+
+from __future__ import annotations
+
+__all__ = ["warm_up"]
+
+
+def warm_up() -> None:
+    """Compile every kernel, seconds of work; from then on another argument type raises."""
+    from solvent.kernel import decimals, evaluate, ledger
+
+    decimals.warm_up()
+    evaluate.warm_up()
+    ledger.warm_up()

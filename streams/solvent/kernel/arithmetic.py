@@ -44,10 +44,7 @@ def trade_value(lots: int, ticks: int, numerator: int, denominator: int) -> tupl
     if ticks > limit // size or numerator > limit // (size * ticks):
         return 0, False
     exact = size * ticks * numerator
-    if lots > 0:
-        value = (exact + denominator - 1) // denominator
-    else:
-        value = -(exact // denominator)
+    value = (exact + denominator - 1) // denominator if lots > 0 else -(exact // denominator)
     return value, fits(value)
 
 

@@ -75,7 +75,7 @@ def has_room(
     else:
         position_need += 2 * int(units.position_capacity[unit])
         balance_need += 2 * int(units.balance_capacity[unit])
-    return (
+    return bool(
         counts[COUNT_POSITIONS] + position_need <= positions.instrument.size
         and counts[COUNT_BALANCES] + balance_need <= balances.asset.size
     )

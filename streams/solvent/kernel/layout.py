@@ -19,11 +19,15 @@ __all__ = [
     "MAINTENANCE",
     "STATUS_LABELS",
     "VERDICT_LABELS",
+    "Accounts",
     "Balances",
+    "Cases",
     "Figures",
     "Marks",
+    "Moves",
     "Positions",
     "Rules",
+    "Trades",
     "Units",
 ]
 
@@ -221,7 +225,7 @@ class Accounts(NamedTuple):
 
 
 class Cases(NamedTuple):
-    """What a terminal liquidation event reports, int64 (U,): micros closed by fills, and how many."""
+    """What a terminal liquidation event reports, int64 (U,): micros and number of fills."""
 
     notional_micros: Int64
     fills: Int64

@@ -9,8 +9,10 @@ position or flag; a reject quarantines its account.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
+import numba
+import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
@@ -27,7 +29,7 @@ from solvent.kernel.blocks import (
     remove_balance,
     remove_position,
 )
-from solvent.kernel.evaluate import evaluate_unit
+from solvent.kernel.evaluate import evaluate_unit, example_arguments
 from solvent.kernel.judge import next_status
 from solvent.kernel.layout import (
     ASSET_BORROWABLE,
@@ -57,12 +59,14 @@ from solvent.kernel.layout import (
     Balances,
     Cases,
     Figures,
+    Int32,
     Int64,
     Marks,
     Moves,
     Positions,
     Rules,
     Trades,
+    UInt8,
     Units,
 )
 
@@ -77,6 +81,7 @@ __all__ = [
     "judge_unit_jit",
     "scan_jit",
     "scan_reference",
+    "warm_up",
 ]
 
 #: Slots of `totals`: fees in micros; after it, per instrument, the rounding account in micros over
@@ -484,7 +489,7 @@ def scan_reference(
     units: Units,
     rules: Rules,
     figures: Figures,
-    out_status: Any,
+    out_status: UInt8,
     out_signalled: Int64,
 ) -> int:
     """Find the units a mark frame concerns, from figures already written for all units.
@@ -547,3 +552,26 @@ fold_trades_jit = njit(nogil=True, error_model="numpy")(fold_trades_reference)
 fold_moves_jit = njit(nogil=True, error_model="numpy")(fold_moves_reference)
 scan_jit = njit(nogil=True, error_model="numpy")(scan_reference)
 judge_unit_jit = njit(nogil=True, error_model="numpy")(judge_unit)
+
+
+def _empty(layout: type) -> Any:  # noqa: ANN401 -- a NamedTuple of the given type
+    dtypes: dict[Any, Any] = {Int64: np.int64, Int32: np.int32, UInt8: np.uint8}
+    return layout(*(np.zeros(0, dtypes[kind]) for kind in get_type_hints(layout).values()))
+
+
+def warm_up() -> None:
+    """Compile the one accepted signature of each kernel here; other types raise from then on."""
+    if judge_unit_jit.signatures:
+        return
+    units, positions, balances, rules, marks, figures = map(numba.typeof, example_arguments())
+    accounts, cases = numba.typeof(_empty(Accounts)), numba.typeof(_empty(Cases))
+    vector, small = numba.int64[::1], numba.uint8[::1]
+    columns = (vector, accounts, units, cases, positions, balances, rules, marks, figures)
+    batch = (numba.int64, numba.boolean, numba.int64)
+    fold_trades_jit.compile((numba.typeof(_empty(Trades)), *batch, vector, *columns))
+    fold_moves_jit.compile((numba.typeof(_empty(Moves)), *batch, *columns))
+    judged = (units, positions, balances, rules, marks, figures)
+    judge_unit_jit.compile((numba.int64, numba.boolean, numba.boolean, *judged))
+    scan_jit.compile((numba.int64, numba.int64, accounts, units, rules, figures, small, vector))
+    for kernel in (fold_trades_jit, fold_moves_jit, judge_unit_jit, scan_jit):
+        kernel.disable_compile()

@@ -28,6 +28,7 @@ from solvent.kernel.layout import (
     Balances,
     Cases,
     Figures,
+    Int32,
     Int64,
     Positions,
     Units,
@@ -42,11 +43,35 @@ _START = 256
 def _longer(table: _Table, capacity: int) -> _Table:
     """Return the same columns with room for `capacity` rows; new rows are zero."""
     grown = []
+    column: Any
     for column in cast("tuple[Any, ...]", table):
         larger = np.zeros((capacity, *column.shape[1:]), dtype=column.dtype)
         larger[: len(column)] = column
         grown.append(larger)
-    return cast("_Table", type(table)(*grown))
+    return cast("_Table", cast("Any", type(table))(*grown))
+
+
+def _packed_order(
+    first: Int64, count: Int32, capacity: Int32, unit_count: int
+) -> tuple[Int64, Int64]:
+    """Give each unit's block a new place in unit order; return (old rows, new rows) in use."""
+    counts = count[:unit_count].astype(np.int64)
+    places = np.cumsum(capacity[:unit_count].astype(np.int64)) - capacity[:unit_count]
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    old = np.repeat(first[:unit_count], counts) + within
+    new = np.repeat(places, counts) + within
+    first[:unit_count] = places
+    return old, new
+
+
+def _gathered(table: _Table, old: Int64, new: Int64) -> _Table:
+    """Return the same columns with rows `old` moved to rows `new`."""
+    moved = []
+    for column in cast("tuple[Any, ...]", table):
+        target = np.zeros_like(column)
+        target[new] = column[old]
+        moved.append(target)
+    return cast("_Table", cast("Any", type(table))(*moved))
 
 
 def _accounts(capacity: int) -> Accounts:
@@ -64,14 +89,13 @@ def _units(capacity: int) -> Units:
     wide = {"flags", "episode", "revision", "case_expires_us", "touched_us"}
     wide |= {"first_position", "first_balance"}
     small = {"preset", "status", "previous_status", "case_verdict"}
-    return Units(
-        **{
-            name: np.zeros(
-                capacity, np.int64 if name in wide else np.uint8 if name in small else np.int32
-            )
-            for name in Units._fields
-        }
-    )
+    columns: Any = {
+        name: np.zeros(
+            capacity, np.int64 if name in wide else np.uint8 if name in small else np.int32
+        )
+        for name in Units._fields
+    }
+    return Units(**columns)
 
 
 class Columns:
@@ -186,43 +210,24 @@ class Columns:
         )
 
     def _pack_positions(self) -> None:
-        old = self.positions
-        new = Positions(*(np.zeros_like(column) for column in old))
-        used = self._pack(
-            self.units.first_position, self.units.position_count, self.units.position_capacity
+        units = self.units
+        capacity = units.position_capacity
+        order = _packed_order(
+            units.first_position, units.position_count, capacity, int(self.counts[COUNT_UNITS])
         )
-        for at, first, count in used:
-            for source, target in zip(old, new, strict=True):
-                target[at : at + count] = source[first : first + count]
-        self.positions = new
-        self.counts[COUNT_POSITIONS] = self._end(used, self.units.position_capacity)
+        self.positions = _gathered(self.positions, *order)
+        self.counts[COUNT_POSITIONS] = int(capacity[: self.counts[COUNT_UNITS]].sum())
         self.counts[COUNT_POSITION_WASTE] = 0
 
     def _pack_balances(self) -> None:
-        old = self.balances
-        new = Balances(*(np.zeros_like(column) for column in old))
-        used = self._pack(
-            self.units.first_balance, self.units.balance_count, self.units.balance_capacity
+        units = self.units
+        capacity = units.balance_capacity
+        order = _packed_order(
+            units.first_balance, units.balance_count, capacity, int(self.counts[COUNT_UNITS])
         )
-        for at, first, count in used:
-            for source, target in zip(old, new, strict=True):
-                target[at : at + count] = source[first : first + count]
-        self.balances = new
-        self.counts[COUNT_BALANCES] = self._end(used, self.units.balance_capacity)
+        self.balances = _gathered(self.balances, *order)
+        self.counts[COUNT_BALANCES] = int(capacity[: self.counts[COUNT_UNITS]].sum())
         self.counts[COUNT_BALANCE_WASTE] = 0
-
-    def _pack(self, first: Any, count: Any, capacity: Any) -> list[tuple[int, int, int]]:
-        """Give each unit's block a new place in unit order; return (new, old, rows in use)."""
-        moves = []
-        at = 0
-        for unit in range(int(self.counts[COUNT_UNITS])):
-            moves.append((at, int(first[unit]), int(count[unit])))
-            first[unit] = at
-            at += int(capacity[unit])
-        return moves
-
-    def _end(self, moves: list[tuple[int, int, int]], capacity: Any) -> int:
-        return int(capacity[: len(moves)].sum())
 
     # -- reading
 

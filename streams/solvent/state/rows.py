@@ -1,7 +1,7 @@
 """The packed account row: one row of ``accounts.v1`` per account, key = account id in UTF-8.
 
 Little-endian, no padding, version 1; money in micros, times in microseconds, signs as in the
-columns. All units of the account follow the header, cross book first, then ascending by instrument::
+columns. The account's units follow the header, cross book first, then ascending by instrument::
 
     header    B version = 1 · B quarantined · H unit count · q trades seq · q collateral seq
     unit      i book · B status · B previous status · B case verdict · B reserved = 0 · I flags
@@ -19,6 +19,7 @@ case is open. The margin preset is not stored: it follows from the account's cla
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -313,7 +314,7 @@ def encode_rows(columns: Columns, changed: Int64, instrument_ids: Int64) -> list
     )
     packed = out.tobytes()
     places = first.tolist()
-    return [packed[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [packed[a:b] for a, b in pairwise(places)]
 
 
 def decode_rows(

@@ -1,0 +1,219 @@
+"""Evaluate accounts given by hand, outside any stream: ``solvent evaluate``.
+
+The snapshot goes into the same columns and through the same kernel as a live partition. Numbers are
+decimal strings, as on the wire: money in the settlement currency, sizes in coins (long > 0),
+amounts in coins (debt < 0)::
+
+    {"marks": {"BTC-PERP": "60000"},
+     "accounts": [{"account_id": "alice", "subaccount": "cross",
+                   "collateral": {"USDC": "1000"},
+                   "positions": [{"market": "BTC-PERP", "size": "-0.5", "cost_basis": "-30500"}]}]}
+
+``subaccount`` is ``cross`` if left out. A position has either ``cost_basis`` or ``entry_price``
+(cost basis = size x entry price, rounded up). A feed without a mark may not judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+from solvent.domain.instrument import Instrument
+from solvent.engine.describe import CROSS_NAME, Describer
+from solvent.engine.markbook import MarkBook
+from solvent.errors import ContractError, PartitionError, RejectCode
+from solvent.kernel import blocks
+from solvent.kernel.evaluate import evaluate_units_jit
+from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE
+from solvent.rules.compile import CompiledRulebook
+from solvent.state.columns import Columns
+from solvent.units import MAX_EXACT, MICRO_EXPONENT, parse_scaled
+from solvent.wire.inputs import is_identifier
+
+__all__ = ["evaluate_snapshot"]
+
+
+def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what each margin unit of a snapshot is worth, must hold and where it ends.
+
+    Parameters
+    ----------
+    rulebook : CompiledRulebook
+        Rules to judge by.
+    snapshot : mapping
+        As the module describes.
+
+    Returns
+    -------
+    dict
+        ``{"rulebook", "accounts": [{"account_id", "subaccount", "verdict", "equity",
+        "requirement", "raw_equity", "health", "health_ratio", "shortfall", "deposit_to_clear",
+        "positions", "collateral"}]}`` in the snapshot's order; JSON-able, decimal strings.
+
+    Raises
+    ------
+    ContractError
+        A missing or unknown field, name or number; the message gives its path, value and limit.
+    """
+    _checked("snapshot", snapshot, {"marks", "accounts"})
+    columns, marks = Columns(), MarkBook(rulebook)
+    try:
+        marks.put(dict(_mapping("marks", snapshot["marks"])))
+    except PartitionError as error:
+        raise _refusal("marks", error.message) from error
+    books = [
+        _add_unit(columns, rulebook, f"accounts.{number}", account)
+        for number, account in enumerate(_sequence("accounts", snapshot["accounts"]))
+    ]
+    count = int(columns.counts[COUNT_UNITS])
+    evaluate_units_jit(
+        columns.units,
+        count,
+        columns.positions,
+        columns.balances,
+        rulebook.rules,
+        marks.marks,
+        columns.figures,
+        0,
+        count,
+    )
+    describer = Describer(rulebook, columns, marks)
+    accounts = []
+    for account_id, unit in books:
+        text = describer.unit(unit)
+        for live in ("status", "previous_status", "flags", "episode", "revision", "touched_us"):
+            del text[live]
+        accounts.append({"account_id": account_id, **text})
+    return {"rulebook": rulebook.reference, "accounts": accounts}
+
+
+def _add_unit(
+    columns: Columns, rulebook: CompiledRulebook, path: str, given: object
+) -> tuple[str, int]:
+    """Put one account of the snapshot into the columns; return its id and unit."""
+    account = _checked(path, given, {"account_id"}, {"subaccount", "collateral", "positions"})
+    account_id = account["account_id"]
+    if not isinstance(account_id, str) or not is_identifier(account_id):
+        raise _refusal(f"{path}.account_id", f"{account_id!r}: [A-Za-z0-9._-]{{1,64}} expected")
+    subaccount = account.get("subaccount", CROSS_NAME)
+    if subaccount == CROSS_NAME:
+        book = CROSS
+    else:
+        book = _named(f"{path}.subaccount", subaccount, rulebook.instrument_by_name).index
+    if columns.unit_of(account_id, book) is not None:
+        raise _refusal(path, f"{account_id} {subaccount}: given twice")
+    index = columns.add_account(account_id)
+    columns.make_room(NONE)
+    unit: int = blocks.add_unit(
+        index,
+        book,
+        rulebook.default_preset,
+        columns.accounts,
+        columns.units,
+        columns.cases,
+        columns.counts,
+    )
+    for name, amount in _mapping(f"{path}.collateral", account.get("collateral", {})).items():
+        asset = _named(f"{path}.collateral", name, rulebook.asset_by_name)
+        quanta = _number(f"{path}.collateral.{name}", amount, asset.quantum_exponent)
+        columns.make_room(unit)
+        if quanta:
+            row = blocks.insert_balance(
+                unit, asset.index, columns.units, columns.balances, columns.counts
+            )
+            columns.balances.quanta[row] = quanta
+    positions = _sequence(f"{path}.positions", account.get("positions", []))
+    for number, position in enumerate(positions):
+        _add_position(columns, rulebook, unit, f"{path}.positions.{number}", position)
+    return account_id, unit
+
+
+def _add_position(
+    columns: Columns, rulebook: CompiledRulebook, unit: int, path: str, given: object
+) -> None:
+    position = _checked(path, given, {"market", "size"}, {"cost_basis", "entry_price"})
+    instrument = _named(f"{path}.market", position["market"], rulebook.instrument_by_name)
+    book = int(columns.units.book[unit])
+    if book not in {CROSS, instrument.index}:
+        raise _refusal(f"{path}.market", f"{instrument.name}: not the market of this subaccount")
+    if blocks.find_position(unit, instrument.index, columns.units, columns.positions) != NONE:
+        raise _refusal(f"{path}.market", f"{instrument.name}: given twice")
+    size = _steps(f"{path}.size", position["size"], instrument)
+    if size == 0:
+        raise _refusal(f"{path}.size", "0: must not be 0")
+    if ("cost_basis" in position) == ("entry_price" in position):
+        raise _refusal(path, "either cost_basis or entry_price expected")
+    if "cost_basis" in position:
+        cost = _number(f"{path}.cost_basis", position["cost_basis"], MICRO_EXPONENT)
+    else:
+        price = _number(f"{path}.entry_price", position["entry_price"], instrument.price_exponent)
+        value = instrument.mark_value
+        cost = -(-size * price * value.numerator // value.denominator)
+        if abs(cost) > MAX_EXACT:
+            raise _refusal(f"{path}.entry_price", f"cost basis {cost} micros, at most 2**53")
+    columns.make_room(unit)
+    row = blocks.insert_position(
+        unit, instrument.index, columns.units, columns.positions, columns.counts
+    )
+    columns.positions.size_lots[row] = size
+    columns.positions.cost_basis_micros[row] = cost
+
+
+# -- reading loose input
+
+
+def _refusal(path: str, problem: str) -> ContractError:
+    return ContractError(f"{path}: {problem}", code=RejectCode.OUT_OF_CONTRACT)
+
+
+def _checked(
+    path: str, value: object, needed: Set[str], allowed: Set[str] = frozenset()
+) -> Mapping[str, Any]:
+    names = _mapping(path, value).keys()
+    for name in sorted(needed - names):
+        raise _refusal(path, f"field {name!r} is missing")
+    for name in sorted(names - needed - allowed):
+        raise _refusal(path, f"unknown field {name!r}")
+    return _mapping(path, value)
+
+
+def _mapping(path: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _refusal(path, f"{value!r:.80}: an object expected")
+    return value
+
+
+def _sequence(path: str, value: object) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise _refusal(path, f"{value!r:.80}: a list expected")
+    return value
+
+
+def _named(path: str, name: object, known: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- what it names
+    if not isinstance(name, str) or name not in known:
+        raise _refusal(path, f"{name!r:.80}: one of {', '.join(known)} expected")
+    return known[name]
+
+
+def _number(path: str, text: object, exponent: int) -> int:
+    if not isinstance(text, str):
+        raise _refusal(path, f"{text!r:.80}: a decimal string expected")
+    try:
+        value = parse_scaled(text, exponent)
+    except ValueError as error:
+        raise _refusal(path, str(error)) from error
+    if abs(value) > MAX_EXACT:
+        raise _refusal(path, f"{text}: at most 2**53 units of 1e{exponent}")
+    return value
+
+
+def _steps(path: str, text: object, instrument: Instrument) -> int:
+    if not isinstance(text, str):
+        raise _refusal(path, f"{text!r:.80}: a decimal string expected")
+    try:
+        size = instrument.lot.parse(text)
+    except ValueError as error:
+        raise _refusal(path, str(error)) from error
+    if abs(size) > MAX_EXACT:
+        raise _refusal(path, f"{text}: at most 2**53 lots of {instrument.lot.format(1)}")
+    return size
