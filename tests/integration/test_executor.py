@@ -1,0 +1,145 @@
+"""The executor process on a real broker: killed at any moment, it answers each offer once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from solvent.ops.history import read_topic
+from solvent.wire.inputs import decode_trade
+from solvent.wire.topics import LIQUIDATIONS, TRADES, Topics
+from support.broker import Broker
+from support.offers import an_offer_value
+from support.processes import Child
+from support.waiting import wait_for
+
+pytestmark = pytest.mark.kafka
+
+
+_MAIN = "from solvent.cli.main import main; main()"
+
+
+class Desk:
+    """The executor process of a test, and what it wrote."""
+
+    def __init__(self, kafka: Broker, folder: Path) -> None:
+        self.topics: Topics = kafka.apply_topics(partitions=2)
+        self._servers = kafka.bootstrap_servers
+        self._log = folder / "executor.log"
+        self._children: list[Child] = []
+        self._producer = KafkaProducer(bootstrap_servers=self._servers)
+
+    def start(self) -> Child:
+        child = Child(
+            [sys.executable, "-c", _MAIN, "executor", "--demo", "--slippage-ppm", "1000"],
+            env={
+                "SOLVENT_BOOTSTRAP_SERVERS": self._servers,
+                "SOLVENT_TOPIC_PREFIX": self.topics.prefix,
+                "SOLVENT_APP_ID": self.topics.prefix.strip("."),
+                "SOLVENT_PARTITIONS": "2",
+            },
+            log=self._log,
+        )
+        self._children.append(child)
+        return child
+
+    def offer(self, **fields: object) -> None:
+        account_id = str(fields["account_id"])
+        self._producer.send(
+            self.topics.physical(LIQUIDATIONS),
+            key=account_id.encode(),
+            value=an_offer_value(**fields),
+        )
+
+    def flush(self) -> None:
+        self._producer.flush()
+
+    def trades(self) -> list[str]:
+        """Ids of committed trades, as readers see them."""
+        topic = self.topics.physical(TRADES)
+        return [decode_trade(r.value).trade_id for r in read_topic(self._servers, topic)]
+
+    def log(self) -> str:
+        return self._log.read_text("utf-8")
+
+    def close(self) -> None:
+        for child in self._children:
+            child.ensure_gone()
+        self._producer.close()
+
+
+@pytest.fixture
+def desk(kafka: Broker, tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(kafka, tmp_path)
+    yield desk
+    desk.close()
+
+
+def test_executor_killed_and_restarted_answers_each_offer_once(desk: Desk) -> None:
+    first = [f"a{number}" for number in range(50)]
+    second = [f"b{number}" for number in range(50)]
+    for account_id in first:
+        desk.offer(account_id=account_id)
+    desk.flush()
+    child = desk.start()
+    wait_for(desk.trades, lambda ids: len(ids) > 0)
+    child.kill()
+    child = desk.start()
+    for account_id in second:
+        desk.offer(account_id=account_id)
+        desk.flush()  # one by one, so that the kill falls between transactions or into one
+    wait_for(desk.trades, lambda ids: len(ids) > len(first))
+    child.kill()
+    child = desk.start()
+    wait_for(desk.trades, lambda ids: len(ids) >= len(first + second))
+    wait_for(desk.log, lambda log: log.count("executor_started") == 3)
+    assert child.stop() == 0
+    assert sorted(desk.trades()) == sorted(f"{a}.cross.1.1.BTC-PERP" for a in first + second)
+    assert "executor_stopped" in desk.log()
+
+
+def test_executor_leaves_superseded_and_ended_offers_alone(desk: Desk) -> None:
+    desk.offer(account_id="alice")
+    desk.offer(account_id="alice", revision=2, event="revised")
+    desk.offer(account_id="bob")
+    desk.offer(account_id="bob", revision=2, event="recovered", reason="market", legs=[])
+    desk.offer(account_id="carol")
+    desk.flush()
+    child = desk.start()
+    wait_for(desk.trades, lambda ids: len(ids) >= 2)
+    assert child.stop() == 0
+    assert sorted(desk.trades()) == ["alice.cross.1.2.BTC-PERP", "carol.cross.1.1.BTC-PERP"]
+
+
+def test_executor_restarted_remembers_fills_an_offer_may_not_know(desk: Desk) -> None:
+    desk.offer(account_id="alice", inputs={"trades.v1": 0})
+    desk.flush()
+    child = desk.start()
+    wait_for(desk.trades, lambda ids: len(ids) == 1)
+    child.kill()
+    # decided before our fill (offset 0) was read: a second fill would close too much
+    desk.offer(account_id="alice", revision=2, event="revised", inputs={"trades.v1": 0})
+    desk.offer(account_id="bob")
+    desk.flush()
+    child = desk.start()
+    wait_for(desk.trades, lambda ids: "bob.cross.1.1.BTC-PERP" in ids)
+    assert child.stop() == 0
+    assert sorted(desk.trades()) == ["alice.cross.1.1.BTC-PERP", "bob.cross.1.1.BTC-PERP"]
+
+
+def test_second_executor_fences_the_first_which_stops_with_its_code(desk: Desk) -> None:
+    first = desk.start()
+    wait_for(desk.log, lambda log: log.count("executor_started") == 1)
+    second = desk.start()
+    wait_for(desk.log, lambda log: log.count("executor_started") == 2)
+    desk.offer(account_id="alice")
+    desk.flush()
+    wait_for(lambda: first.returncode, lambda code: code is not None)
+    assert first.returncode == 4
+    assert "SLV-611" in desk.log()
+    wait_for(desk.trades, lambda ids: ids == ["alice.cross.1.1.BTC-PERP"])
+    assert second.stop() == 0
