@@ -71,20 +71,26 @@ def test_kafka_killed_and_started_again_keeps_its_port_and_topics(tmp_path: Path
             assert admin.list_topics() == ["kept"]
 
 
-def test_kafka_outlives_an_interrupt_of_its_caller(tmp_path: Path) -> None:
-    with running_kafka(tmp_path) as node:
-        pid = node.pid
-        assert pid is not None
-        # Ctrl-C goes to the caller's process group: the node must be in another one.
-        assert os.getsid(pid) == pid != os.getsid(0)
+def test_kafka_in_directory_with_odd_name_starts(tmp_path: Path) -> None:
+    with running_kafka(tmp_path / "Käfka, data $1") as node:
+        assert answers(node.bootstrap_servers)
+        assert (node.folder / "logs" / "meta.properties").is_file()
 
 
-def test_kafka_without_setting_is_the_running_one_of_the_data_dir(tmp_path: Path) -> None:
+def test_kafka_outlives_an_interrupt_of_its_caller(local_kafka: LocalKafka) -> None:
+    pid = local_kafka.pid
+    assert pid is not None
+    # Ctrl-C goes to the caller's process group: the node must be in another one.
+    assert os.getsid(pid) == pid != os.getsid(0)
+
+
+def test_kafka_without_setting_is_the_running_one_of_the_data_dir(
+    local_kafka: LocalKafka, tmp_path: Path
+) -> None:
+    here = local_kafka.data_dir
     assert resolve_bootstrap(Settings(data_dir=tmp_path)) == "127.0.0.1:9092"
-    with running_kafka(tmp_path) as node:
-        assert resolve_bootstrap(Settings(data_dir=tmp_path)) == node.bootstrap_servers
-        elsewhere = Settings(data_dir=tmp_path, bootstrap_servers="kafka:1")
-        assert resolve_bootstrap(elsewhere) == "kafka:1"
+    assert resolve_bootstrap(Settings(data_dir=here)) == local_kafka.bootstrap_servers
+    assert resolve_bootstrap(Settings(data_dir=here, bootstrap_servers="kafka:1")) == "kafka:1"
 
 
 def test_kafka_commands_start_status_stop_agree(
@@ -105,14 +111,11 @@ def test_kafka_commands_start_status_stop_agree(
     assert json.loads(capsys.readouterr().out)["stopped"] is True
 
 
-def test_kafka_with_running_node_refuses_another_port(tmp_path: Path) -> None:
-    with (
-        running_kafka(tmp_path) as node,
-        pytest.raises(ServiceError, match="asked for 1234") as caught,
-    ):
-        LocalKafka(tmp_path, 1234).start()
+def test_kafka_with_running_node_refuses_another_port(local_kafka: LocalKafka) -> None:
+    with pytest.raises(ServiceError, match="asked for 1234") as caught:
+        LocalKafka(local_kafka.data_dir, 1234).start()
     assert caught.value.code == "SLV-607"
-    assert not node.is_running()
+    assert local_kafka.is_running()
 
 
 def test_kafka_with_stale_pid_never_touches_the_process_that_has_it(
@@ -220,6 +223,12 @@ def test_jars_asked_for_by_two_at_once_are_resolved_once(tmp_path: Path, own_pat
     assert len(found) == 1
     assert [path.name for path in found.pop().iterdir()] == ["kafka_2.13-4.1.0.jar"]
     assert calls.read_text() == "called\n"
+
+
+def test_jars_in_emptied_cache_are_resolved_again(tmp_path: Path, own_path: Path) -> None:
+    jars.jars_dir(tmp_path).mkdir()
+    with pytest.raises(ServiceError, match="no mvn on the PATH"):
+        jars.resolve_jars(tmp_path)
 
 
 def test_jars_of_the_pinned_version_are_what_the_pom_says() -> None:

@@ -130,13 +130,14 @@ def resolve_jars(cache_dir: Path | None = None) -> Path:
         [SLV-602] no Maven, or it failed; [SLV-604] the cache cannot be written.
     """
     target = jars_dir(cache_dir)
-    if target.is_dir():
+    if _is_complete(target):
         return target
     maven = find_maven()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(target.with_name(target.name + ".lock")):
-            if not target.is_dir():
+            if not _is_complete(target):
+                shutil.rmtree(target, ignore_errors=True)  # emptied by a cleaner of caches
                 _ask_maven(maven, target)
     except OSError as error:
         msg = (
@@ -145,6 +146,10 @@ def resolve_jars(cache_dir: Path | None = None) -> Path:
         )
         raise ServiceError(msg, code="SLV-604") from None
     return target
+
+
+def _is_complete(folder: Path) -> bool:
+    return any(folder.glob("kafka_2.13-*.jar"))
 
 
 def _ask_maven(maven: Path, target: Path) -> None:
@@ -170,7 +175,7 @@ def _ask_maven(maven: Path, target: Path) -> None:
         except subprocess.TimeoutExpired:
             msg = f"mvn did not resolve Kafka within {_MAVEN_DEADLINE_S:.0f} s: {_MAVEN_HINT}"
             raise ServiceError(msg, code="SLV-602") from None
-        if answer.returncode != 0 or not any(jars.glob("kafka_2.13-*.jar")):
+        if answer.returncode != 0 or not _is_complete(jars):
             lines = [s for s in (answer.stdout + answer.stderr).splitlines() if "ERROR" in s]
             reason = lines[0].strip()[:200] if lines else f"exit code {answer.returncode}"
             msg = f"mvn could not resolve Kafka {kafka_version()}: {reason}: {_MAVEN_HINT}"

@@ -242,12 +242,12 @@ class LocalKafka:
             "-XX:MaxGCPauseMillis=20",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={deploy_dir() / 'log4j2.properties'}",
-            f"-Dsolvent.kafka.log={self.log_path}",
+            f"-Dsolvent.kafka.log={self.log_path.name}",
             f"{_MARKER}{self.folder}",
             "-cp",
             f"{jars}/*",
             "kafka.Kafka",
-            str(properties),
+            properties.name,
         ]
         with (self.folder / "kafka.out").open("wb") as output:
             process = subprocess.Popen(
@@ -276,15 +276,10 @@ class LocalKafka:
             return
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = [str(java), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
+        command = [*tool, "kafka.tools.StorageTool", "format", "--config", properties.name]
         answer = subprocess.run(
-            [
-                *tool,
-                "kafka.tools.StorageTool",
-                "format",
-                f"--cluster-id={cluster_id}",
-                "--config",
-                properties,
-            ],
+            [*command, f"--cluster-id={cluster_id}"],
+            cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=120,
@@ -352,7 +347,9 @@ class LocalKafka:
         values = {
             "port": str(port),
             "controller_port": str(controller_port),
-            "log_dir": str(self.folder / "logs"),
+            # Relative to the node's working directory: Java reads these files as Latin-1, and
+            # Kafka splits the value at commas, so no path of the user's may stand here.
+            "log_dir": "logs",
         }
         # The template's own comment shows ${...}; `safe_substitute` leaves it alone.
         path.write_text(template.safe_substitute(values), "utf-8")
