@@ -60,7 +60,7 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
     try:
         marks.put(dict(_mapping("marks", snapshot["marks"])))
     except PartitionError as error:
-        raise _refusal("marks", error.message) from error
+        raise _refusal(path="marks", problem=error.message) from error
     books = [
         _add_unit(columns, rulebook, f"accounts.{number}", account)
         for number, account in enumerate(_sequence("accounts", snapshot["accounts"]))
@@ -94,14 +94,16 @@ def _add_unit(
     account = _checked(path, given, {"account_id"}, {"subaccount", "collateral", "positions"})
     account_id = account["account_id"]
     if not isinstance(account_id, str) or not is_identifier(account_id):
-        raise _refusal(f"{path}.account_id", f"{account_id!r}: [A-Za-z0-9._-]{{1,64}} expected")
+        raise _refusal(
+            path=f"{path}.account_id", problem=f"{account_id!r}: [A-Za-z0-9._-]{{1,64}} expected"
+        )
     subaccount = account.get("subaccount", CROSS_NAME)
     if subaccount == CROSS_NAME:
         book = CROSS
     else:
         book = _named(f"{path}.subaccount", subaccount, rulebook.instrument_by_name).index
     if columns.unit_of(account_id, book) is not None:
-        raise _refusal(path, f"{account_id} {subaccount}: given twice")
+        raise _refusal(path=path, problem=f"{account_id} {subaccount}: given twice")
     index = columns.add_account(account_id)
     columns.make_room(NONE)
     unit: int = blocks.add_unit(
@@ -135,14 +137,16 @@ def _add_position(
     instrument = _named(f"{path}.market", position["market"], rulebook.instrument_by_name)
     book = int(columns.units.book[unit])
     if book not in {CROSS, instrument.index}:
-        raise _refusal(f"{path}.market", f"{instrument.name}: not the market of this subaccount")
+        raise _refusal(
+            path=f"{path}.market", problem=f"{instrument.name}: not the market of this subaccount"
+        )
     if blocks.find_position(unit, instrument.index, columns.units, columns.positions) != NONE:
-        raise _refusal(f"{path}.market", f"{instrument.name}: given twice")
+        raise _refusal(path=f"{path}.market", problem=f"{instrument.name}: given twice")
     size = _steps(f"{path}.size", position["size"], instrument)
     if size == 0:
-        raise _refusal(f"{path}.size", "0: must not be 0")
+        raise _refusal(path=f"{path}.size", problem="0: must not be 0")
     if ("cost_basis" in position) == ("entry_price" in position):
-        raise _refusal(path, "either cost_basis or entry_price expected")
+        raise _refusal(path=path, problem="either cost_basis or entry_price expected")
     if "cost_basis" in position:
         cost = _number(f"{path}.cost_basis", position["cost_basis"], MICRO_EXPONENT)
     else:
@@ -150,7 +154,9 @@ def _add_position(
         value = instrument.mark_value
         cost = -(-size * price * value.numerator // value.denominator)
         if abs(cost) > MAX_EXACT:
-            raise _refusal(f"{path}.entry_price", f"cost basis {cost} micros, at most 2**53")
+            raise _refusal(
+                path=f"{path}.entry_price", problem=f"cost basis {cost} micros, at most 2**53"
+            )
     columns.make_room(unit)
     row = blocks.insert_position(
         unit, instrument.index, columns.units, columns.positions, columns.counts
@@ -162,7 +168,7 @@ def _add_position(
 # -- reading loose input
 
 
-def _refusal(path: str, problem: str) -> ContractError:
+def _refusal(*, path: str, problem: str) -> ContractError:
     return ContractError(f"{path}: {problem}", code=RejectCode.OUT_OF_CONTRACT)
 
 
@@ -171,49 +177,51 @@ def _checked(
 ) -> Mapping[str, Any]:
     names = _mapping(path, value).keys()
     for name in sorted(needed - names):
-        raise _refusal(path, f"field {name!r} is missing")
+        raise _refusal(path=path, problem=f"field {name!r} is missing")
     for name in sorted(names - needed - allowed):
-        raise _refusal(path, f"unknown field {name!r}")
+        raise _refusal(path=path, problem=f"unknown field {name!r}")
     return _mapping(path, value)
 
 
 def _mapping(path: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise _refusal(path, f"{value!r:.80}: an object expected")
+        raise _refusal(path=path, problem=f"{value!r:.80}: an object expected")
     return value
 
 
 def _sequence(path: str, value: object) -> Sequence[Any]:
     if not isinstance(value, list | tuple):
-        raise _refusal(path, f"{value!r:.80}: a list expected")
+        raise _refusal(path=path, problem=f"{value!r:.80}: a list expected")
     return value
 
 
 def _named(path: str, name: object, known: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- what it names
     if not isinstance(name, str) or name not in known:
-        raise _refusal(path, f"{name!r:.80}: one of {', '.join(known)} expected")
+        raise _refusal(path=path, problem=f"{name!r:.80}: one of {', '.join(known)} expected")
     return known[name]
 
 
 def _number(path: str, text: object, exponent: int) -> int:
     if not isinstance(text, str):
-        raise _refusal(path, f"{text!r:.80}: a decimal string expected")
+        raise _refusal(path=path, problem=f"{text!r:.80}: a decimal string expected")
     try:
         value = parse_scaled(text, exponent)
     except ValueError as error:
-        raise _refusal(path, str(error)) from error
+        raise _refusal(path=path, problem=str(error)) from error
     if abs(value) > MAX_EXACT:
-        raise _refusal(path, f"{text}: at most 2**53 units of 1e{exponent}")
+        raise _refusal(path=path, problem=f"{text}: at most 2**53 units of 1e{exponent}")
     return value
 
 
 def _steps(path: str, text: object, instrument: Instrument) -> int:
     if not isinstance(text, str):
-        raise _refusal(path, f"{text!r:.80}: a decimal string expected")
+        raise _refusal(path=path, problem=f"{text!r:.80}: a decimal string expected")
     try:
         size = instrument.lot.parse(text)
     except ValueError as error:
-        raise _refusal(path, str(error)) from error
+        raise _refusal(path=path, problem=str(error)) from error
     if abs(size) > MAX_EXACT:
-        raise _refusal(path, f"{text}: at most 2**53 lots of {instrument.lot.format(1)}")
+        raise _refusal(
+            path=path, problem=f"{text}: at most 2**53 lots of {instrument.lot.format(1)}"
+        )
     return size
