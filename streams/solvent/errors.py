@@ -3,7 +3,7 @@
 ::
 
     SolventError                  code; topic, partition, offset, account_id where known
-    ├─ ContractError     SLV-1xx  bytes break the contract: that record to `rejects`, go on with the frame
+    ├─ ContractError     SLV-1xx  bytes break the contract: that record to `rejects`, go on
     ├─ StateError        SLV-2xx  the event contradicts state: `rejects` and quarantine
     ├─ MarketDataError   SLV-3xx  too old or too uncertain to judge: no liquidation, raise the alarm
     ├─ ConfigError       SLV-4xx  refuse to start, or refuse the command

@@ -28,12 +28,12 @@ assert MICROS == PPM == 1_000_000
 
 
 def parse_scaled(text: str, exponent: int) -> int:
-    """Return the integer ``n`` with ``text == n * 10**exponent`` exactly.
+    r"""Return the integer ``n`` with ``text == n * 10**exponent`` exactly.
 
     Parameters
     ----------
     text : str
-        ``-?(0|[1-9][0-9]*)(\\.[0-9]+)?``, at most 40 characters; no sign ``+``, no exponent,
+        ``-?(0|[1-9][0-9]*)(\.[0-9]+)?``, at most 40 characters; no sign ``+``, no exponent,
         no ``nan`` or ``inf``.
     exponent : int
         At most 0: the power of ten of one unit.
