@@ -66,9 +66,9 @@ def executor(
 
 
 def _rulebook(path: Path | None) -> CompiledRulebook:
-    from solvent.rules.compile import builtin_rulebook, load_rulebook
+    from solvent.rules import find_rulebook
 
-    return builtin_rulebook("demo") if path is None else load_rulebook(path)
+    return find_rulebook("demo" if path is None else path)
 
 
 def _logger() -> Any:  # noqa: ANN401 - structlog's wrappers have no common type

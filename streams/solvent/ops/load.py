@@ -210,9 +210,9 @@ def bars_sequence(path: Path, options: BarOptions) -> Sequence:
 
     Columns ``ts`` (bar open, timestamp), ``symbol``, ``open``, ``high``, ``low``, ``close``. Within
     a bar the price goes open, low, high, close if it rose or stayed, else open, high, low, close,
-    at 0, 1/4, 2/4 and 3/4 of the bar. At each of these times: a clock record, so that no tick is
-    ahead of the clock by more than nothing; the ticks of all feeds; a clock record, so that a
-    frame of marks carries exactly this time.
+    at 0, 1/4, 2/4 and 3/4 of the bar. At each of these times: a clock record, so that no tick runs
+    ahead of it; the ticks of all feeds; a clock record, so that a frame of marks has exactly this
+    time.
 
     Raises
     ------

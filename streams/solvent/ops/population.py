@@ -6,9 +6,9 @@ notional in settlement currency. Everything follows from the seed: equal argumen
 How an account comes about: its equity is lognormal with a Pareto tail, its leverage lognormal, cut
 below what the initial rates allow; one to four markets, the first listed the likeliest; four in
 five positions long; about one in seven isolated, with collateral of its own. Positions are opened
-at the starting price in one to three fills. The cross book holds the settlement asset and, in two accounts
-of five, other listed collateral too. Collateral is computed last, from what the positions require,
-so that ``health(initial) >= 0`` at the starting prices by construction.
+at the starting price in one to three fills. The cross book holds the settlement asset and, in two
+accounts of five, other listed collateral too. Collateral is computed last, from what the positions
+require, so that ``health(initial) >= 0`` at the starting prices by construction.
 """
 
 from __future__ import annotations
