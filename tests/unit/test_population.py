@@ -8,10 +8,12 @@ from statistics import median
 
 import pytest
 
+from solvent.engine.snapshot import evaluate_snapshot
 from solvent.errors import ConfigError
 from solvent.kernel.layout import INITIAL
 from solvent.ops.population import SyntheticAccount, population
 from solvent.rules.compile import CompiledRulebook, builtin_rulebook
+from solvent.units import format_scaled
 from solvent.wire.inputs import decode_collateral_move, decode_trade
 
 PRICES = {
@@ -65,6 +67,58 @@ def test_population_is_initially_healthy_in_every_book(
 ) -> None:
     for account in accounts:
         assert all(amount >= 0 for amount in _health_initial(rulebook, account).values()), account
+
+
+def test_population_is_healthy_to_the_engine_too(
+    rulebook: CompiledRulebook, accounts: list[SyntheticAccount]
+) -> None:
+    books: dict[tuple[str, str], dict[str, dict[str, Fraction]]] = defaultdict(
+        lambda: {"collateral": defaultdict(Fraction), "size": defaultdict(Fraction)}
+    )
+    costs: dict[tuple[str, str, str], Fraction] = defaultdict(Fraction)
+    for account in accounts:
+        for value in account.moves:
+            move = decode_collateral_move(value)
+            book = books[move.account_id, move.subaccount]
+            book["collateral"][move.asset] += Fraction(move.amount)
+        for value in account.trades:
+            trade = decode_trade(value)
+            book = books[trade.account_id, trade.subaccount]
+            signed = Fraction(trade.size) * (1 if trade.side == "buy" else -1)
+            book["collateral"]["USDC"] -= Fraction(trade.fee)
+            book["size"][trade.market] += signed
+            costs[trade.account_id, trade.subaccount, trade.market] += signed * Fraction(
+                trade.price
+            )
+    snapshot = {
+        "marks": PRICES,
+        "accounts": [
+            {
+                "account_id": account_id,
+                "subaccount": subaccount,
+                "collateral": {a: _text(amount, 8) for a, amount in book["collateral"].items()},
+                "positions": [
+                    {
+                        "market": market,
+                        "size": _text(size, 8),
+                        "cost_basis": _text(costs[account_id, subaccount, market], 6),
+                    }
+                    for market, size in book["size"].items()
+                ],
+            }
+            for (account_id, subaccount), book in books.items()
+        ],
+    }
+    judged = evaluate_snapshot(rulebook, snapshot)["accounts"]
+    assert len(judged) > len(accounts)
+    assert {unit["verdict"] for unit in judged} == {"healthy"}
+
+
+def _text(number: Fraction, places: int) -> str:
+    """Return an exact decimal of at most so many places."""
+    scaled = number * 10**places
+    assert scaled.denominator == 1
+    return format_scaled(int(scaled), -places)
 
 
 def test_population_is_on_lots_and_ticks_and_isolates_by_market(
