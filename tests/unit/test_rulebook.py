@@ -1,0 +1,337 @@
+"""What a rulebook may say, what it may not, and that errors name path, value and limit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from solvent.domain.instrument import Ratio, Step
+from solvent.errors import ConfigError
+from solvent.kernel.evaluate import example_arguments
+from solvent.kernel.layout import ASSET_BORROWABLE, ASSET_LISTED, NONE
+from solvent.rules import builtin_names, builtin_rulebook, load_rulebook, parse_rulebook
+from support.books import a_rulebook_dict, some_rules
+
+
+def changed(path: str, value: Any) -> str:
+    """Return the valid rulebook with one place set (or removed by `...`), as text."""
+    document = a_rulebook_dict()
+    *parents, last = path.split("/")
+    place: Any = document
+    for key in parents:
+        place = place[int(key) if key.isdigit() else key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return json.dumps(document)
+
+
+PRESET = "presets/cross-margin"
+MARKETS = f"{PRESET}/requirement/sum/0/markets"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        pytest.param("colour", "red", ("colour", "'red'", "no such key"), id="unknown section"),
+        pytest.param(
+            f"{PRESET}/liquidation/fee", 1,
+            ("presets.cross-margin.liquidation.fee", "1", "no such key"), id="unknown key",
+        ),
+        pytest.param("default_class", ..., ("default_class", "None", "required"), id="missing"),
+        pytest.param(
+            "default_class", "whale", ("default_class", "'whale'", "one of trader"), id="no class",
+        ),
+        pytest.param(
+            "bindings/trader", "x", ("bindings.trader", "'x'", "one of cross-margin"),
+            id="no preset",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/initial_rate_ppm", 34_999,
+            ("BTC-PERP.initial_rate_ppm", "34999", "at least liquidation_end_rate_ppm 35000"),
+            id="initial below the end that the buffer makes",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/liquidation_end_rate_ppm", 24_999,
+            ("liquidation_end_rate_ppm", "24999", "at least maintenance_rate_ppm 25000"),
+            id="end below maintenance",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/maintenance_rate_ppm", 0,
+            ("BTC-PERP.maintenance_rate_ppm", "0", "greater than or equal to 1"), id="rate 0",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/maintenance_rate_ppm", 2.5,
+            ("BTC-PERP.maintenance_rate_ppm", "2.5", "valid integer"), id="rate is no integer",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH/initial_haircut_ppm", 79_999,
+            ("ETH.initial_haircut_ppm", "79999", "at least liquidation_end_haircut_ppm 80000"),
+            id="haircut order",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH/liquidation_end_haircut_ppm", 79_999,
+            ("ETH.liquidation_end_haircut_ppm", "79999", "at least maintenance_haircut_ppm 80000"),
+            id="haircut order at the end",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH/maintenance_surcharge_ppm", 5,
+            ("ETH.initial_surcharge_ppm", "0", "at least liquidation_end_surcharge_ppm 5"),
+            id="surcharge order",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH/initial_haircut_ppm", 1_000_001,
+            ("ETH.initial_haircut_ppm", "1000001", "less than or equal to 1000000"),
+            id="haircut above one",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/DOGE",
+            {"initial_haircut_ppm": 0, "maintenance_haircut_ppm": 0},
+            ("collateral.DOGE", "'DOGE'", "one of USDC, ETH, BTC"), id="no such asset",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/USDC/initial_haircut_ppm", 1,
+            ("collateral.USDC", "1", "0 at every level"), id="haircut on the settlement asset",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/USDC", ..., ("collateral", "needs USDC"), id="no settlement",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP", ..., ("requirement.sum", "BTC-PERP", "every market"),
+            id="market without a rate",
+        ),
+        pytest.param(
+            f"{MARKETS}/XRP-PERP",
+            {"initial_rate_ppm": 100_000, "maintenance_rate_ppm": 50_000},
+            ("markets.XRP-PERP", "'XRP-PERP'", "one of BTC-PERP"), id="rate without a market",
+        ),
+        pytest.param(
+            f"{PRESET}/extends", "nothing", ("cross-margin.extends", "'nothing'", "cross-margin"),
+            id="extends nothing",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/tick", "0.01234567",
+            ("instruments.BTC-PERP.tick", "'0.01234567'", "1e-6"), id="tick finer than the feed",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/lot", "0.00000001",
+            # 1e-8 * 0.1 * 1e6 = 1/1000 is the limit; 1e-8 * 0.01 below
+            None, id="tick fraction at the limit",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/lot", "0.000000001",
+            ("instruments.BTC-PERP", "lot 0.000000001 * tick 0.1 = 1/10000 micros", "/1000"),
+            id="tick fraction too fine",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/lot", "100000",
+            ("instruments.BTC-PERP", "10000000000/1 micros", "1000000000/"),
+            id="tick fraction too coarse",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/lot", 0.1, ("BTC-PERP.lot", "0.1", "valid string"),
+            id="float lot",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/lot", "0.0", ("BTC-PERP.lot", "'0.0'", "positive"), id="lot 0",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/id", 2, ("ETH-PERP.id", "2", "an id of its own"), id="same id",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/mark_feed", "X",
+            ("instruments.BTC-PERP.mark_feed", "'X'", "one of BTC-PERP"), id="no mark feed",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/settles_in", "ETH",
+            ("BTC-PERP.settles_in", "'ETH'", "settlement asset USDC"), id="settles elsewhere",
+        ),
+        pytest.param(
+            "instruments/cross",
+            {"id": 9, "lot": "1", "tick": "1", "mark_feed": "BTC-PERP", "settles_in": "USDC"},
+            ("instruments.cross", "'cross'", "cross book"), id="reserved name",
+        ),
+        pytest.param(
+            "assets/ETH/index_feed", ..., ("assets.ETH.index_feed", "None", "required"),
+            id="asset without a price",
+        ),
+        pytest.param(
+            "assets/USDC/index_feed", "BTC/USD",
+            ("assets.USDC.index_feed", "'BTC/USD'", "worth 1"), id="settlement with a price",
+        ),
+        pytest.param(
+            "assets/USDC/quantum_exponent", -8,
+            ("assets.USDC.quantum_exponent", "-8", "-6"), id="settlement quantum",
+        ),
+        pytest.param(
+            "rulebook/settlement_asset", "EUR",
+            ("rulebook.settlement_asset", "'EUR'", "one of USDC"), id="no settlement asset",
+        ),
+        pytest.param(
+            "oracle", {"feeds": {"X": {"min_sources": 2}}},
+            ("oracle.feeds.X", "'X'", "one of BTC-PERP"), id="oracle of no feed",
+        ),
+        pytest.param("feeds", [], ("feeds", "[]", "dictionary"), id="list for a mapping"),
+    ],
+)  # fmt: skip
+def test_rulebook_with_one_flaw_names_path_value_and_limit(
+    path: str, value: Any, named: tuple[str, ...] | None
+) -> None:
+    text = changed(path, value)
+    if named is None:
+        assert parse_rulebook(text).instruments[0].tick_value == Ratio(1, 1_000)
+        return
+    with pytest.raises(ConfigError) as caught:
+        parse_rulebook(text)
+    for part in named:
+        assert part in caught.value.message
+    assert caught.value.code == "SLV-402"
+
+
+def test_rulebook_with_repeated_key_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"line 3: 'feeds', limit: each key once"):
+        parse_rulebook("rulebook: {}\nfeeds: {}\nfeeds: {}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "valid YAML"),
+        ("- 1", "a mapping of sections"),
+        ("1: 2", "keys are strings"),
+        ("", "mapping"),
+    ],
+)  # fmt: skip
+def test_rulebook_text_that_is_no_mapping_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_rulebook(text)
+
+
+def test_rulebook_market_in_two_terms_is_refused() -> None:
+    document = a_rulebook_dict()
+    document["presets"]["cross-margin"]["requirement"]["sum"].append(
+        {
+            "term": "flat",
+            "markets": {"BTC-PERP": {"initial_rate_ppm": 50_000, "maintenance_rate_ppm": 1}},
+        }
+    )
+    with pytest.raises(ConfigError, match=r"sum\.1\.markets\.BTC-PERP: .* one term"):
+        parse_rulebook(json.dumps(document))
+
+
+def test_rulebook_presets_that_extend_each_other_are_refused() -> None:
+    document = a_rulebook_dict()
+    document["presets"]["a"] = {"extends": "b"}
+    document["presets"]["b"] = {"extends": "a"}
+    with pytest.raises(ConfigError, match=r"extends: '[ab]'.*cycle"):
+        parse_rulebook(json.dumps(document))
+
+
+def test_rulebook_file_that_is_absent_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rulebook file: .*none\.yaml"):
+        load_rulebook(tmp_path / "none.yaml")
+
+
+def test_rulebook_file_and_text_compile_alike(tmp_path: Path) -> None:
+    text = json.dumps(a_rulebook_dict())
+    (tmp_path / "book.yaml").write_text(text)
+    assert load_rulebook(tmp_path / "book.yaml").hash == parse_rulebook(text).hash
+
+
+def test_rulebook_hash_ignores_layout_and_sees_every_value() -> None:
+    base = some_rules()
+    reordered = json.dumps(dict(reversed(a_rulebook_dict().items())), indent=3)
+    assert parse_rulebook(reordered).hash == base.hash
+    assert some_rules(clear_ppm=10_001).hash != base.hash
+    assert base.reference == {"id": "test", "version": 1, "hash": base.hash}
+    document = a_rulebook_dict()
+    document["feeds"] = dict(reversed(document["feeds"].items()))  # indices move with it
+    assert parse_rulebook(json.dumps(document)).hash != base.hash
+
+
+def test_preset_extends_base_and_keeps_own_values() -> None:
+    rulebook = some_rules(liquidation={"liquidator_fee_ppm": 20_000})
+    policy = rulebook.policies[0]
+    assert (policy.liquidator_fee_ppm, policy.fund_fee_max_ppm) == (20_000, 5_000)
+    assert policy.liquidation_end_rate_ppm == (35_000, 35_000, 60_000)
+
+
+def test_compiled_rules_carry_weights_rates_and_indices() -> None:
+    rulebook = some_rules(
+        collateral={
+            "ETH": {
+                "initial_haircut_ppm": 120_000,
+                "maintenance_haircut_ppm": 80_000,
+                "liquidation_end_haircut_ppm": 100_000,
+                "initial_surcharge_ppm": 50_000,
+            }
+        }
+    )
+    rules = rulebook.rules
+    usdc, eth, btc = (rulebook.asset_by_name[name].index for name in ("USDC", "ETH", "BTC"))
+    assert (usdc, rules.settlement_asset) == (0, 0)
+    assert rules.asset_weight[0, :, eth].tolist() == [0.88, 0.90, 0.92]
+    assert rules.debt_weight[0, :, eth].tolist() == [1.05, 1.0, 1.0]
+    assert rules.asset_weight[0, :, btc].tolist() == [0.0, 0.0, 0.0]  # not listed
+    assert rules.requirement_rate[0, :, 0].tolist() == [0.05, 0.035, 0.025]
+    assert rules.asset_feed.tolist() == [NONE, 4, 3]
+    assert rules.asset_flags.tolist() == [
+        ASSET_BORROWABLE | ASSET_LISTED,
+        ASSET_BORROWABLE | ASSET_LISTED,
+        0,
+    ]
+    assert (rules.lot_numerator[0], rules.lot_units[0]) == (1.0, 10_000.0)
+    assert (rules.tick_numerator[0], rules.tick_denominator[0]) == (10, 1)
+    for found, wanted in zip(rules, example_arguments()[3], strict=True):
+        if isinstance(wanted, np.ndarray):
+            assert (found.dtype, found.ndim) == (wanted.dtype, wanted.ndim)
+            assert found.flags.c_contiguous
+
+
+def test_oracle_policy_of_a_feed_overrides_the_default() -> None:
+    document = a_rulebook_dict()
+    document["oracle"] = {
+        "default": {"max_age_us": 7, "grace_us": 3},
+        "feeds": {"BTC/USD": {"max_age_us": 9}},
+    }
+    rulebook = parse_rulebook(json.dumps(document))
+    ages = {feed.name: rulebook.oracle[feed.index].max_age_us for feed in rulebook.feeds}
+    assert (ages["BTC/USD"], ages["ETH/USD"]) == (9, 7)
+    assert (rulebook.rules.grace_us, rulebook.oracle[0].grace_us) == (3, 3)
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_builtin_rulebook_compiles(name: str) -> None:
+    rulebook = builtin_rulebook(name)
+    assert rulebook.id == name
+    assert all(i.tick_value.denominator <= 1_000 for i in rulebook.instruments)
+
+
+def test_builtin_rulebook_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ConfigError, match="'nope', limit: one of demo, example"):
+        builtin_rulebook("nope")
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [("0.0001", Step(1, -4)), ("0.50", Step(5, -1)), ("10", Step(10, 0)), ("1.0", Step(1, 0))],
+)
+def test_step_from_text_drops_trailing_zeros(text: str, step: Step) -> None:
+    assert Step.from_text(text) == step
+
+
+@pytest.mark.parametrize("text", ["0.015", "-0.015", "0"])
+def test_step_parse_and_format_are_inverse(text: str) -> None:
+    step = Step.from_text("0.005")
+    assert step.format(step.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["0.007", "0.0051", "x", "1e3"])
+def test_step_parse_off_step_raises(text: str) -> None:
+    with pytest.raises(ValueError, match=r"multiple|finer|decimal"):
+        Step.from_text("0.005").parse(text)
