@@ -1,0 +1,346 @@
+"""An independent fold of trades and collateral moves: what the account table must hold.
+
+Plain Python integers, written from MODEL.md 2 and the wire contracts alone; it shares no code with
+`solvent.engine`, `solvent.state` or `solvent.kernel`, not even the decoders. Slow and simple: the
+other route to the same numbers, for property and chaos tests.
+
+Give it every input record in the order the journal says (`Fold.take`); marks do not concern it.
+Amounts: lots signed (long > 0), cost basis in micros, balances in quanta (debt < 0).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil, floor
+from typing import Any
+
+__all__ = ["Account", "Book", "Fold", "FoldRules"]
+
+LIMIT = 2**53
+WINDOW = 100_000
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OFFER = re.compile(r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}:[1-9][0-9]{0,15}")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+
+_TRADE = {
+    "schema_version": int,
+    "trade_id": str,
+    "account_id": str,
+    "subaccount": str,
+    "market": str,
+    "side": str,
+    "size": str,
+    "price": str,
+    "fee": str,
+    "ts_us": int,
+}
+_TRADE_MORE = {"seq": int, "liquidation_id": str}
+_MOVE = {
+    "schema_version": int,
+    "move_id": str,
+    "account_id": str,
+    "subaccount": str,
+    "asset": str,
+    "kind": str,
+    "amount": str,
+    "ts_us": int,
+}
+_MOVE_MORE = {"seq": int, "transfer_id": str}
+_KINDS = {"deposit": 1, "transfer_in": 1, "adjustment": 1, "withdrawal": -1, "transfer_out": -1}
+
+
+@dataclass
+class FoldRules:
+    """What the fold needs of a rulebook: steps of markets, quanta of assets, limits.
+
+    ``markets``: name -> (lot, tick) as `Decimal`; ``assets``: name -> quantum exponent.
+    """
+
+    settlement: str
+    markets: Mapping[str, tuple[Decimal, Decimal]]
+    assets: Mapping[str, int]
+    max_future_us: int = 300_000_000
+
+    @classmethod
+    def of(cls, model: Any) -> FoldRules:
+        """Read them off a rulebook's model (`CompiledRulebook.model`)."""
+        return cls(
+            settlement=model.rulebook.settlement_asset,
+            markets={
+                name: (Decimal(item.lot), Decimal(item.tick))
+                for name, item in model.instruments.items()
+            },
+            assets={name: item.quantum_exponent for name, item in model.assets.items()},
+            max_future_us=model.limits.max_future_us,
+        )
+
+
+@dataclass
+class Book:
+    """One margin unit: ``positions`` market -> (lots, cost basis), ``balances`` asset -> quanta."""
+
+    positions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    balances: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Account:
+    """One account; a sequence is None while none came."""
+
+    trades_seq: int | None = None
+    collateral_seq: int | None = None
+    quarantined: bool = False
+    books: dict[str, Book] = field(default_factory=dict)
+
+
+class _Reject(Exception):  # noqa: N818 -- an outcome, not an error
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Fold:
+    """State of one partition.
+
+    Attributes
+    ----------
+    accounts : dict
+        Account id -> `Account`.
+    rejects : list of (topic, offset, code)
+        In the order they came about.
+    duplicates : int
+        Records dropped as repeats.
+    fees, rounding : int, Fraction
+        Micros paid in fees, and what rounding of fill values took.
+    deposits : dict
+        Asset -> quanta in less quanta out.
+    """
+
+    def __init__(self, rules: FoldRules) -> None:
+        self.rules = rules
+        self.accounts: dict[str, Account] = {}
+        self.rejects: list[tuple[str, int, str]] = []
+        self.duplicates = 0
+        self.fees = 0
+        self.rounding = Fraction(0)
+        self.deposits: dict[str, int] = {}
+        self._seen: dict[tuple[str, str, str], int] = {}
+
+    def take(
+        self, topic: str, offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None
+    ) -> None:
+        """Fold one record of ``trades.v1`` or ``collateral.v1``; other topics are ignored."""
+        if topic == "trades.v1":
+            fields, more, own_id, apply = _TRADE, _TRADE_MORE, "trade_id", self._trade
+        elif topic == "collateral.v1":
+            fields, more, own_id, apply = _MOVE, _MOVE_MORE, "move_id", self._move
+        else:
+            return
+        try:
+            record = _decode(value, fields, more)
+        except _Reject as reject:
+            named = _account_of(value, key)
+            if named is not None:
+                self._account(named).quarantined = True
+            self.rejects.append((topic, offset, reject.code))
+            return
+        account_id = record["account_id"]
+        if "seq" not in record:
+            place = (topic, account_id, record[own_id])
+            last = self._seen.get(place)
+            self._seen[place] = offset
+            if last is not None and offset - last <= WINDOW:
+                self.duplicates += 1
+                return
+        if key != account_id.encode():
+            keyed = None if key is None else key.decode("utf-8", "replace")
+            for name in (account_id, keyed):
+                if name in self.accounts:
+                    self.accounts[name].quarantined = True
+            self.rejects.append((topic, offset, "SLV-105"))
+            return
+        account = self._account(account_id)
+        try:
+            if record["ts_us"] > timestamp_ms * 1000 + self.rules.max_future_us:
+                raise _Reject("SLV-107")
+            apply(account, record)
+        except _Reject as reject:
+            account.quarantined = True
+            self.rejects.append((topic, offset, reject.code))
+
+    # -- trades
+
+    def _trade(self, account: Account, record: dict[str, Any]) -> None:
+        if record["market"] not in self.rules.markets:
+            raise _Reject("SLV-202")
+        if record["subaccount"] not in {"cross", record["market"]}:
+            raise _Reject("SLV-106")
+        lot, tick = self.rules.markets[record["market"]]
+        size = _steps(record["size"], lot, positive=True)
+        ticks = _steps(record["price"], tick, positive=True)
+        fee = _steps(record["fee"], Decimal("0.000001"), positive=False)
+        lots = size if record["side"] == "buy" else -size
+        if not self._is_next(account.trades_seq, record):
+            return
+        book = account.books.get(record["subaccount"], Book())
+        held, cost = book.positions.get(record["market"], (0, 0))
+        micros = Fraction(lot) * Fraction(tick) * 10**6  # a lot and tick
+        closing = min(abs(lots), abs(held)) if held * lots < 0 else 0
+        closed = closing if lots > 0 else -closing
+        realised = 0
+        rounding = Fraction(0)
+        if closing:
+            value = ceil(closed * ticks * micros)
+            rounding += value - closed * ticks * micros
+            released = floor(Fraction(cost * closing, abs(held)))
+            realised = -value - released
+            cost -= released
+            held += closed
+            _exact(value)
+        opened = lots - closed
+        if opened:
+            value = ceil(opened * ticks * micros)
+            rounding += value - opened * ticks * micros
+            cost += value
+            held += opened
+            _exact(value)
+        cash = book.balances.get(self.rules.settlement, 0) + realised - fee
+        _exact(held, cost, realised, cash)
+        if held:
+            book.positions[record["market"]] = (held, cost)
+        else:
+            assert cost == 0
+            book.positions.pop(record["market"], None)
+        self._set_balance(book, self.rules.settlement, cash)
+        account.books[record["subaccount"]] = book
+        account.trades_seq = record.get("seq", account.trades_seq)
+        self.fees += fee
+        self.rounding += rounding
+
+    # -- collateral
+
+    def _move(self, account: Account, record: dict[str, Any]) -> None:
+        if record["asset"] not in self.rules.assets:
+            raise _Reject("SLV-103")
+        if record["subaccount"] not in {"cross", *self.rules.markets}:
+            raise _Reject("SLV-106")
+        quantum = Decimal(1).scaleb(self.rules.assets[record["asset"]])
+        amount = _steps(record["amount"], quantum, positive=record["kind"] != "adjustment")
+        if amount == 0:
+            raise _Reject("SLV-103")
+        if not self._is_next(account.collateral_seq, record):
+            return
+        change = amount * _KINDS[record["kind"]]
+        book = account.books.get(record["subaccount"], Book())
+        quanta = book.balances.get(record["asset"], 0) + change
+        _exact(quanta)
+        self._set_balance(book, record["asset"], quanta)
+        account.books[record["subaccount"]] = book
+        account.collateral_seq = record.get("seq", account.collateral_seq)
+        self.deposits[record["asset"]] = self.deposits.get(record["asset"], 0) + change
+
+    # -- both
+
+    def _account(self, account_id: str) -> Account:
+        return self.accounts.setdefault(account_id, Account())
+
+    def _is_next(self, last: int | None, record: dict[str, Any]) -> bool:
+        seq = record.get("seq")
+        if seq is None or last is None or seq == last + 1:
+            return True
+        if seq <= last:
+            self.duplicates += 1
+            return False
+        raise _Reject("SLV-201")
+
+    @staticmethod
+    def _set_balance(book: Book, asset: str, quanta: int) -> None:
+        if quanta:
+            book.balances[asset] = quanta
+        else:
+            book.balances.pop(asset, None)
+
+
+def _exact(*amounts: int) -> None:
+    if any(abs(amount) > LIMIT for amount in amounts):
+        raise _Reject("SLV-203")
+
+
+def _steps(text: str, step: Decimal, *, positive: bool) -> int:
+    """Return a decimal text in whole steps."""
+    if not _DECIMAL.fullmatch(text):
+        raise _Reject("SLV-103")
+    places = max(0, -int(step.normalize().as_tuple().exponent))
+    scaled = Fraction(text) * 10**places  # in units of the step's last decimal
+    if scaled.denominator != 1:
+        raise _Reject("SLV-104")
+    if abs(scaled) > LIMIT:
+        raise _Reject("SLV-103")
+    steps = scaled / (Fraction(step) * 10**places)
+    if steps.denominator != 1:
+        raise _Reject("SLV-104")
+    if positive and steps <= 0:
+        raise _Reject("SLV-103")
+    return int(steps)
+
+
+def _decode(
+    value: bytes | None, fields: Mapping[str, type], more: Mapping[str, type]
+) -> dict[str, Any]:
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in items}) != len(items):
+            raise _Reject("SLV-101")
+        return dict(items)
+
+    def refuse(_: str) -> None:
+        raise _Reject("SLV-101")
+
+    try:
+        record = json.loads(
+            (value or b"").decode("utf-8"), object_pairs_hook=pairs, parse_constant=refuse
+        )
+    except (ValueError, RecursionError):
+        raise _Reject("SLV-101") from None
+    if not isinstance(record, dict):
+        raise _Reject("SLV-101")
+    version = record.get("schema_version")
+    if type(version) is int and version != 1:
+        raise _Reject("SLV-102")
+    allowed = {**fields, **more}
+    if not fields.keys() <= record.keys() <= allowed.keys():
+        raise _Reject("SLV-101")
+    if any(type(record[name]) is not kind for name, kind in allowed.items() if name in record):
+        raise _Reject("SLV-101")
+    identifiers = ("trade_id", "move_id", "account_id", "subaccount", "market", "asset")
+    rules: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys((*identifiers, "transfer_id"), lambda v: bool(_ID.fullmatch(v))),
+        **dict.fromkeys(("ts_us", "seq"), lambda v: 0 <= v <= LIMIT),
+        **dict.fromkeys(("size", "price", "fee", "amount"), lambda v: 1 <= len(v) <= 40),
+        "side": lambda v: v in {"buy", "sell"},
+        "kind": lambda v: v in _KINDS,
+        "liquidation_id": lambda v: bool(_OFFER.fullmatch(v)),
+    }
+    if any(name in record and not rule(record[name]) for name, rule in rules.items()):
+        raise _Reject("SLV-103")
+    return record
+
+
+def _account_of(value: bytes | None, key: bytes | None) -> str | None:
+    """Return whose undecodable record it was, if key and value do not contradict each other."""
+    try:
+        account_id = (key or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if not _ID.fullmatch(account_id):
+        return None
+    try:
+        content = json.loads((value or b"").decode("utf-8"))
+    except (ValueError, RecursionError):
+        return account_id
+    named = content.get("account_id") if isinstance(content, dict) else None
+    return None if isinstance(named, str) and named != account_id else account_id

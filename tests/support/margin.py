@@ -1,0 +1,304 @@
+"""Builders for tests of the margin shard: a small rulebook, records, and a log that is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import orjson
+
+from solvent.engine.margin import MarginShard, warm_up
+from solvent.engine.shard import Emit
+from solvent.rules import CompiledRulebook, parse_rulebook
+from solvent.wire.inputs import encode_collateral_move, encode_trade
+from solvent.wire.topics import COLLATERAL, MARKS, TRADES
+from support.fold import Fold, FoldRules
+
+__all__ = [
+    "SECOND_US",
+    "Log",
+    "Record",
+    "Replay",
+    "a_fold",
+    "a_move",
+    "a_rulebook",
+    "a_shard",
+    "a_trade",
+    "ledger_of",
+    "ledger_of_fold",
+    "marks_of",
+]
+
+SECOND_US = 1_000_000
+#: Broker time of every record unless said otherwise, milliseconds.
+NOW_MS = 1_700_000_000_000
+NOW_US = NOW_MS * 1000
+
+# Maintenance 1/8, liquidation end 3/16, initial 1/4: exact in binary. A lot and tick of ODD-PERP
+# is a tenth of a micro, so its fills round.
+_RULEBOOK = """
+rulebook: {id: tests, version: 1, effective_at_us: 0, settlement_asset: USDC}
+limits: {max_future_us: 300000000}
+feeds:
+  BTC: {exponent: -2}
+  ETH: {exponent: -2}
+  ODD: {exponent: -6}
+assets:
+  USDC: {quantum_exponent: -6, borrowable: true}
+  ETHER: {quantum_exponent: -8, index_feed: ETH, borrowable: false}
+  JUNK: {quantum_exponent: -2, index_feed: ODD, borrowable: false}
+instruments:
+  BTC-PERP: {id: 7, lot: "0.5", tick: "0.5", mark_feed: BTC, settles_in: USDC}
+  ETH-PERP: {id: 3, lot: "0.01", tick: "0.01", mark_feed: ETH, settles_in: USDC}
+  ODD-PERP: {id: 12, lot: "0.001", tick: "0.0001", mark_feed: ODD, settles_in: USDC}
+presets:
+  cross-margin:
+    collateral:
+      USDC: {initial_haircut_ppm: 0, maintenance_haircut_ppm: 0}
+      ETHER: {initial_haircut_ppm: 250000, maintenance_haircut_ppm: 125000}
+    pnl: {kind: full}
+    requirement:
+      sum:
+        - term: flat
+          markets:
+            BTC-PERP: &rates
+              initial_rate_ppm: 250000
+              liquidation_end_rate_ppm: 187500
+              maintenance_rate_ppm: 125000
+            ETH-PERP: *rates
+            ODD-PERP: *rates
+    margin_call: {clear_ppm: 10000}
+    liquidation:
+      end: {buffer_ppm: 10000}
+      sizing: shortage
+      liquidator_fee_ppm: 10000
+      fund_fee_max_ppm: 5000
+      fillable: {spread_ppm: 1500000, adjustment_ppm: 1000000}
+      dust_micros: 0
+      offer_ttl_us: 60000000
+bindings: {trader: cross-margin}
+default_class: trader
+oracle:
+  default:
+    max_age_us: 10000000
+    max_conf_ppm: 10000
+    min_sources: 1
+    quorum_ppm: 500000
+    band_ppm: 50000
+    max_skew_us: 1000000
+    grace_us: 5000000
+"""
+
+
+@cache
+def a_rulebook() -> CompiledRulebook:
+    """Return the rulebook of these tests; kernels are compiled by then."""
+    warm_up()
+    return parse_rulebook(_RULEBOOK)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input record."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+def a_shard() -> MarginShard:
+    """Return an empty shard of partition 0."""
+    return MarginShard(0, a_rulebook())
+
+
+def a_fold() -> Fold:
+    """Return an empty independent fold under the same rulebook."""
+    return Fold(FoldRules.of(a_rulebook().model))
+
+
+def a_trade(trade_id: str, account_id: str = "alice", **changes: Any) -> bytes:
+    """Return a trade: alice buys 1 BTC at 100 without a fee, unless changed."""
+    content: dict[str, Any] = {
+        "trade_id": trade_id,
+        "account_id": account_id,
+        "subaccount": "cross",
+        "market": "BTC-PERP",
+        "side": "buy",
+        "size": "1",
+        "price": "100",
+        "fee": "0",
+        "ts_us": NOW_US,
+    }
+    return encode_trade(**content | changes)
+
+
+def a_move(move_id: str, account_id: str = "alice", **changes: Any) -> bytes:
+    """Return a move: alice deposits 100 USDC, unless changed."""
+    content: dict[str, Any] = {
+        "move_id": move_id,
+        "account_id": account_id,
+        "subaccount": "cross",
+        "asset": "USDC",
+        "kind": "deposit",
+        "amount": "100",
+        "ts_us": NOW_US,
+    }
+    return encode_collateral_move(**content | changes)
+
+
+def marks_of(
+    seq: int, ts_us: int, prices: dict[str, str], *, state: str = "valid", since_us: int = 0
+) -> bytes:
+    """Return a mark frame that sets some feeds."""
+    marks = [
+        {"feed": feed, "price": price, "state": state, "since_us": since_us, "sources": 1}
+        for feed, price in prices.items()
+    ]
+    frame = {"schema_version": 1, "kind": "marks", "seq": seq, "ts_us": ts_us, "marks": marks}
+    return orjson.dumps(frame)
+
+
+@dataclass
+class Log:
+    """A log of three topics in one order; builders append and return the log."""
+
+    entries: list[tuple[str, Record]] = field(default_factory=list)
+    marks_seq: int = 0
+
+    def add(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = b"alice",
+        timestamp_ms: int = NOW_MS,
+    ) -> Log:
+        """Append a record at the topic's next offset."""
+        offset = sum(1 for known, _ in self.entries if known == topic)
+        self.entries.append((topic, Record(offset, timestamp_ms, key, value)))
+        return self
+
+    def trade(self, account_id: str = "alice", **changes: Any) -> Log:
+        """Append a trade with an id of its own."""
+        name = f"t{len(self.entries)}"
+        return self.add(TRADES, a_trade(name, account_id, **changes), account_id.encode())
+
+    def move(self, account_id: str = "alice", **changes: Any) -> Log:
+        """Append a collateral move with an id of its own."""
+        name = f"m{len(self.entries)}"
+        return self.add(COLLATERAL, a_move(name, account_id, **changes), account_id.encode())
+
+    def marks(
+        self, prices: dict[str, str], *, at_s: int = 0, state: str = "valid", since_s: int = 0
+    ) -> Log:
+        """Append the next mark frame; times in seconds of the stream, 0 for never."""
+        self.marks_seq += 1
+        since_us = NOW_US + since_s * SECOND_US if since_s else 0
+        ts_us = NOW_US + at_s * SECOND_US
+        frame = marks_of(self.marks_seq, ts_us, prices, state=state, since_us=since_us)
+        return self.add(MARKS, frame, b"marks")
+
+    def runs(self, longest: int) -> Iterator[tuple[str, list[Record]]]:
+        """Yield the log as runs of one topic, none longer than said."""
+        run: list[Record] = []
+        topic = ""
+        for name, record in self.entries:
+            if run and (name != topic or len(run) == longest):
+                yield topic, run
+                run = []
+            topic = name
+            run.append(record)
+        if run:
+            yield topic, run
+
+
+@dataclass
+class Replay:
+    """A shard and all it wrote so far: the table by key, the records in order."""
+
+    shard: MarginShard = field(default_factory=a_shard)
+    table: dict[bytes, bytes] = field(default_factory=dict)
+    records: list[Emit] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    seen: list[tuple[str, Record]] = field(default_factory=list)
+
+    def apply(self, topic: str, records: Sequence[Record]) -> None:
+        """Apply a run."""
+        self.shard.apply(topic, records)
+        self.seen.extend((topic, record) for record in records)
+
+    def cut(self) -> None:
+        """Cut a slice and keep what it brought, as the broker would."""
+        outputs = self.shard.cut()
+        for key, value in outputs.rows:
+            assert value is not None
+            self.table[key] = value
+        self.records.extend(outputs.records)
+        self.state = orjson.loads(orjson.dumps(outputs.state))
+
+    def restore(self) -> None:
+        """Go on with a new shard, restored as a new owner of the partition would."""
+        self.shard = a_shard()
+        for key, value in self.table.items():
+            self.shard.load(key, value)
+        self.shard.resume({}, self.state)
+        for topic in self.shard.lookback:
+            self.shard.remember(topic, [r for name, r in self.seen if name == topic])
+
+    def run(self, log: Log, *, longest: int = 1_000_000) -> Replay:
+        """Apply a log and cut once at the end."""
+        for topic, records in log.runs(longest):
+            self.apply(topic, records)
+        self.cut()
+        return self
+
+    def events(self, topic: str) -> list[dict[str, Any]]:
+        """Return the values of the records of one output topic."""
+        return [orjson.loads(emit.value) for emit in self.records if emit.topic == topic]
+
+
+def ledger_of(shard: MarginShard) -> dict[str, Any]:
+    """Return the ledger of a shard in a form that compares with `ledger_of_fold`."""
+    columns, rulebook = shard.columns, shard.rulebook
+    ledger = {}
+    for index, account_id in enumerate(columns.account_ids):
+        accounts = columns.accounts
+        sequences = [int(accounts.trades_seq[index]), int(accounts.collateral_seq[index])]
+        books = {}
+        for unit in columns.units_of(index):
+            book = int(columns.units.book[unit])
+            positions = {
+                rulebook.instruments[i].name: (size, cost)
+                for i, size, cost in columns.positions_of(unit)
+            }
+            balances = {rulebook.assets[a].name: quanta for a, quanta in columns.balances_of(unit)}
+            name = "cross" if book < 0 else rulebook.instruments[book].name
+            books[name] = (positions, balances)
+        ledger[account_id] = (
+            [None if seq < 0 else seq for seq in sequences],
+            bool(accounts.quarantined[index]),
+            books,
+        )
+    return ledger
+
+
+def ledger_of_fold(fold: Fold) -> dict[str, Any]:
+    """Return the ledger of an independent fold."""
+    return {
+        account_id: (
+            [account.trades_seq, account.collateral_seq],
+            account.quarantined,
+            {name: (book.positions, book.balances) for name, book in account.books.items()},
+        )
+        for account_id, account in fold.accounts.items()
+    }
+
+
+def fold_log(log: Log | Iterable[tuple[str, Record]]) -> Fold:
+    """Return the independent fold of a log."""
+    fold = a_fold()
+    for topic, record in log.entries if isinstance(log, Log) else log:
+        fold.take(topic, record.offset, record.timestamp, record.key, record.value)
+    return fold
