@@ -38,6 +38,9 @@ log = structlog.get_logger(__name__)
 EXIT_CONFIG = 3
 EXIT_SERVICE = 4
 
+#: Faust spells one level its own way.
+_FAUST_LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one worker until it is stopped; returns its exit code."""
@@ -69,7 +72,13 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
         log.info("worker_starting", instance=instance, pid=os.getpid(), broker=bootstrap)
         try:
             cli(
-                args=["worker", "--without-web", "-l", settings.log_level, *faust_arguments],
+                args=[
+                    "worker",
+                    "--without-web",
+                    "-l",
+                    _FAUST_LEVELS[settings.log_level],
+                    *faust_arguments,
+                ],
                 app=app,
                 prog_name="solvent worker",
             )

@@ -41,9 +41,9 @@ def validate(json: JsonOption = False) -> None:
     settings = load_settings()
     reference = None
     if settings.rulebook is not None:
-        from solvent.rules import load_rulebook
+        from solvent.rules import find_rulebook
 
-        reference = load_rulebook(settings.rulebook).reference
+        reference = find_rulebook(settings.rulebook).reference
     if json:
         print_json({"valid": True, "rulebook": reference})
     else:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from numba import njit
 from numba.extending import register_jitable
 
+from solvent.kernel.jit import jit
 from solvent.kernel.layout import Int32, Int64, UInt8
 
 __all__ = [
@@ -124,7 +124,7 @@ def parse_decimals_reference(
         first = last + 1
 
 
-parse_decimals_jit = njit(nogil=True, error_model="numpy")(parse_decimals_reference)
+parse_decimals_jit = jit(parse_decimals_reference)
 
 
 def warm_up() -> None:

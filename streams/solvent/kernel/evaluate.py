@@ -17,9 +17,9 @@ from typing import Any, get_type_hints
 
 import numba
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 
+from solvent.kernel.jit import jit
 from solvent.kernel.judge import judge_amounts, next_status_jit
 from solvent.kernel.layout import (
     INITIAL,
@@ -214,7 +214,7 @@ def evaluate_units(
         evaluate_unit(units, unit, positions, balances, rules, marks, figures)
 
 
-evaluate_units_jit = njit(nogil=True, error_model="numpy")(evaluate_units)
+evaluate_units_jit = jit(evaluate_units)
 
 
 def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Figures]:

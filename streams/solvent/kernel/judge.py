@@ -6,9 +6,9 @@ is healthy. The functions here are leaves: plain Python alone, compiled when a k
 
 from __future__ import annotations
 
-from numba import njit
 from numba.extending import register_jitable
 
+from solvent.kernel.jit import jit
 from solvent.kernel.layout import (
     INITIAL,
     LIQUIDATION_END,
@@ -114,4 +114,4 @@ def next_status(
 
 
 next_status = register_jitable(next_status)
-next_status_jit = njit(nogil=True, error_model="numpy")(next_status)
+next_status_jit = jit(next_status)

@@ -13,7 +13,6 @@ from typing import Any, get_type_hints
 
 import numba
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 
 from solvent.kernel.arithmetic import LIMIT, fits, multiply_divide_floor, trade_value, value_residue
@@ -30,6 +29,7 @@ from solvent.kernel.blocks import (
     remove_position,
 )
 from solvent.kernel.evaluate import evaluate_unit, example_arguments
+from solvent.kernel.jit import jit
 from solvent.kernel.judge import next_status
 from solvent.kernel.layout import (
     ASSET_BORROWABLE,
@@ -548,10 +548,10 @@ def scan_reference(
     return found
 
 
-fold_trades_jit = njit(nogil=True, error_model="numpy")(fold_trades_reference)
-fold_moves_jit = njit(nogil=True, error_model="numpy")(fold_moves_reference)
-scan_jit = njit(nogil=True, error_model="numpy")(scan_reference)
-judge_unit_jit = njit(nogil=True, error_model="numpy")(judge_unit)
+fold_trades_jit = jit(fold_trades_reference)
+fold_moves_jit = jit(fold_moves_reference)
+scan_jit = jit(scan_reference)
+judge_unit_jit = jit(judge_unit)
 
 
 def _empty(layout: type) -> Any:  # noqa: ANN401 -- a NamedTuple of the given type

@@ -6,9 +6,10 @@ from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
 from solvent.engine.margin import MarginShard
 from solvent.ops.history import read_topic
 from solvent.rules import CompiledRulebook
+from solvent.units import MICRO_EXPONENT, parse_scaled
 from solvent.wire.topics import ACCOUNTS, Topics
 
-__all__ = ["read_shards"]
+__all__ = ["bad_debt_micros", "read_shards"]
 
 
 def read_shards(
@@ -34,3 +35,13 @@ def read_shards(
         journal, state = SliceJournal.from_fence("margin", partition, fences.get(partition))
         shard.resume(journal.positions, state)
     return shards
+
+
+def bad_debt_micros(shard: MarginShard) -> int:
+    """Return what closed bankrupt units owe beyond their collateral, micros >= 0."""
+    return sum(
+        -parse_scaled(unit["raw_equity"], MICRO_EXPONENT)
+        for account in shard.accounts()
+        for unit in account["units"]
+        if unit["status"] == "bankrupt_closed"
+    )

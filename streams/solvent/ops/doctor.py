@@ -176,10 +176,10 @@ def _check_topics(address: str, settings: Settings) -> Iterator[Finding]:
 def _check_rulebook(settings: Settings) -> Finding:
     if settings.rulebook is None:
         return Finding("rulebook", "warn", "none set: a worker needs SOLVENT_RULEBOOK")
-    from solvent.rules import load_rulebook
+    from solvent.rules import find_rulebook
 
     try:
-        rulebook = load_rulebook(settings.rulebook)
+        rulebook = find_rulebook(settings.rulebook)
     except SolventError as error:
         return Finding("rulebook", "fail", error.message)
     return Finding("rulebook", "ok", f"{rulebook.id} version {rulebook.version} holds")

@@ -23,11 +23,11 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from solvent.errors import PartitionError
+from solvent.kernel.jit import jit
 from solvent.kernel.layout import (
     COUNT_BALANCES,
     COUNT_POSITIONS,
@@ -280,10 +280,10 @@ def _unpack(
     return 0, _GOOD
 
 
-_measure_jit = njit(nogil=True, error_model="numpy")(_measure)
-_pack_jit = njit(nogil=True, error_model="numpy")(_pack)
-_count_jit = njit(nogil=True, error_model="numpy")(_count)
-_unpack_jit = njit(nogil=True, error_model="numpy")(_unpack)
+_measure_jit = jit(_measure)
+_pack_jit = jit(_pack)
+_count_jit = jit(_count)
+_unpack_jit = jit(_unpack)
 
 
 def encode_rows(columns: Columns, changed: Int64, instrument_ids: Int64) -> list[bytes]:

@@ -19,20 +19,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
 from solvent.errors import ServiceError
 from solvent.ops import topics as topic_plan
-from solvent.ops.accounts import read_shards
+from solvent.ops.accounts import bad_debt_micros, read_shards
 from solvent.ops.demo.observe import Observer
 from solvent.ops.demo.report import ReportData, write_report
 from solvent.ops.demo.view import Progress
 from solvent.ops.kafka import LocalKafka
-from solvent.ops.load import BarOptions, LoadOptions, Sequence, bars_sequence, load
-from solvent.ops.population import Population
+from solvent.ops.load import BarOptions, LoadOptions, Row, Sequence, bars_sequence, load
+from solvent.ops.population import population
 from solvent.rules import CompiledRulebook, builtin_rulebook
-from solvent.wire.topics import Topics
+from solvent.wire.inputs import PriceTick, decode_collateral_move, decode_tick
+from solvent.wire.topics import COLLATERAL, MARKS, TRADES, Topics
 
 __all__ = ["DemoOptions", "DemoSummary", "run_demo"]
 
@@ -173,16 +175,16 @@ class _Demo:
         self.stack.callback(self.observer.stop)
         self._start_processes(folder, bootstrap, topics)
 
-        bars = _bars(rulebook)
+        bars = _bars(rulebook, folder)
         ticks = self._load(bars, bootstrap, topics, FROM_US, FROM_US + 1, speed=None)
         self._wait(
-            lambda: self.tally.inputs["marks.v1"] >= options.partitions,
+            lambda: self.tally.inputs[MARKS] >= options.partitions,
             "waiting for the worker and its first prices",
             _READY_S,
         )
-        population = Population(rulebook, accounts=options.accounts, seed=options.seed)
-        self.units = population.units
-        others = self._load_population(population, bootstrap, topics)
+        others = self._in_background(
+            lambda: self._load_population(rulebook, bars, bootstrap, topics), "opening accounts"
+        )
         self._wait(
             lambda: self.observer.has_folded(
                 ticks=ticks, others=others, partitions=options.partitions
@@ -283,8 +285,34 @@ class _Demo:
         self.loaded = before + sent
         return sent
 
-    def _load_population(self, population: Population, bootstrap: str, topics: Topics) -> int:
-        sent = self._in_background(lambda: population.load(bootstrap, topics), "opening accounts")
+    def _load_population(
+        self, rulebook: CompiledRulebook, bars: Sequence, bootstrap: str, topics: Topics
+    ) -> int:
+        """Produce every account's collateral and trades; return how many records that was."""
+        from kafka import KafkaProducer
+
+        accounts = population(
+            rulebook,
+            _first_prices(bars),
+            accounts=self.options.accounts,
+            seed=self.options.seed,
+            ts_us=FROM_US,
+        )
+        sent = 0
+        producer = KafkaProducer(
+            bootstrap_servers=bootstrap.split(","), linger_ms=20, batch_size=1 << 18
+        )
+        try:
+            for account in accounts:
+                books = {decode_collateral_move(move).subaccount for move in account.moves}
+                self.units += len(books)
+                for topic, values in ((COLLATERAL, account.moves), (TRADES, account.trades)):
+                    for value in values:
+                        producer.send(topics.physical(topic), key=account.key, value=value)
+                        sent += 1
+            producer.flush()
+        finally:
+            producer.close()
         self.loaded += sent
         return sent
 
@@ -303,7 +331,7 @@ class _Demo:
         def target() -> None:
             try:
                 box["result"] = work()
-            except BaseException as error:  # noqa: BLE001 - raised again below, in the main thread
+            except BaseException as error:  # raised again below, in the main thread
                 box["error"] = error
 
         self.phase = phase
@@ -368,16 +396,14 @@ class _Demo:
         play_seconds: float,
     ) -> DemoSummary:
         tally = self.tally
-        bad_debt = sum(
-            shard.bad_debt_micros() for shard in read_shards(bootstrap, topics, rulebook)
-        )
+        bad_debt = sum(bad_debt_micros(s) for s in read_shards(bootstrap, topics, rulebook))
         notional = sum(end.notional for end in tally.ends)
-        trades_and_moves = tally.inputs["trades.v1"] + tally.inputs["collateral.v1"]
+        trades_and_moves = tally.inputs[TRADES] + tally.inputs[COLLATERAL]
         summary = DemoSummary(
             accounts=self.options.accounts,
             units=self.units,
             events=tally.folded,
-            mark_frames=tally.inputs["marks.v1"] // topics.partitions,
+            mark_frames=tally.inputs[MARKS] // topics.partitions,
             liquidations_opened=tally.events["opened"],
             liquidations_closed=tally.events["closed"],
             liquidations_recovered=tally.events["recovered"],
@@ -407,14 +433,26 @@ class _Demo:
         return summary
 
 
-def _bars(rulebook: CompiledRulebook) -> Sequence:
-    """Return the bars as ticks for every feed of the rulebook."""
+def _first_prices(bars: Sequence) -> dict[str, str]:
+    """Return the price each feed starts at, as the bars' first ticks will say."""
+    rows = (row for row in bars.rows() if isinstance(row, Row))
+    ticks = (decode_tick(row.value) for row in takewhile(lambda r: r.ts_us == FROM_US, rows))
+    return {tick.feed: tick.price for tick in ticks if isinstance(tick, PriceTick)}
+
+
+def _bars(rulebook: CompiledRulebook, folder: Path) -> Sequence:
+    """Return the two days' bars as ticks for every feed of the rulebook."""
+    import polars as pl
+
     feeds: dict[str, tuple[str, ...]] = {}
     for instrument in rulebook.instruments:
         symbol = instrument.name.partition("-")[0] + "USDT"
         index = _INDEX_OF.get(symbol)
         feeds[symbol] = (instrument.name, index) if index else (instrument.name,)
-    return bars_sequence(BARS, BarOptions(feeds=feeds))
+    path = folder / "bars.parquet"
+    is_played = pl.col("ts").dt.epoch("us").is_between(FROM_US, TO_US, closed="left")
+    pl.read_parquet(BARS).filter(is_played).write_parquet(path)
+    return bars_sequence(path, BarOptions(feeds=feeds))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,50 @@
+"""How every kernel is compiled: no fastmath, no GIL, numpy's division, and a cache that cannot rot.
+
+Compiling all kernels takes some ten seconds, which a restarted worker does not have. numba's cache
+looks only at the file of the function it keeps, not at what it inlines from others, so a changed
+leaf would leave a stale kernel behind. Here the cache folder is named after a hash of all sources
+that hold kernels: any change makes a new folder. Where the package's folder cannot be written,
+numba's own default applies, which numba keys by file and time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import njit
+
+__all__ = ["jit"]
+
+_PACKAGE = Path(__file__).parents[1]
+_KERNEL_FOLDERS = ("kernel", "state")
+
+
+def jit(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - numba's dispatcher is untyped
+    """Return the compiled twin of a kernel; it compiles, or loads, when given a signature."""
+    folder = _cache_folder()
+    before = numba.config.CACHE_DIR
+    if folder is not None:
+        numba.config.CACHE_DIR = folder
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@cache
+def _cache_folder() -> str | None:
+    """Return the cache folder of these very sources, or None where it cannot be written."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for name in _KERNEL_FOLDERS:
+        for source in sorted((_PACKAGE / name).glob("*.py")):
+            digest.update(source.read_bytes())
+    root = Path(__file__).parent / "__pycache__"
+    if not os.access(root if root.exists() else root.parent, os.W_OK):
+        return None
+    return str(root / f"numba-{digest.hexdigest()[:16]}")
