@@ -40,7 +40,10 @@ def jit(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - numba's dispatch
 @cache
 def _cache_folder() -> str | None:
     """Return the cache folder of these very sources, or None where it cannot be written."""
-    digest = hashlib.sha256(numba.__version__.encode())
+    # numba's own key leaves bounds checks out: a run that asks for them must not load kernels
+    # without, nor leave checked ones behind
+    checks = f"bounds {numba.config.BOUNDSCHECK}"
+    digest = hashlib.sha256(f"{numba.__version__} {checks}".encode())
     for name in _KERNEL_FOLDERS:
         for source in sorted((_PACKAGE / name).glob("*.py")):
             digest.update(source.read_bytes())
