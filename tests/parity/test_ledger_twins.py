@@ -1,0 +1,50 @@
+"""Ledger, scan and decimals: compiled twins against the functions they are bound from, bytewise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from solvent.engine import intake, margin
+from solvent.kernel import decimals, ledger
+from support.busy_log import a_busy_log
+from support.margin import Replay, a_rulebook
+
+TWINS = [
+    (margin, "fold_trades_jit", ledger.fold_trades_reference),
+    (margin, "fold_moves_jit", ledger.fold_moves_reference),
+    (margin, "scan_jit", ledger.scan_reference),
+    (margin, "judge_unit_jit", ledger.judge_unit),
+    (intake, "parse_decimals_jit", decimals.parse_decimals_reference),
+]
+
+
+def test_fast_path_is_loaded_and_closed() -> None:
+    a_rulebook()
+    for module, name, _ in TWINS:
+        kernel = getattr(module, name)
+        assert len(kernel.nopython_signatures) == 1
+        assert not kernel._can_compile
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_twins_over_busy_log_leave_identical_bytes(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = a_busy_log(seed, 250)
+    fast = Replay().run(log)
+    for module, name, reference in TWINS:
+        monkeypatch.setattr(module, name, reference)
+    slow = Replay().run(log)
+
+    assert fast.table == slow.table
+    assert fast.records == slow.records
+    assert fast.state == slow.state
+    tables = ("accounts", "units", "cases", "positions", "balances", "figures")
+    for table in tables:
+        pairs = zip(
+            getattr(fast.shard.columns, table), getattr(slow.shard.columns, table), strict=True
+        )
+        for compiled, readable in pairs:
+            assert compiled.tobytes() == readable.tobytes()
+    assert np.array_equal(fast.shard.columns.counts, slow.shard.columns.counts)
