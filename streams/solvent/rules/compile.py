@@ -31,8 +31,8 @@ from solvent.units import PPM
 __all__ = [
     "CompiledRulebook",
     "builtin_rulebook",
-    "find_rulebook",
     "compile_rulebook",
+    "find_rulebook",
     "load_rulebook",
     "parse_rulebook",
 ]
