@@ -44,7 +44,7 @@ __all__ = [
 _SMALLEST: Final = 2
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def mark_dirty(accounts: Accounts, counts: Int64, account: int) -> None:
     """Note that the account's row must be written at the next cut."""
     if accounts.dirty[account] == 0:
@@ -53,7 +53,7 @@ def mark_dirty(accounts: Accounts, counts: Int64, account: int) -> None:
         counts[COUNT_DIRTY] += 1
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def find_unit(accounts: Accounts, units: Units, account: int, book: int) -> int:
     """Return the unit of an account's book, or `NONE`."""
     unit = int(accounts.first_unit[account])
@@ -62,7 +62,7 @@ def find_unit(accounts: Accounts, units: Units, account: int, book: int) -> int:
     return unit
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def has_room(
     unit: int, units: Units, positions: Positions, balances: Balances, counts: Int64
 ) -> bool:
@@ -81,7 +81,7 @@ def has_room(
     )
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def add_unit(
     account: int,
     book: int,
@@ -126,7 +126,7 @@ def add_unit(
     return unit
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def find_position(unit: int, instrument: int, units: Units, positions: Positions) -> int:
     """Return the arena row of a unit's position, or `NONE`."""
     first = int(units.first_position[unit])
@@ -136,7 +136,7 @@ def find_position(unit: int, instrument: int, units: Units, positions: Positions
     return NONE
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def find_balance(unit: int, asset: int, units: Units, balances: Balances) -> int:
     """Return the arena row of a unit's balance, or `NONE`."""
     first = int(units.first_balance[unit])
@@ -146,7 +146,7 @@ def find_balance(unit: int, asset: int, units: Units, balances: Balances) -> int
     return NONE
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def insert_position(
     unit: int, instrument: int, units: Units, positions: Positions, counts: Int64
 ) -> int:
@@ -179,7 +179,7 @@ def insert_position(
     return row
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def remove_position(unit: int, row: int, units: Units, positions: Positions) -> None:
     """Take a position row out of its unit's block."""
     last = int(units.first_position[unit]) + int(units.position_count[unit]) - 1
@@ -190,7 +190,7 @@ def remove_position(unit: int, row: int, units: Units, positions: Positions) -> 
     units.position_count[unit] -= 1
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def insert_balance(unit: int, asset: int, units: Units, balances: Balances, counts: Int64) -> int:
     """Make an empty balance row in its place and return it; the asset must be absent."""
     count = int(units.balance_count[unit])
@@ -218,7 +218,7 @@ def insert_balance(unit: int, asset: int, units: Units, balances: Balances, coun
     return row
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def remove_balance(unit: int, row: int, units: Units, balances: Balances) -> None:
     """Take a balance row out of its unit's block."""
     last = int(units.first_balance[unit]) + int(units.balance_count[unit]) - 1

@@ -3,7 +3,11 @@
 Compiling all kernels takes some ten seconds, which a restarted worker does not have. numba's cache
 looks only at the file of the function it keeps, not at what it inlines from others, so a changed
 leaf would leave a stale kernel behind. Here the cache folder is named after a hash of all sources
-that hold kernels: any change makes a new folder. Where the package's folder cannot be written,
+that hold kernels: any change makes a new folder.
+
+Kernels allocate nothing, so numba's reference counts are switched off (``_nrt=False``; a kernel
+that did allocate would not compile): counting every column at every leaf took 2.1 us of a fold's
+step, without it and with the leaves inlined (``inline="always"``) it is 0.06 us. Where the package's folder cannot be written,
 numba's own default applies, which numba keys by file and time.
 """
 
@@ -32,7 +36,7 @@ def jit(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - numba's dispatch
     if folder is not None:
         numba.config.CACHE_DIR = folder
     try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
+        return njit(nogil=True, error_model="numpy", cache=True, _nrt=False)(function)
     finally:
         numba.config.CACHE_DIR = before
 

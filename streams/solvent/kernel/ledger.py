@@ -90,7 +90,7 @@ TOTAL_FEES = 0
 TOTAL_SLOTS = 1
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _check_sequence(seq: int, last: int) -> int:
     """Return the outcome a sequence alone decides, `OUTCOME_NONE` if the record is next."""
     if seq == NONE or last == NONE or seq == last + 1:
@@ -98,7 +98,7 @@ def _check_sequence(seq: int, last: int) -> int:
     return OUTCOME_DUPLICATE if seq <= last else OUTCOME_SEQUENCE_GAP
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def apply_fill(
     size: int, cost: int, lots: int, ticks: int, numerator: int, denominator: int
 ) -> tuple[int, int, int, int, int, bool]:
@@ -160,13 +160,13 @@ def apply_fill(
     return size, cost, realised, residue, total, is_exact
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _quanta_of(unit: int, asset: int, units: Units, balances: Balances) -> int:
     row = find_balance(unit, asset, units, balances)
     return int(balances.quanta[row]) if row != NONE else 0
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _set_balance(
     unit: int, asset: int, quanta: int, units: Units, balances: Balances, counts: Int64
 ) -> None:
@@ -181,7 +181,7 @@ def _set_balance(
     balances.quanta[row] = quanta
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _set_position(
     unit: int,
     instrument: int,
@@ -203,7 +203,7 @@ def _set_position(
     positions.cost_basis_micros[row] = cost
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _balance_flags(unit: int, units: Units, balances: Balances, rules: Rules) -> tuple[int, bool]:
     """Return the flags that follow from the balances alone, and whether there is collateral.
 
@@ -224,7 +224,7 @@ def _balance_flags(unit: int, units: Units, balances: Balances, rules: Rules) ->
     return flags, has_collateral
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rules: Rules) -> None:
     """Bring the flags up to date after a record; `cause` is the debt flag this record may raise.
 
@@ -246,7 +246,7 @@ def _refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rule
     units.flags[unit] = after
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def judge_unit(
     unit: int,
     is_quarantined: bool,
@@ -287,7 +287,7 @@ def judge_unit(
     )
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _needs_python(unit: int, status: int, is_quarantined: bool, units: Units) -> bool:
     """Return whether a record just applied to a unit has a consequence beyond its columns."""
     if status != units.status[unit]:
@@ -299,7 +299,7 @@ def _needs_python(unit: int, status: int, is_quarantined: bool, units: Units) ->
     )
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _refresh_withdrawal_flag(unit: int, is_outflow: bool, units: Units, figures: Figures) -> None:
     """Raise or clear ``withdrawal_below_initial`` after the unit was judged on known prices."""
     if figures.verdict[unit] == VERDICT_UNKNOWN:
