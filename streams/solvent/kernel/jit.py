@@ -7,8 +7,10 @@ that hold kernels: any change makes a new folder.
 
 Kernels allocate nothing, so numba's reference counts are switched off (``_nrt=False``; a kernel
 that did allocate would not compile): counting every column at every leaf took 2.1 us of a fold's
-step, without it and with the leaves inlined (``inline="always"``) it is 0.06 us. Where the package's folder cannot be written,
-numba's own default applies, which numba keys by file and time.
+step, without it and with the leaves inlined (``inline="always"``) it is 0.06 us.
+
+Where the package's folder cannot be written, numba's own default applies, which numba keys by file
+and time.
 """
 
 from __future__ import annotations
