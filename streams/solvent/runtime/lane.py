@@ -10,6 +10,7 @@ whose commit failed is dead and its shard is dropped.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from solvent.wire.topics import Topics
 __all__ = ["AgentSpec", "Lane", "LaneLimits"]
 
 log = structlog.get_logger(__name__)
+
+#: Records applied at once before anything is known of their cost.
+_FIRST_STEP = 256
 
 Acknowledge = Callable[[], Any]
 Crashed = Callable[["Lane", BaseException], Awaitable[None]]
@@ -68,11 +72,16 @@ class LaneLimits:
         Waiting records above which the lane's inputs are paused; they resume below half.
     lazy_commit_s : float
         How long a slice that changed nothing but marks may wait for company.
+    fold_s : float
+        How long a slice may be folded before it is committed, if no commit is in flight: records
+        differ a thousandfold in cost (a trade, a mark frame that opens every second account), so
+        a limit in records alone could hold events back for many seconds.
     """
 
     slice_records: int = 20_000
     backlog_records: int = 40_000
     lazy_commit_s: float = 0.25
+    fold_s: float = 0.05
 
 
 class _State(Enum):
@@ -128,6 +137,8 @@ class Lane:
         self._committing: asyncio.Task[None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
         self._lazy_until: float | None = None
+        self._folded_s = 0.0  # spent on the open slice
+        self._step: dict[str, int] = {}  # records to apply at once, by topic
 
     # -- ownership ---------------------------------------------------------------------------
 
@@ -160,6 +171,7 @@ class Lane:
         """
         await self._writer.start()
         claim_offset = await self.claim(generation, instance)
+        began_s = asyncio.get_running_loop().time()
         self.journal, rows = await restore_shard(
             self.shard,
             agent=self.spec.name,
@@ -177,6 +189,7 @@ class Lane:
             partition=self.partition,
             generation=generation,
             rows=rows,
+            seconds=round(asyncio.get_running_loop().time() - began_s, 3),
             slice=self.journal.slice_number,
             positions=self.durable,
         )
@@ -249,7 +262,8 @@ class Lane:
         if records[0].offset < position:
             # Prefetched before a seek, or fetched again after one: already applied.
             records = [record for record in records if record.offset >= position]
-        room = self._limits.slice_records - self.journal.open_count
+        step = self._step.get(topic, _FIRST_STEP)
+        room = min(step, self._limits.slice_records - self.journal.open_count)
         if len(records) > room:
             rest = records[room:]
             records = records[:room]
@@ -259,14 +273,28 @@ class Lane:
             self._acknowledge.append(acknowledge)
         if records:
             # Offsets above the position are legal: transaction markers and aborted batches.
+            began = time.perf_counter()
             self.shard.apply(topic, records)
             self.journal.take(topic, records[0].offset, records[-1].offset, len(records))
+            spent = time.perf_counter() - began
+            self._folded_s += spent
+            self._step[topic] = self._next_step(step, spent)
+
+    def _next_step(self, step: int, spent_s: float) -> int:
+        """Return how many records to apply next time, so that it takes a fraction of `fold_s`."""
+        if spent_s > self._limits.fold_s / 2:
+            return max(1, step // 2)
+        if spent_s < self._limits.fold_s / 8:
+            return min(self._limits.slice_records, step * 2)
+        return step
 
     # -- slices ------------------------------------------------------------------------------
 
     @property
     def _can_fold(self) -> bool:
-        return bool(self._waiting) and self.journal.open_count < self._limits.slice_records
+        if not self._waiting or self.journal.open_count >= self._limits.slice_records:
+            return False
+        return self._committing is not None or self._folded_s < self._limits.fold_s
 
     async def _run(self) -> None:
         try:
@@ -274,9 +302,8 @@ class Lane:
                 while self._state is _State.OPEN and self._can_fold:
                     self._fold_next()
                     await asyncio.sleep(0)
-                if self._committing is not None and self._committing.done():
-                    self._committing.result()
-                    self._committing = None
+                    self._check_commit()
+                self._check_commit()
                 if self._committing is None:
                     if self.journal.has_open_slice and not self._may_wait():
                         self._start_commit()
@@ -296,9 +323,15 @@ class Lane:
             self._state = _State.DEAD
             await self._on_crash(self, error)
 
+    def _check_commit(self) -> None:
+        """Raise what the commit in flight raised, or forget it once it is done."""
+        if self._committing is not None and self._committing.done():
+            self._committing.result()
+            self._committing = None
+
     def _may_wait(self) -> bool:
-        """Whether the open slice changed nothing but marks and its time is not up."""
-        if self._state is not _State.OPEN or not self.shard.is_repeatable:
+        """Whether the open slice changed nothing but marks, is all there is, and has time left."""
+        if self._state is not _State.OPEN or self._waiting or not self.shard.is_repeatable:
             self._lazy_until = None
             return False
         now = asyncio.get_running_loop().time()
@@ -320,6 +353,7 @@ class Lane:
         self._wake.clear()
 
     def _start_commit(self) -> None:
+        self._folded_s = 0.0
         outputs = self.shard.cut()
         count = self.journal.open_count
         closing = self.journal.close(outputs)

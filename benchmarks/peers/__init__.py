@@ -1,0 +1,1 @@
+"""What others do with the same records: each peer a process that prints one JSON object."""
