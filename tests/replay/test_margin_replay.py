@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from support.busy_log import a_busy_log
-from support.margin import Replay
+from support.margin import Log, Replay
 
 
 def outcome(replay: Replay) -> tuple[dict[bytes, bytes], list[tuple[str, bytes, bytes]], object]:
@@ -39,6 +39,16 @@ def test_log_in_any_framing_gives_identical_bytes(seed: int) -> None:
         in_slices.apply(topic, records)
         in_slices.cut()
     assert outcome(in_slices) == whole
+
+
+def test_gaps_of_quarantined_account_report_the_sequence_of_their_moment() -> None:
+    log = Log()
+    for seq in (5, 9, 9, 6, 9):
+        log.trade(seq=seq)
+    whole = Replay().run(log)
+    wanted = [reject["message"].rsplit(": ")[1] for reject in whole.events("rejects.v1")]
+    assert wanted == ["6 expected", "6 expected", "7 expected"]
+    assert outcome(Replay().run(log, longest=1)) == outcome(whole)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -41,6 +41,7 @@ from solvent.kernel.layout import (
     STOP_END,
     STOP_GROW,
     STOP_QUARANTINE,
+    STOP_REPORT,
     VERDICT_BANKRUPT,
     Int32,
     Int64,
@@ -251,7 +252,7 @@ class MarginShard:
 
     def _consider(self, topic: str, reason: int, subject: int, kind: str, episode: int) -> None:
         """Do what a fold stopped for."""
-        if reason == STOP_END:
+        if reason in {STOP_END, STOP_REPORT}:
             return
         if reason == STOP_GROW:
             self.columns.make_room(subject)
@@ -372,16 +373,18 @@ class MarginShard:
                 continue
             fault = batch.faults.get(row)
             if fault is None:
-                fault = self._state_fault(topic, code, self.columns.account_ids[account[row]])
+                found = (batch.trades if isinstance(batch, TradeBatch) else batch.moves).seq[row]
+                fault = self._state_fault(topic, code, int(account[row]), int(found))
             is_known = account[row] != NONE
             self._reject(topic, records[batch.record_of[row]], fault, bool(is_known))
 
-    def _state_fault(self, topic: str, code: int, account_id: str) -> Fault:
+    def _state_fault(self, topic: str, code: int, account: int, seq: int) -> Fault:
+        account_id = self.columns.account_ids[account]
         if code == OUTCOME_SEQUENCE_GAP:
-            index = self.columns.index[account_id]
             accounts = self.columns.accounts
             column = accounts.trades_seq if topic == TRADES else accounts.collateral_seq
-            message = f"{topic} `seq` of account {account_id}: {int(column[index]) + 1} expected"
+            expected = int(column[account]) + 1
+            message = f"{topic} `seq` of account {account_id} = {seq}: {expected} expected"
             return Fault(RejectCode.SEQUENCE_GAP, message, account_id)
         if code != OUTCOME_OVERFLOW:
             msg = f"outcome {code} without a fault"

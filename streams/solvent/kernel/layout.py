@@ -287,3 +287,4 @@ STOP_END: Final = 0
 STOP_GROW: Final = 1  # the record was not applied: make room and come again
 STOP_UNIT: Final = 2  # the unit's status changes, or its liquidation case is concerned
 STOP_QUARANTINE: Final = 3  # the account has just been quarantined
+STOP_REPORT: Final = 4  # a gap, to be reported before the account's sequence moves on

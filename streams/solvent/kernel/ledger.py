@@ -52,6 +52,7 @@ from solvent.kernel.layout import (
     STOP_END,
     STOP_GROW,
     STOP_QUARANTINE,
+    STOP_REPORT,
     STOP_UNIT,
     VERDICT_BANKRUPT,
     VERDICT_UNKNOWN,
@@ -334,7 +335,8 @@ def fold_trades_reference(
     -------
     next_record, reason, subject : int
         Where to go on; one of ``STOP_…``; the unit (`STOP_UNIT`, `STOP_GROW`, where it may be
-        `NONE`) or account (`STOP_QUARANTINE`) concerned. Figures of a stopped unit are fresh.
+        `NONE`) or account (`STOP_QUARANTINE`, `STOP_REPORT`) concerned. Figures of a stopped unit
+        are fresh.
     """
     settlement = int(rules.settlement_asset)
     for record in range(first, trades.account.size):
@@ -403,6 +405,8 @@ def fold_trades_reference(
                 accounts.quarantined[account] = 1
                 mark_dirty(accounts, counts, account)
                 return record + 1, STOP_QUARANTINE, account
+            if outcome == OUTCOME_SEQUENCE_GAP:
+                return record + 1, STOP_REPORT, account
             continue
         is_quarantined = accounts.quarantined[account] != 0
         status = judge_unit(
@@ -470,6 +474,8 @@ def fold_moves_reference(
                 accounts.quarantined[account] = 1
                 mark_dirty(accounts, counts, account)
                 return record + 1, STOP_QUARANTINE, account
+            if outcome == OUTCOME_SEQUENCE_GAP:
+                return record + 1, STOP_REPORT, account
             continue
         is_quarantined = accounts.quarantined[account] != 0
         status = judge_unit(
