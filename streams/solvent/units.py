@@ -74,7 +74,7 @@ def parse_scaled(text: str, exponent: int) -> int:
                 msg = f"{text!r} is finer than 1e{exponent}"
                 raise ValueError(msg)
             fraction = fraction[:places]
-        value = int(digits + fraction) * 10 ** (places - len(fraction))
+        value: int = int(digits + fraction) * 10 ** (places - len(fraction))
     else:
         value = int(digits) * 10**places
     return -value if negative else value
@@ -92,7 +92,6 @@ def format_scaled(value: int, exponent: int) -> str:
     """
     if exponent == 0:
         return str(value)
-    sign = "-" if value < 0 else ""
-    digits = str(abs(value)).rjust(1 - exponent, "0")
-    whole, fraction = digits[:exponent], digits[exponent:].rstrip("0")
-    return f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}"
+    whole, rest = divmod(-value if value < 0 else value, 10**-exponent)
+    text = f"{whole}.{rest:0{-exponent}d}".rstrip("0") if rest else str(whole)
+    return "-" + text if value < 0 else text

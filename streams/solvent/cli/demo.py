@@ -88,12 +88,12 @@ def _live_view() -> Iterator[Show]:
 def _plain_view() -> Iterator[Show]:
     from solvent.ops.demo.view import one_line
 
-    last = {"phase": "", "at": 0.0}
+    shown_phase, shown_at = "", 0.0
 
     def show(progress: Progress, observer: Observer) -> None:
-        is_due = progress.seconds - float(last["at"]) >= _LINE_EVERY_S
-        if is_due or progress.phase != last["phase"]:
-            last.update(phase=progress.phase, at=progress.seconds)
+        nonlocal shown_phase, shown_at
+        if progress.phase != shown_phase or progress.seconds - shown_at >= _LINE_EVERY_S:
+            shown_phase, shown_at = progress.phase, progress.seconds
             note(one_line(progress, observer.tally))
 
     yield show

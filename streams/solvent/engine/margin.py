@@ -101,6 +101,7 @@ class MarginShard:
         self._rejects_by_code: dict[str, int] = {}
         self._restored: dict[bytes, bytes] = {}
         self._marks_changed = False
+        self._are_figures_current = False  # nothing is evaluated before the first frame
         self._next_status: UInt8 = np.zeros(0, np.uint8)
         self._signalled = np.zeros(0, np.int64)
 
@@ -324,17 +325,20 @@ class MarginShard:
         if len(self._next_status) < count:
             self._next_status = np.zeros(len(columns.units.account), np.uint8)
             self._signalled = np.zeros(len(columns.units.account), np.int64)
-        evaluate_units_jit(
-            columns.units,
-            count,
-            columns.positions,
-            columns.balances,
-            self.rulebook.rules,
-            self.marks.marks,
-            columns.figures,
-            0,
-            count,
-        )
+        # A frame that only moves time changes no figure: each unit was evaluated when it changed.
+        if self.marks.has_moved or not self._are_figures_current:
+            evaluate_units_jit(
+                columns.units,
+                count,
+                columns.positions,
+                columns.balances,
+                self.rulebook.rules,
+                self.marks.marks,
+                columns.figures,
+                0,
+                count,
+            )
+            self._are_figures_current = True
         found = scan_jit(
             count,
             self.marks.stream_us,

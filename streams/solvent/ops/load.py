@@ -64,7 +64,7 @@ ROW_HEADER: Final = "solvent-row"
 _CLOCK_KEY: Final = b"clock"
 #: Places of a bar's open, first extreme, second extreme and close, in quarters of the bar.
 _PATH_QUARTERS: Final = (0, 1, 2, 3)
-_CHUNK: Final = 1_000  # rows between looks at pacing, failures and progress
+_CHUNK: Final = 200  # rows between looks at pacing, failures and progress
 
 
 class Row(NamedTuple):
@@ -403,7 +403,7 @@ def load(
     file : str
         Named in the summary.
     progress : callable
-        Told now and then how many rows are done.
+        Told every few hundred rows how many are done; the load waits until it returns.
 
     Raises
     ------

@@ -18,6 +18,7 @@ from solvent.wire.outputs import (
     decode_journal_entry,
     decode_liquidation,
     decode_margin_status,
+    decode_mark_frame,
 )
 from solvent.wire.topics import (
     JOURNAL,
@@ -68,6 +69,8 @@ class Tally:
         Input records that committed slices have folded, by logical topic.
     events : Counter
         Liquidation events by kind.
+    frames : int
+        Mark frames made so far.
     statuses : Counter
         Margin units whose status is not their first (healthy), by status.
     """
@@ -75,6 +78,7 @@ class Tally:
     inputs: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
     rejects: int = 0
     slices: int = 0
     stream_us: int = 0
@@ -91,7 +95,6 @@ class Tally:
 
     def take_status(self, event: MarginStatus) -> None:
         """Count a status change."""
-        self.stream_us = max(self.stream_us, event.ts_us)
         if event.status == event.previous_status:
             return
         for status, step in ((event.previous_status, -1), (event.status, 1)):
@@ -101,7 +104,6 @@ class Tally:
 
     def take_liquidation(self, event: Liquidation) -> None:
         """Count a liquidation event."""
-        self.stream_us = max(self.stream_us, event.ts_us)
         self.events[event.event] += 1
         self.latest.append(event)
         if event.event == "opened":
@@ -173,6 +175,8 @@ class Observer:
                 for name in names
                 for partition in range(self._topics.partitions_of(name))
             ]
+            # Every partition of marks holds the same frames: one is enough.
+            places.append(TopicPartition(self._topics.physical(MARKS), 0))
             consumer.assign(places)
             consumer.seek_to_beginning(*places)
             while not self._stop.is_set():
@@ -189,12 +193,16 @@ class Observer:
             tally.take_liquidation(decode_liquidation(record.value))
         elif topic == MARGIN_STATUS:
             tally.take_status(decode_margin_status(record.value))
+        elif topic == MARKS:
+            frame = decode_mark_frame(record.value)
+            tally.frames = frame.seq
+            tally.stream_us = max(tally.stream_us, frame.ts_us)
         elif topic == REJECTS:
             tally.rejects += 1
         else:
             tally.slices += 1
             tally.inputs.update(decode_journal_entry(record.value).counts)
-        if topic != JOURNAL and topic != PRICE_JOURNAL:
+        if topic in {LIQUIDATIONS, MARGIN_STATUS, REJECTS}:
             tally.heard_at = time.monotonic()
 
     def has_folded(self, *, ticks: int, others: int, partitions: int) -> bool:
@@ -211,5 +219,5 @@ class Observer:
         """
         inputs = self.tally.inputs
         folded = inputs.total() - inputs[ORACLE_TICKS] - inputs[MARKS]
-        is_even = inputs[MARKS] % partitions == 0
-        return inputs[ORACLE_TICKS] >= ticks and folded >= others and is_even
+        frames = self.tally.frames * partitions
+        return inputs[ORACLE_TICKS] >= ticks and folded >= others and inputs[MARKS] >= frames

@@ -202,7 +202,8 @@ _PAGE: Final = """<!doctype html>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; color: #1d2433; margin: 2rem auto; padding: 0 1rem;
   max-width: 1000px; }}
-h1 {{ margin-bottom: .2rem; }} h2 {{ margin: 2rem 0 0; }} p {{ margin: .2rem 0 .8rem; color: #5a6478; }}
+h1 {{ margin-bottom: .2rem; }} h2 {{ margin: 2rem 0 0; }}
+p {{ margin: .2rem 0 .8rem; color: #5a6478; }}
 dl {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: .6rem; }}
 dl div {{ border: 1px solid #d9dee8; border-radius: 6px; padding: .5rem .7rem; }}
 dt {{ color: #5a6478; font-size: .8rem; }} dd {{ margin: 0; font-size: 1.15rem; }}

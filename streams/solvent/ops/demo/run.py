@@ -19,22 +19,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import takewhile
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from solvent.errors import ServiceError
 from solvent.ops import topics as topic_plan
 from solvent.ops.accounts import bad_debt_micros, read_shards
-from solvent.ops.demo.observe import Observer
+from solvent.ops.demo.observe import Observer, Tally
 from solvent.ops.demo.report import ReportData, write_report
 from solvent.ops.demo.view import Progress
 from solvent.ops.kafka import LocalKafka
 from solvent.ops.load import BarOptions, LoadOptions, Row, Sequence, bars_sequence, load
 from solvent.ops.population import population
 from solvent.rules import CompiledRulebook, builtin_rulebook
+from solvent.settings import child_environment, load_settings
 from solvent.wire.inputs import PriceTick, decode_collateral_move, decode_tick
-from solvent.wire.topics import COLLATERAL, MARKS, TRADES, Topics
+from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS, TRADES, Topics
 
 __all__ = ["DemoOptions", "DemoSummary", "run_demo"]
 
@@ -43,11 +46,15 @@ FROM_US: Final = 1_743_897_600_000_000  # 2025-04-06 00:00 UTC
 TO_US: Final = FROM_US + 2 * 86_400_000_000
 _RULEBOOK: Final = "demo"
 _INDEX_OF: Final = {"BTCUSDT": "BTC/USD", "ETHUSDT": "ETH/USD"}
+#: How far the pipeline may lie behind what is loaded: about ten minutes of the market each.
+_MAX_TICKS_BEHIND: Final = 400
+_MAX_FRAMES_BEHIND: Final = 30
 _READY_S: Final = 120.0
 _DRAIN_S: Final = 180.0
 _QUIET_S: Final = 2.0
 _STOP_S: Final = 20.0
 
+T = TypeVar("T")
 Show = Callable[[Progress, Observer], None]
 
 
@@ -158,12 +165,13 @@ class _Demo:
         self.phase = "starting Kafka"
         self.loaded = 0
         self.units = 0
-        self.stream_us = 0
+        self.stopping = threading.Event()
         self._last = (self.began, 0)
         self._rate = 0.0
 
     def run(self) -> DemoSummary:
         options = self.options
+        self.stack.callback(self.stopping.set)
         folder = Path(tempfile.mkdtemp(prefix="solvent-demo-"))
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
         rulebook = builtin_rulebook(_RULEBOOK)
@@ -182,16 +190,7 @@ class _Demo:
             "waiting for the worker and its first prices",
             _READY_S,
         )
-        others = self._in_background(
-            lambda: self._load_population(rulebook, bars, bootstrap, topics), "opening accounts"
-        )
-        self._wait(
-            lambda: self.observer.has_folded(
-                ticks=ticks, others=others, partitions=options.partitions
-            ),
-            "opening accounts",
-            _READY_S,
-        )
+        others = self._open_accounts(rulebook, bars, bootstrap, topics, ticks)
         play_began = time.monotonic()
         speed = (TO_US - FROM_US) / 1e6 / options.seconds
         ticks += self._load(bars, bootstrap, topics, FROM_US + 1, TO_US, speed=speed)
@@ -209,17 +208,18 @@ class _Demo:
         return self._in_background(kafka.start, "starting Kafka")
 
     def _start_processes(self, folder: Path, bootstrap: str, topics: Topics) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SOLVENT_")}
-        environment |= {
-            "SOLVENT_BOOTSTRAP_SERVERS": bootstrap,
-            "SOLVENT_TOPIC_PREFIX": topics.prefix,
-            "SOLVENT_PARTITIONS": str(topics.partitions),
-            "SOLVENT_APP_ID": f"{topics.prefix}worker",
-            "SOLVENT_DATA_DIR": str(folder),
-            "SOLVENT_RULEBOOK": _RULEBOOK,
-            "SOLVENT_CLOCK": "stream",
-            "SOLVENT_LOG_LEVEL": "warning",
-        }
+        environment = child_environment(
+            load_settings(
+                bootstrap_servers=bootstrap,
+                topic_prefix=topics.prefix,
+                partitions=topics.partitions,
+                app_id=f"{topics.prefix}worker",
+                data_dir=folder,
+                rulebook=Path(_RULEBOOK),
+                clock="stream",
+                log_level="warning",
+            )
+        )
         commands = {
             "worker": [sys.executable, "-m", "solvent.worker"],
             "executor": [sys.executable, "-m", "solvent.cli.main", "executor", "--demo"],
@@ -263,12 +263,6 @@ class _Demo:
     ) -> int:
         before = self.loaded
         options = LoadOptions(from_us=from_us, to_us=to_us, speed=speed)
-        began = time.monotonic()
-
-        def follow() -> None:
-            if speed is not None:
-                passed = int((time.monotonic() - began) * speed * 1e6)
-                self.stream_us = min(to_us, from_us + passed)
 
         def work() -> int:
             return load(
@@ -277,73 +271,87 @@ class _Demo:
                 bootstrap_servers=bootstrap,
                 topics=topics,
                 options=options,
+                progress=self._hold_back,
             ).sent
 
-        sent = self._in_background(
-            work, "playing 6 and 7 April 2025" if speed else "first prices", follow
-        )
+        sent = self._in_background(work, "playing 6 and 7 April 2025" if speed else "first prices")
         self.loaded = before + sent
         return sent
 
-    def _load_population(
-        self, rulebook: CompiledRulebook, bars: Sequence, bootstrap: str, topics: Topics
-    ) -> int:
-        """Produce every account's collateral and trades; return how many records that was."""
-        from kafka import KafkaProducer
+    def _hold_back(self, rows: int) -> None:
+        """Wait while the pipeline lags: on a slow machine the two days take longer.
 
-        accounts = population(
-            rulebook,
-            _first_prices(bars),
-            accounts=self.options.accounts,
-            seed=self.options.seed,
-            ts_us=FROM_US,
-        )
+        Without it offers would reach the executor hours late, in market time.
+        """
+        while not self.stopping.is_set():
+            tally = self.tally
+            ticks = rows - tally.inputs[ORACLE_TICKS]
+            frames = tally.frames - tally.inputs[MARKS] // self.options.partitions
+            if ticks < _MAX_TICKS_BEHIND and frames < _MAX_FRAMES_BEHIND:
+                return
+            self.stopping.wait(0.02)
+
+    def _open_accounts(
+        self, rulebook: CompiledRulebook, bars: Sequence, bootstrap: str, topics: Topics, ticks: int
+    ) -> int:
+        """Let every account deposit, and then trade; return how many records that was.
+
+        Topics are not ordered against each other: were the trades sent at once, many would be
+        read before their deposits, and their accounts liquidated for a moment.
+        """
         sent = 0
-        producer = KafkaProducer(
-            bootstrap_servers=bootstrap.split(","), linger_ms=20, batch_size=1 << 18
+        accounts = list(
+            population(
+                rulebook,
+                _first_prices(bars),
+                accounts=self.options.accounts,
+                seed=self.options.seed,
+                ts_us=FROM_US,
+            )
         )
-        try:
-            for account in accounts:
-                books = {decode_collateral_move(move).subaccount for move in account.moves}
-                self.units += len(books)
-                for topic, values in ((COLLATERAL, account.moves), (TRADES, account.trades)):
-                    for value in values:
-                        producer.send(topics.physical(topic), key=account.key, value=value)
-                        sent += 1
-            producer.flush()
-        finally:
-            producer.close()
-        self.loaded += sent
+        self.units = sum(
+            len({decode_collateral_move(move).subaccount for move in account.moves})
+            for account in accounts
+        )
+        for topic, phase, values_of in (
+            (COLLATERAL, "deposits", attrgetter("moves")),
+            (TRADES, "first trades", attrgetter("trades")),
+        ):
+            records = [(a.key, value) for a in accounts for value in values_of(a)]
+            self._in_background(
+                partial(_produce, bootstrap, topics.physical(topic), records), phase
+            )
+            sent += len(records)
+            self.loaded += len(records)
+            self._wait(partial(self._has_folded, ticks, sent), phase, _READY_S)
         return sent
 
     # -- waiting
 
     @property
-    def tally(self) -> Any:  # noqa: ANN401
+    def tally(self) -> Tally:
         return self.observer.tally
 
-    def _in_background(
-        self, work: Callable[[], Any], phase: str, each: Callable[[], None] = lambda: None
-    ) -> Any:  # noqa: ANN401
+    def _in_background(self, work: Callable[[], T], phase: str) -> T:
         """Run `work` in a thread and keep the view alive meanwhile."""
-        box: dict[str, Any] = {}
+        results: list[T] = []
+        errors: list[BaseException] = []
 
         def target() -> None:
             try:
-                box["result"] = work()
+                results.append(work())
             except BaseException as error:  # raised again below, in the main thread
-                box["error"] = error
+                errors.append(error)
 
         self.phase = phase
         thread = threading.Thread(target=target, name=phase, daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(0.2)
-            each()
             self._tick()
-        if "error" in box:
-            raise box["error"]
-        return box["result"]
+        if errors:
+            raise errors[0]
+        return results[0]
 
     def _wait(self, condition: Callable[[], bool], phase: str, deadline_s: float) -> None:
         self.phase = phase
@@ -355,12 +363,15 @@ class _Demo:
             time.sleep(0.1)
             self._tick()
 
+    def _has_folded(self, ticks: int, others: int) -> bool:
+        return self.observer.has_folded(
+            ticks=ticks, others=others, partitions=self.options.partitions
+        )
+
     def _is_quiet(self, ticks: int, others: int) -> bool:
         """All input folded, and nothing published for a while: the executor has nothing to do."""
-        return (
-            self.observer.has_folded(ticks=ticks, others=others, partitions=self.options.partitions)
-            and time.monotonic() - self.tally.heard_at > _QUIET_S
-        )
+        is_silent = time.monotonic() - self.tally.heard_at > _QUIET_S
+        return is_silent and self._has_folded(ticks, others)
 
     def _tick(self) -> None:
         if not hasattr(self, "observer"):
@@ -378,7 +389,7 @@ class _Demo:
                 accounts=self.options.accounts,
                 units=self.units,
                 loaded=self.loaded,
-                stream_us=max(self.stream_us, self.tally.stream_us),
+                stream_us=self.tally.stream_us,
                 rate=self._rate,
                 seconds=now - self.began,
             ),
@@ -403,7 +414,7 @@ class _Demo:
             accounts=self.options.accounts,
             units=self.units,
             events=tally.folded,
-            mark_frames=tally.inputs[MARKS] // topics.partitions,
+            mark_frames=tally.frames,
             liquidations_opened=tally.events["opened"],
             liquidations_closed=tally.events["closed"],
             liquidations_recovered=tally.events["recovered"],
@@ -431,6 +442,20 @@ class _Demo:
             ),
         )
         return summary
+
+
+def _produce(bootstrap: str, topic: str, records: list[tuple[bytes, bytes]]) -> None:
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(
+        bootstrap_servers=bootstrap.split(","), linger_ms=20, batch_size=1 << 18
+    )
+    try:
+        for key, value in records:
+            producer.send(topic, key=key, value=value)
+        producer.flush()
+    finally:
+        producer.close()
 
 
 def _first_prices(bars: Sequence) -> dict[str, str]:

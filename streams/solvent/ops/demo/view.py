@@ -87,16 +87,16 @@ def render(progress: Progress, tally: Tally) -> RenderableType:
         "first leg",
     ):
         latest.add_column(heading, justify="right" if heading in {"rev", "shortfall"} else "left")
-    for event in reversed(list(tally.latest)):
-        leg = event.legs[0] if event.legs else None
+    for offer in reversed(list(tally.latest)):
+        leg = offer.legs[0] if offer.legs else None
         latest.add_row(
-            stream_time(event.ts_us),
-            event.liquidation_id,
-            str(event.revision),
-            event.event,
-            event.verdict,
-            f"{float(event.shortfall):,.2f}",
-            f"{leg.side} {leg.size} {leg.market} @ {leg.limit_price}" if leg else event.reason,
+            stream_time(offer.ts_us),
+            offer.liquidation_id,
+            str(offer.revision),
+            offer.event,
+            offer.verdict,
+            f"{float(offer.shortfall):,.2f}",
+            f"{leg.side} {leg.size} {leg.market} @ {leg.limit_price}" if leg else offer.reason,
         )
     top = Columns(
         [
