@@ -82,11 +82,12 @@ BAD = {
         MALFORMED,
         "`seq`: named twice",
     ),
-    "deep nesting": (b"[" * 100_000, MALFORMED, "recursion"),
+    "deep nesting": (b"[" * 100_000, MALFORMED, "nested deeper than 64"),
+    "nesting at the limit": (b"[" * 64 + b"]" * 64, MALFORMED, "a JSON object expected"),
     "deep nesting in a field": (
         changed(b'"alice"', b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
         MALFORMED,
-        "recursion",
+        "nested deeper than 64",
     ),
     "version 2 with new fields": (
         changed(b'"schema_version":1', b'"schema_version":2,"new":[]'),
@@ -112,6 +113,22 @@ def test_decode_trade_bad_bytes_refused_with_code_and_reason(
     assert words in caught.value.message
     assert caught.value.message.startswith("trades.v1 ")
     assert len(caught.value.message) < 300  # a bad megabyte is not repeated
+
+
+def test_deep_nesting_gives_the_same_answer_however_deep_the_caller() -> None:
+    def refuse(value: bytes, frames: int) -> str:
+        if frames:
+            return refuse(value, frames - 1)
+        assert inputs.best_effort_account_id(value, b"alice") == "alice"
+        with pytest.raises(ContractError) as caught:
+            inputs.decode_trade(value)
+        return caught.value.message
+
+    for depth in range(60, 1000, 47):
+        for value in (b"[" * depth + b"]" * depth, b'{"side":' + b"[" * depth + b"]" * depth):
+            assert len({refuse(value, frames) for frames in (0, 300, 600)}) == 1
+    brackets_in_text = b'{"account_id":"bob","a":"' + b"[" * 100 + b'\\"{"}'
+    assert inputs.best_effort_account_id(brackets_in_text, b"alice") is None
 
 
 @pytest.mark.parametrize(

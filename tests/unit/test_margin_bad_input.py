@@ -9,6 +9,7 @@ import pytest
 
 from solvent.errors import PartitionError
 from solvent.wire.topics import COLLATERAL, MARKS, TRADES
+from support.contracts import validator
 from support.margin import (
     NOW_MS,
     NOW_US,
@@ -164,3 +165,58 @@ def test_gap_in_mark_frames_stops_the_partition() -> None:
     assert shard.marks.price_text(0) == "1"  # a repeat is ignored
     with pytest.raises(PartitionError, match="mark frame 3: 2 expected"):
         shard.apply(MARKS, [Record(2, NOW_MS, b"marks", marks_of(3, NOW_US, {"BTC": "3"}))])
+
+
+@pytest.mark.parametrize(
+    ("timestamp_ms", "ts_us"),
+    [
+        pytest.param(2**63 - 1, None, id="the largest"),
+        pytest.param(2**53 // 1000 + 1, None, id="beyond 2**53 us"),
+        pytest.param(2**53 // 1000, 2**53 // 1000 * 1000, id="within 2**53 us"),
+        pytest.param(-1, None, id="none set"),
+        pytest.param(-(2**63), None, id="the smallest"),
+    ],
+)
+@pytest.mark.parametrize("topic", [TRADES, COLLATERAL])
+def test_reject_of_any_kafka_time_is_written(
+    topic: str, timestamp_ms: int, ts_us: int | None
+) -> None:
+    replay = Replay()
+    replay.apply(topic, [Record(0, timestamp_ms, b"alice", b"{")])
+    replay.cut()
+    (reject,) = replay.events("rejects.v1")
+    validator("rejects").validate(reject)
+    assert (reject["code"], reject["ts_us"]) == ("SLV-101", ts_us)
+
+
+def test_event_time_is_judged_by_any_kafka_time() -> None:
+    replay = Replay()
+    for offset, timestamp_ms in enumerate((2**63 - 1, -1, -(2**63))):
+        value = a_move(f"m{offset}", f"a{offset}")
+        replay.apply(COLLATERAL, [Record(offset, timestamp_ms, b"a%d" % offset, value)])
+    replay.cut()
+    found = [(r["account_id"], r["code"]) for r in replay.events("rejects.v1")]
+    assert found == [("a1", "SLV-107"), ("a2", "SLV-107")]
+    assert ledger_of(replay.shard)["a0"][2]["cross"][1] == {"USDC": 100_000_000}
+
+
+def test_reject_of_huge_record_keeps_its_beginning_and_lengths() -> None:
+    key, value = b"k" * 1_000_000, b"[" * 1_000_000
+    replay = Replay()
+    replay.apply(TRADES, [Record(0, NOW_MS, key, value)])
+    (emit,) = replay.shard.cut().records
+    reject = orjson.loads(emit.value)
+    validator("rejects").validate(reject)
+    assert base64.b64decode(reject["key_base64"]) == emit.key == key[:1024]
+    assert base64.b64decode(reject["value_base64"]) == value[:16384]
+    assert (reject["key_bytes"], reject["value_bytes"]) == (1_000_000, 1_000_000)
+    assert len(emit.value) < 25_000  # whatever came in
+
+
+@pytest.mark.parametrize("depth", [64, 65, *range(900, 1000, 3), 990, 995, 996, 997, 1000])
+def test_deeply_nested_record_is_rejected_like_any_other(depth: int) -> None:
+    replay = Replay()
+    for topic in (TRADES, COLLATERAL):
+        replay.apply(topic, [Record(0, NOW_MS, b"alice", b"[" * depth + b"]" * depth)])
+    replay.cut()
+    assert [r["code"] for r in replay.events("rejects.v1")] == ["SLV-101", "SLV-101"]

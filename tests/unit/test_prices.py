@@ -5,11 +5,13 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from solvent.engine.prices import PriceShard
+from solvent.engine.prices import MAX_SOURCES, PriceShard
 from solvent.engine.shard import Outputs
 from solvent.errors import ConfigError, InvariantError, PartitionError, RejectCode
-from solvent.wire.topics import TRADES
-from support.prices import SECOND, START_US, Feeder, a_feeder, a_rulebook
+from solvent.wire.inputs import encode_clock
+from solvent.wire.topics import ORACLE_TICKS, TRADES
+from support.contracts import validator
+from support.prices import SECOND, START_US, Cut, Feeder, Record, a_feeder, a_rulebook
 
 # -- 5.1: what is refused
 
@@ -324,6 +326,50 @@ def test_state_that_failed_and_came_back_between_frames_is_told() -> None:
     feeder.tick("100", at=6)  # valid again, same price, but since another time
     (frame,) = feeder.cut().frames
     assert frame["marks"][0]["since_us"] == START_US + 6 * SECOND
+
+
+# -- what producers may send that nobody expects
+
+
+@pytest.mark.parametrize(
+    ("timestamp_ms", "code"),
+    [
+        pytest.param(2**63 - 1, None, id="the largest"),
+        pytest.param(-1, RejectCode.FUTURE, id="none set"),
+        pytest.param(-(2**63), RejectCode.FUTURE, id="the smallest"),
+    ],
+)
+def test_any_kafka_time_is_judged_and_any_reject_of_it_written(
+    timestamp_ms: int, code: str | None
+) -> None:
+    shard = PriceShard(a_rulebook())
+    clock = encode_clock(START_US)
+    shard.apply(ORACLE_TICKS, [Record(0, timestamp_ms, None, clock)])
+    shard.apply(ORACLE_TICKS, [Record(1, timestamp_ms, b"k" * 1_000_000, b"[" * 1_000_000)])
+    cut = Cut(shard.cut())
+    assert [r["code"] for r in cut.rejects] == [c for c in (code, RejectCode.MALFORMED) if c]
+    for reject in cut.rejects:
+        validator("rejects").validate(reject)
+        assert reject["ts_us"] is None
+    assert max(len(emit.value) for emit in cut.outputs.records) < 25_000
+
+
+def test_sources_beyond_the_limit_are_rejected_until_one_is_silent() -> None:
+    feeder = a_feeder(max_age_us=10 * SECOND)
+    for number in range(MAX_SOURCES):
+        feeder.tick("100", at=number / 1000, source=f"s{number}")
+    feeder.clock(10)
+    feeder.tick("100", at=10, source="late")
+    (reject,) = feeder.cut().rejects
+    assert reject["code"] == RejectCode.OUT_OF_CONTRACT
+    assert reject["message"] == f"BTC-PERP has {MAX_SOURCES} live sources, at most {MAX_SOURCES}"
+    feeder.clock(10.000001)  # s0 is now older than 10 s
+    feeder.tick("100", at=10.000001, source="late")
+    cut = feeder.cut()
+    assert cut.rejects == []
+    assert cut.rows["BTC-PERP"]["sources"].keys() == (
+        {f"s{number}" for number in range(1, MAX_SOURCES)} | {"late"}
+    )
 
 
 # -- restart and replay

@@ -12,7 +12,6 @@ read again from the log (`remember`).
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -23,8 +22,9 @@ from solvent.engine.describe import Describer
 from solvent.engine.intake import Fault, Intake, MoveBatch, TradeBatch
 from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
+from solvent.engine.rejects import reject
 from solvent.engine.severity import Standing, by_severity
-from solvent.engine.shard import Emit, InputRecord, Outputs
+from solvent.engine.shard import InputRecord, Outputs
 from solvent.engine.window import WINDOW_OFFSETS
 from solvent.errors import ConfigError, InvariantError, RejectCode
 from solvent.kernel.evaluate import evaluate_units_jit
@@ -58,8 +58,7 @@ from solvent.kernel.ledger import (
 from solvent.rules.compile import CompiledRulebook
 from solvent.state import rows
 from solvent.state.columns import Columns
-from solvent.wire.outputs import encode
-from solvent.wire.topics import COLLATERAL, MARKS, REJECTS, TRADES
+from solvent.wire.topics import COLLATERAL, MARKS, TRADES
 
 __all__ = ["MarginShard", "warm_up"]
 
@@ -400,21 +399,16 @@ class MarginShard:
         code = str(fault.code)
         self._counts["rejects"] += 1
         self._rejects_by_code[code] = self._rejects_by_code.get(code, 0) + 1
-        key, value = record.key, record.value
-        reject = {
-            "schema_version": 1,
-            "topic": topic,
-            "partition": self.partition,
-            "offset": record.offset,
-            "code": code,
-            "message": fault.message,
-            "account_id": fault.account_id,
-            "quarantined": is_quarantined,
-            "ts_us": record.timestamp * 1000,
-            "key_base64": None if key is None else base64.b64encode(key).decode(),
-            "value_base64": None if value is None else base64.b64encode(value).decode(),
-        }
-        self._desk.records.append(Emit(REJECTS, key or b"", encode(reject)))
+        emit = reject(
+            record,
+            topic=topic,
+            partition=self.partition,
+            code=code,
+            message=fault.message,
+            account_id=fault.account_id,
+            is_quarantined=is_quarantined,
+        )
+        self._desk.records.append(emit)
 
     # -- state beside the rows
 

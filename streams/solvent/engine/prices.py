@@ -26,7 +26,9 @@ contract          not decodable, unknown feed, price finer     ``rejects.v1`` wi
 The first group breaks the topic's contract, so the record is kept where an operator finds it. The
 last three are ordinary market weather: a source that is late, unsure or alone says so itself, and
 its latest word replaces its earlier one, so an old confident price never outlives a newer doubt.
-They are judged whenever the feed is aggregated; the counters count ticks at their arrival.
+A feed remembers at most `MAX_SOURCES` sources: a new one takes the place of the one that has been
+silent longest, beyond ``max_age_us``; if there is none, its tick breaks the contract too. They are
+judged whenever the feed is aggregated; the counters count ticks at their arrival.
 
 State of a feed: ``stale`` no vote is left · ``diverged`` fewer than ``min_sources`` agree, or less
 than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence is too wide ·
@@ -44,26 +46,29 @@ changed since the frame before.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from solvent.domain.policy import OraclePolicy
 from solvent.engine.median import Quote, consensus
+from solvent.engine.rejects import reject
 from solvent.engine.shard import Emit, InputRecord, Outputs
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MAX_EXACT, MAX_TEXT, PPM, format_scaled, parse_scaled
 from solvent.wire.inputs import PriceTick, decode_tick
 from solvent.wire.outputs import PriceRow, decode_price_row, encode
-from solvent.wire.topics import MARKS, ORACLE_TICKS, REJECTS
+from solvent.wire.topics import MARKS, ORACLE_TICKS
 
-__all__ = ["DIVERGED", "STALE", "UNCERTAIN", "VALID", "PriceShard"]
+__all__ = ["DIVERGED", "MAX_SOURCES", "STALE", "UNCERTAIN", "VALID", "PriceShard"]
 
 VALID: Final = "valid"
 STALE: Final = "stale"
 UNCERTAIN: Final = "uncertain"
 DIVERGED: Final = "diverged"
+
+#: Most sources of one feed; it bounds the feed's row and the work of a tick.
+MAX_SOURCES: Final = 64
 
 _FRAME_KEY: Final = b"marks"
 _NEVER_US: Final = 2**63 - 1
@@ -167,6 +172,20 @@ class _Feed:
         if state != self.state:
             self.state = state
             self.since_us = since_us
+
+    def forget_silent_source(self, clock_us: int) -> None:
+        """Make room for one source; what is forgotten is too old to vote.
+
+        Raises
+        ------
+        ContractError
+            [SLV-103] Every source is within ``max_age_us`` of `clock_us`.
+        """
+        ts_us, name = min((source.ts_us, name) for name, source in self.sources.items())
+        if clock_us - ts_us <= self.max_age_us:
+            msg = f"{self.name} has {len(self.sources)} live sources, at most {MAX_SOURCES}"
+            raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
+        del self.sources[name]
 
     def is_outlier(self, price: int) -> bool:
         """Return whether `price`, one of the present votes, lay outside the band."""
@@ -343,6 +362,8 @@ class PriceShard:
                 f"must be later than its last at {source.ts_us}"
             )
             raise ContractError(msg, code=RejectCode.OUT_OF_ORDER)
+        if source is None and len(feed.sources) >= MAX_SOURCES:
+            feed.forget_silent_source(clock_us)
         clock_us = self._clock_us = max(clock_us, ts_us)
         is_certain = feed.is_certain(price, confidence)
         if source is None:
@@ -362,21 +383,15 @@ class PriceShard:
 
     def _reject(self, record: InputRecord, error: ContractError) -> None:
         self._counts["rejects"] += 1
-        key, value = record.key, record.value
-        reject = {
-            "schema_version": 1,
-            "topic": ORACLE_TICKS,
-            "partition": self._partition,
-            "offset": record.offset,
-            "code": error.code,
-            "message": error.message,
-            "account_id": None,
-            "quarantined": False,
-            "ts_us": record.timestamp * 1000,
-            "key_base64": None if key is None else base64.b64encode(key).decode(),
-            "value_base64": None if value is None else base64.b64encode(value).decode(),
-        }
-        self._records.append(Emit(REJECTS, key or b"", encode(reject)))
+        self._records.append(
+            reject(
+                record,
+                topic=ORACLE_TICKS,
+                partition=self._partition,
+                code=error.code,
+                message=error.message,
+            )
+        )
 
     # -- rows and records out
 

@@ -31,6 +31,7 @@ from solvent.wire.scrutiny import (
     FAULTS,
     SCHEMA_VERSION,
     check_closely,
+    is_deep,
     is_feed_name,
     is_identifier,
     is_liquidation_id,
@@ -291,6 +292,8 @@ def best_effort_account_id(value: bytes | None, key: bytes | None) -> str | None
     account_id = _text_of(key)
     if account_id is None or not is_identifier(account_id):
         return None
+    if value is not None and is_deep(value):
+        return account_id
     try:
         content = msgspec.json.decode(value or b"")
     except FAULTS:

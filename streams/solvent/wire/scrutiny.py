@@ -19,6 +19,7 @@ __all__ = [
     "FAULTS",
     "SCHEMA_VERSION",
     "check_closely",
+    "is_deep",
     "is_feed_name",
     "is_identifier",
     "is_liquidation_id",
@@ -34,11 +35,18 @@ FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _SHOWN = 80  # characters of a bad value quoted in a message
 
+#: Deepest nesting that is looked at; records of the contract have 1. Where Python's own recursion
+#: limit strikes depends on who calls, and the answer to a record must not.
+_MAX_DEPTH: Final = 64
+
 _match_identifier = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _match_feed = re.compile(r"[A-Za-z0-9._/-]{1,64}").fullmatch
 _match_liquidation_id = re.compile(
     r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}:[1-9][0-9]{0,15}"
 ).fullmatch
+
+_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_find_brackets = re.compile(rb"[][{}]").findall
 
 
 def is_identifier(text: str) -> bool:
@@ -54,6 +62,16 @@ def is_feed_name(text: str) -> bool:
 def is_liquidation_id(text: str) -> bool:
     """Return whether a text is ``account_id:subaccount:episode``."""
     return _match_liquidation_id(text) is not None
+
+
+def is_deep(value: bytes) -> bool:
+    """Return whether brackets, those in texts apart, nest deeper than any record has reason to."""
+    depth = 0
+    for bracket in _find_brackets(_TEXTS.sub(b"", value)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > _MAX_DEPTH:
+            return True
+    return False
 
 
 def check_closely(topic: str, value: bytes | None, identifiers: tuple[str, ...]) -> None:
@@ -105,6 +123,9 @@ def refusal(topic: str, value: bytes | None, fault: Exception) -> ContractError:
     malformed = RejectCode.MALFORMED
     if not value:
         return ContractError(f"{topic} value: empty, a JSON object expected", code=malformed)
+    if is_deep(value):
+        message = f"{topic} value = {_shown(value)}: nested deeper than {_MAX_DEPTH}"
+        return ContractError(message, code=malformed)
     try:
         content = msgspec.json.decode(value)
     except msgspec.ValidationError as reason:  # a number beyond what any decoder holds
