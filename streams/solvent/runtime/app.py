@@ -61,6 +61,12 @@ class LaneApp(faust.App):
     def _new_transport(self) -> FrameTransport:
         return FrameTransport(self.conf.broker_consumer, self, positions=self.lanes)
 
+    async def on_stop(self) -> None:
+        """Let commits in flight end, report positions to the group, then close the producers."""
+        await self.lanes.revoke()
+        await super().on_stop()
+        await self.lanes.drop()
+
 
 def make_lane_app(options: RuntimeOptions, specs: Iterable[AgentSpec]) -> LaneApp:
     """Build the app: lanes, and one table an agent; agents are registered by the caller.

@@ -35,6 +35,7 @@ _FIRST_STEP = 256
 
 Acknowledge = Callable[[], Any]
 Crashed = Callable[["Lane", BaseException], Awaitable[None]]
+HasRoom = Callable[["Lane"], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,8 @@ class Lane:
         Where and how it writes.
     on_crash : callable
         Awaited with the lane and the error when a fold or commit fails.
+    on_room : callable
+        Called with the lane after each fold that leaves room for more records.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Lane:
         topics: Topics,
         limits: LaneLimits,
         on_crash: Crashed,
+        on_room: HasRoom,
     ) -> None:
         self.spec = spec
         self.partition = partition
@@ -128,6 +132,7 @@ class Lane:
         self._topics = topics
         self._limits = limits
         self._on_crash = on_crash
+        self._on_room = on_room
         self._writer = PartitionWriter(bootstrap_servers, f"{app_id}-{spec.name}-{partition}")
         self._state = _State.CLOSED
         self._waiting: deque[tuple[str, Sequence[Any], Acknowledge]] = deque()
@@ -279,6 +284,8 @@ class Lane:
             spent = time.perf_counter() - began
             self._folded_s += spent
             self._step[topic] = self._next_step(step, spent)
+        if self.has_room:
+            self._on_room(self)
 
     def _next_step(self, step: int, spent_s: float) -> int:
         """Return how many records to apply next time, so that it takes a fraction of `fold_s`."""

@@ -103,6 +103,11 @@ class Lanes:
         """Return the open lanes of one agent by partition."""
         return {p: lane for (a, p), lane in self._lanes.items() if a == agent and lane.is_open}
 
+    @property
+    def is_holding_back(self) -> bool:
+        """Whether inputs of some lane are paused, so that the consumer should look again soon."""
+        return bool(self._paused)
+
     # -- frames --------------------------------------------------------------------------------
 
     def dispatch(self, event: Any) -> None:
@@ -113,23 +118,19 @@ class Lanes:
         lane = self._lanes.get(key)
         if lane is None or not lane.is_open or message.generation_id != self._generation:
             return
-        lane.put(topic, message.value, self._acknowledger(key, event))
+        lane.put(topic, message.value, event.ack)
         if lane.is_full and key not in self._paused:
             # Pausing this lane's inputs, and no more, keeps one slow partition from holding up
             # the prices of all the others: one fetcher feeds every agent.
             self._paused.add(key)
             self.pause(self._inputs_of(key))
 
-    def _acknowledger(self, key: LaneKey, event: Any) -> Callable[[], None]:
-        def acknowledge() -> None:
-            event.ack()
-            lane = self._lanes.get(key)
-            if key in self._paused and (lane is None or lane.has_room):
-                self._paused.discard(key)
-                if lane is not None and lane.is_open:
-                    self.resume(self._inputs_of(key))
-
-        return acknowledge
+    def _resume(self, lane: Lane) -> None:
+        """Take a lane's inputs up again, long before it has nothing left to fold."""
+        key = (lane.spec.name, lane.partition)
+        if key in self._paused and self._lanes.get(key) is lane and lane.is_open:
+            self._paused.discard(key)
+            self.resume(self._inputs_of(key))
 
     def _inputs_of(self, key: LaneKey) -> set[TP]:
         agent, partition = key
@@ -146,6 +147,13 @@ class Lanes:
         )
         if closed:
             log.info("lanes_revoked", lanes=len(closed), clean=sum(closed))
+
+    async def drop(self) -> None:
+        """Give every lane up, at the end of the worker."""
+        await asyncio.gather(*(lane.drop() for lane in self._lanes.values()))
+        self._lanes.clear()
+        for watch in self._watches:
+            watch.cancel()
 
     async def take_over(self, assigned: Iterable[TP], generation: int) -> None:
         """Own exactly the lanes of `assigned` inputs, restored and open.
@@ -217,6 +225,7 @@ class Lanes:
                 topics=self.topics,
                 limits=self._limits,
                 on_crash=self._on_lane_crash,
+                on_room=self._resume,
             )
             try:
                 await lane.acquire(generation, self._instance)

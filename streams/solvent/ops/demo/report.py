@@ -96,7 +96,7 @@ def _prices(data: ReportData) -> str:
         .encode(
             x=_time_axis(),
             y=alt.Y("change:Q", title=None, axis=alt.Axis(format="+%")),
-            color=alt.Color("market:N", title=None),
+            color=alt.Color("market:N", title=None, scale=alt.Scale(scheme="tableau20")),
         )
     )
     return _svg(chart)
