@@ -42,12 +42,33 @@ def test_tick_ahead_of_the_event_clock_is_rejected_beyond_the_skew(
     assert [reject["code"] for reject in feeder.cut().rejects] == codes
 
 
-def test_accepted_tick_moves_the_event_clock_a_rejected_one_does_not() -> None:
+def test_event_clock_follows_clock_records_and_no_tick() -> None:
     feeder = a_feeder()
     feeder.clock(0)
     feeder.tick("100", at=5)
-    feeder.tick("100", at=30)
-    assert feeder.shard.clock_us == START_US + 5 * SECOND
+    assert feeder.shard.clock_us == START_US
+    feeder.clock(3)
+    assert feeder.shard.clock_us == START_US + 3 * SECOND
+
+
+def test_event_clock_follows_accepted_ticks_before_the_first_clock_record() -> None:
+    feeder = a_feeder()
+    feeder.tick("100", at=2)
+    feeder.tick("100", at=7)
+    feeder.tick("100", at=13)  # 6 s beyond, skew 5 s: rejected
+    assert feeder.shard.clock_us == START_US + 7 * SECOND
+
+
+def test_source_ahead_of_time_does_not_make_the_others_stale() -> None:
+    feeder = a_feeder(max_age_us=10 * SECOND)
+    feeder.clock(0)
+    feeder.tick("100", at=0, source="honest")
+    for step in range(1, 20):
+        feeder.tick("100", at=step, source="hasty")
+    feeder.clock(1)
+    feeder.tick("100", at=1, source="honest")
+    assert feeder.cut().frames[-1]["ts_us"] == START_US + SECOND
+    assert feeder.shard.counts["stale"] == 0
 
 
 @pytest.mark.parametrize(
@@ -264,6 +285,7 @@ def test_since_is_zero_from_the_start_and_the_event_clock_after_a_failure() -> N
     assert feeder.cut().mark()["since_us"] == 0  # valid at last: starting up is no outage
     feeder.clock(20)
     assert feeder.cut().mark()["since_us"] == START_US + 20 * SECOND  # stale
+    feeder.clock(22)
     feeder.tick("100", at=21, source="a")
     feeder.tick("100", at=22, source="b")
     mark = feeder.cut().mark()
@@ -304,7 +326,8 @@ def test_frame_holds_the_latest_of_what_changed_since_the_last() -> None:
     cut = feeder.cut()
     told = [[(mark["feed"], mark["price"]) for mark in frame["marks"]] for frame in cut.frames]
     assert told == [[("BTC-PERP", "101"), ("ETH-PERP", "7")], [("BTC-PERP", "102")]]
-    assert [frame["ts_us"] - START_US for frame in cut.frames] == [1 * SECOND, 2 * SECOND]
+    # the clock stands where its last record put it
+    assert [frame["ts_us"] - START_US for frame in cut.frames] == [1 * SECOND, 1 * SECOND]
 
 
 def test_slice_that_changed_no_mark_emits_no_frame_but_its_row() -> None:
@@ -397,13 +420,14 @@ def _restarted(feeder: Feeder, rows: dict[bytes, bytes | None], outputs: Outputs
     return Feeder(shard, feeder.offset)
 
 
-def test_restart_after_every_slice_continues_byte_for_byte() -> None:
+@pytest.mark.parametrize("stride", [1, 3, 7])
+def test_restart_after_every_slice_continues_byte_for_byte(stride: int) -> None:
     through, restarting = a_feeder(), a_feeder()
     rows: dict[bytes, bytes | None] = {}
     for step in range(60):
         _script(through, step)
         _script(restarting, step)
-        if step % 3 == 2:
+        if step % stride == stride - 1:
             expected, outputs = through.shard.cut(), restarting.shard.cut()
             assert outputs == expected
             rows.update(outputs.rows)

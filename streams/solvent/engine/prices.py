@@ -36,8 +36,9 @@ than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence
 the present state began, and 0 for a feed valid ever since it was first valid (starting up is not an
 outage, so it owes no grace).
 
-The event clock is the largest time among clock records and accepted ticks; it never runs back. A
-feed is aggregated at each of its ticks and, when a vote expired, at clock records; all of that
+The event clock is the largest time among clock records; it never runs back. Ticks move it only
+before the first clock record: otherwise a source ahead of time could push it, and let every honest
+source look stale. A feed is aggregated at each of its ticks and, when a vote expired, at clock records; all of that
 depends on the order of the records alone, so rows do not depend on how records were framed. Frames
 are conflated: one at each clock record, and one at the end of a slice for what changed after its
 last clock record; each holds the latest mark of every feed whose price, state or `since_us`
@@ -364,7 +365,8 @@ class PriceShard:
             raise ContractError(msg, code=RejectCode.OUT_OF_ORDER)
         if source is None and len(feed.sources) >= MAX_SOURCES:
             feed.forget_silent_source(clock_us)
-        clock_us = self._clock_us = max(clock_us, ts_us)
+        if not self._counts["clocks"]:
+            clock_us = self._clock_us = max(clock_us, ts_us)
         is_certain = feed.is_certain(price, confidence)
         if source is None:
             feed.sources[tick.source] = _Source((price, confidence), ts_us, is_certain=is_certain)
