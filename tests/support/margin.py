@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from solvent.engine.margin import MarginShard, warm_up
-from solvent.engine.shard import Emit
+from solvent.engine.shard import Emit, Outputs
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.wire.inputs import encode_collateral_move, encode_trade
 from solvent.wire.topics import COLLATERAL, MARKS, TRADES
@@ -229,14 +229,16 @@ class Replay:
         self.shard.apply(topic, records)
         self.seen.extend((topic, record) for record in records)
 
-    def cut(self) -> None:
-        """Cut a slice and keep what it brought, as the broker would."""
+    def cut(self) -> Outputs:
+        """Cut a slice, keep what it brought as the broker would, and return it."""
         outputs = self.shard.cut()
         for key, value in outputs.rows:
             assert value is not None
+            self.table.pop(key, None)  # a changelog keeps the last of a key, at its last place
             self.table[key] = value
         self.records.extend(outputs.records)
         self.state = orjson.loads(orjson.dumps(outputs.state))
+        return outputs
 
     def restore(self) -> None:
         """Go on with a new shard, restored as a new owner of the partition would."""

@@ -179,6 +179,27 @@ def test_open_case_rests_while_feed_is_stale_and_is_revised_after() -> None:
     assert statuses(replay)[1:] == [("liquidating", "unknown"), ("unknown", "liquidating")]
 
 
+def test_open_case_rests_while_unpriced_collateral_hides_its_end() -> None:
+    # 40 USDC and 2 ETHER of 50, weight 7/8: E = 3.5p - 272.5 over R_M, 3.25p - 272.5 over R_E
+    log = Log().move(amount="40").move(amount="2", asset="ETHER").trade(size="4", price="100")
+    prices = {"BTC": "104", "ETH": "50", "ODD": "1"}
+    log.marks(prices).marks({"BTC": "77"}, at_s=1)
+    # without the ETHER 3.5 * 103 - 360 = 0.5 at maintenance but 3.25 * 103 - 360 < 0 at the end
+    log.marks({"BTC": "103"}, at_s=2).marks({"BTC": "77"}, at_s=3)
+    log.marks({"ETH": "50"}, at_s=4, state="stale", since_s=4).marks({"BTC": "103"}, at_s=5)
+    log.marks({}, at_s=70).trade(size="0.5", side="sell", price="103")
+    replay = Replay().run(log)
+    assert cases(replay) == [
+        (1, 1, "opened", "liquidatable"),
+        (1, 2, "recovered", "market"),
+        (2, 1, "opened", "liquidatable"),
+    ]
+    assert statuses(replay)[-1] == ("liquidating", "unknown")
+    log = Log(marks_seq=log.marks_seq).marks({"ETH": "50"}, at_s=80, since_s=80).marks({}, at_s=85)
+    assert cases(replay.run(log))[3:] == [(2, 2, "recovered", "market")]
+    assert statuses(replay)[-1] == ("unknown", "healthy")
+
+
 def test_quarantined_unit_is_unknown_once_and_makes_no_offer() -> None:
     log = an_open_position().trade(size="0.3").trade(size="0.3").marks({"BTC": "60"}, at_s=1)
     replay = Replay().run(log.trade(size="1", price="60"))

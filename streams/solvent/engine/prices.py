@@ -38,11 +38,11 @@ outage, so it owes no grace).
 
 The event clock is the largest time among clock records; it never runs back. Ticks move it only
 before the first clock record: otherwise a source ahead of time could push it, and let every honest
-source look stale. A feed is aggregated at each of its ticks and, when a vote expired, at clock records; all of that
-depends on the order of the records alone, so rows do not depend on how records were framed. Frames
-are conflated: one at each clock record, and one at the end of a slice for what changed after its
-last clock record; each holds the latest mark of every feed whose price, state or `since_us`
-changed since the frame before.
+source look stale. A feed is aggregated at each of its ticks and, when a vote expired, at clock
+records; all of that depends on the order of the records alone, so rows do not depend on how records
+were framed. Frames are conflated: one at each clock record, and one at the end of a slice for what
+changed after its last clock record; each holds the latest mark of every feed whose price, state or
+`since_us` changed since the frame before.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ from solvent.kernel.layout import (
     LIQUIDATION_END,
     MAINTENANCE,
     NONE,
+    STATUS_LIQUIDATING,
+    STATUS_UNKNOWN,
     VERDICT_UNKNOWN,
     Balances,
     Figures,
@@ -59,6 +61,15 @@ def _is_exact(amount_micros: float) -> bool:
 
 
 @register_jitable
+def _is_liquidating(units: Units, unit: int) -> bool:
+    """Tell whether a unit is in liquidation, or was when it became `unknown`."""
+    status = units.status[unit]
+    if status == STATUS_UNKNOWN:
+        status = units.previous_status[unit]
+    return bool(status == STATUS_LIQUIDATING)
+
+
+@register_jitable
 def evaluate_unit(
     units: Units,
     unit: int,
@@ -71,8 +82,8 @@ def evaluate_unit(
     """Write the figures of one unit and return its verdict.
 
     A position, or a negative balance, whose feed is not usable makes the unit `unknown`; a positive
-    balance whose feed is not usable counts 0 and makes it `unknown` only if health or raw equity is
-    then negative (MODEL.md 5.4). Amounts that are not finite or beyond 2**53 micros are written as
+    balance whose feed is not usable counts 0 and makes it `unknown` only if health (of a unit in
+    liquidation: health at liquidation end) or raw equity is then negative (MODEL.md 5.4). Amounts that are not finite or beyond 2**53 micros are written as
     0 and make it `unknown`.
 
     Parameters
@@ -183,7 +194,13 @@ def evaluate_unit(
     verdict = VERDICT_UNKNOWN
     if is_exact and not is_blind:
         health_micros = int(equity_maintenance) - int(required_maintenance)
-        if not (has_unpriced_collateral and (health_micros < 0 or raw_equity < 0.0)):
+        if has_unpriced_collateral:
+            # Without it the unit must hold: at maintenance, in liquidation up to where that ends.
+            floor_micros = health_micros
+            if _is_liquidating(units, unit):
+                floor_micros = int(equity_end) - int(required_end)
+            is_blind = floor_micros < 0 or raw_equity < 0.0
+        if not is_blind:
             verdict = judge_amounts(
                 int(equity_initial) - int(required_initial),
                 health_micros,

@@ -212,8 +212,8 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An input record that was not applied: where it is, why, and how it began, in base64.
 
     `ts_us` is Kafka's record time in microseconds, not the event time, which may be unreadable;
-    None if it lies outside ``0..2**53``. `key_bytes` and `value_bytes` are the lengths of the whole key
-    and value; what `key_base64` and `value_base64` lack of them is in the input log.
+    None if it lies outside ``0..2**53``. `key_bytes` and `value_bytes` are the lengths of the whole
+    key and value; what `key_base64` and `value_base64` lack of them is in the input log.
     """
 
     schema_version: int

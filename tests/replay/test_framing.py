@@ -1,0 +1,127 @@
+"""Slices and restores leave no trace, not even in the rolling hash: what only time decides.
+
+A frame that moves nothing but time evaluates no unit again. So these logs let time alone decide: an
+offer expires, a grace ends, at a frame without a mark; each log is run whole, record by record, and
+with a slice and a restore after every single record and after all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from solvent.engine.journal import SliceJournal
+from support.busy_log import a_busy_log
+from support.margin import Log, Replay
+
+PRICES = {"BTC": "104", "ETH": "50", "ODD": "1"}
+
+
+def a_position() -> Log:
+    """Return 4 BTC bought at 100 on 100 USDC: liquidatable below 85.71."""
+    return Log().move(amount="100").trade(size="4", price="100").marks(PRICES)
+
+
+LOGS = {
+    "offer expires at an empty frame": a_position()
+    .marks({"BTC": "84"}, at_s=1)
+    .marks({}, at_s=60)
+    .marks({}, at_s=61)
+    .marks({}, at_s=62)
+    .marks({}, at_s=121),
+    "grace ends at an empty frame": a_position()
+    .marks({"BTC": "84"}, at_s=1, state="stale", since_s=1)
+    .marks({"BTC": "84"}, at_s=10, since_s=10)
+    .marks({}, at_s=14)
+    .marks({}, at_s=15)
+    .marks({}, at_s=16),
+    "grace ends and the offer of before is expired by then": a_position()
+    .marks({"BTC": "84"}, at_s=1)
+    .marks({"BTC": "84"}, at_s=2, state="stale", since_s=2)
+    .marks({}, at_s=70)
+    .marks({"BTC": "84"}, at_s=71, since_s=71)
+    .marks({}, at_s=75)
+    .marks({}, at_s=76),
+    "ledger changes between empty frames": a_position()
+    .marks({"BTC": "90"}, at_s=1)
+    .move(amount="30", kind="withdrawal")
+    .marks({}, at_s=2)
+    .trade("bob", size="1", price="90")
+    .marks({}, at_s=3)
+    .move("bob", amount="100")
+    .marks({}, at_s=4),
+    "the first frame has no mark": Log()
+    .move(amount="100")
+    .trade(size="4", price="100")
+    .marks({}, at_s=1)
+    .marks({}, at_s=2)
+    .marks(PRICES, at_s=3),
+    "quarantine between empty frames": a_position()
+    .marks({"BTC": "84"}, at_s=1)
+    .trade(size="0.3")
+    .marks({}, at_s=2)
+    .marks({}, at_s=70)
+    .trade(size="0.5", price="84"),
+}
+#: What each log must bring about, so that none of them proves nothing.
+WANTED = {
+    "offer expires at an empty frame": ["opened", "revised expired", "revised expired"],
+    "grace ends at an empty frame": ["opened"],
+    "grace ends and the offer of before is expired by then": ["opened", "revised expired"],
+    "ledger changes between empty frames": ["opened", "opened", "recovered deposit"],
+    "the first frame has no mark": [],
+    "quarantine between empty frames": ["opened"],
+}
+
+
+def outcome(replay: Replay) -> tuple[dict[bytes, bytes], list[Any], object]:
+    records = [(emit.topic, emit.key, emit.value) for emit in replay.records]
+    return replay.table, records, replay.state
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_log_brings_about_what_it_is_for(name: str) -> None:
+    events = Replay().run(LOGS[name]).events("liquidations.v1")
+    told = [e["event"] if e["event"] == "opened" else f"{e['event']} {e['reason']}" for e in events]
+    assert told == WANTED[name]
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_time_alone_decides_alike_with_a_restore_at_any_place(name: str) -> None:
+    log = LOGS[name]
+    whole = outcome(Replay().run(log))
+    assert outcome(Replay().run(log, longest=1)) == whole
+    runs = list(log.runs(1))
+    for place in range(len(runs)):
+        replay = Replay()
+        for number, (topic, records) in enumerate(runs):
+            replay.apply(topic, records)
+            if number == place:
+                replay.cut()
+                replay.restore()
+        replay.cut()
+        assert outcome(replay) == whole
+
+
+def hash_of(log: Log, *, every: int, is_restoring: bool) -> bytes:
+    """Return the rolling hash over slices of `every` records, rows in the order written."""
+    replay = Replay()
+    journal = SliceJournal("margin", 0)
+    for number, (topic, records) in enumerate(log.runs(1), 1):
+        replay.apply(topic, records)
+        journal.take(topic, records[0].offset, records[-1].offset, len(records))
+        if number % every == 0 or number == len(log.entries):
+            journal.close(replay.cut())
+            if is_restoring:
+                replay.restore()
+    return journal.rolling_hash
+
+
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("log", [*LOGS.values(), a_busy_log(7, 150), a_busy_log(8, 150)])
+def test_rolling_hash_does_not_tell_a_restored_shard_from_one_that_lived(
+    log: Log, every: int
+) -> None:
+    lived = hash_of(log, every=every, is_restoring=False)
+    assert hash_of(log, every=every, is_restoring=True) == lived
