@@ -83,8 +83,8 @@ def evaluate_unit(
 
     A position, or a negative balance, whose feed is not usable makes the unit `unknown`; a positive
     balance whose feed is not usable counts 0 and makes it `unknown` only if health (of a unit in
-    liquidation: health at liquidation end) or raw equity is then negative (MODEL.md 5.4). Amounts that are not finite or beyond 2**53 micros are written as
-    0 and make it `unknown`.
+    liquidation: health at liquidation end) or raw equity is then negative (MODEL.md 5.4). Amounts
+    that are not finite or beyond 2**53 micros are written as 0 and make it `unknown`.
 
     Parameters
     ----------
