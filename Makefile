@@ -1,4 +1,4 @@
-# The whole toolbox: demo, test, check, bench, lock, clean. `make demo ARGS="--rate 1000"` passes options on.
+# The whole toolbox: demo, test, check, bench, lock, clean. `make demo ARGS="--accounts 5000"` passes options on.
 # The first target called builds .venv from the pinned, hashed requirements (needs a network once).
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

@@ -63,7 +63,10 @@ def build_app(settings: Settings, *, bootstrap_servers: str, instance: str) -> L
 
 def _rulebook(path: Path | None) -> CompiledRulebook:
     if path is None:
-        message = "no rulebook: set SOLVENT_RULEBOOK (or `rulebook` in the file) to a YAML file or demo, example"
+        message = (
+            "no rulebook: set SOLVENT_RULEBOOK (or `rulebook` in the settings file) to a YAML file, "
+            "or to demo or example"
+        )
         raise ConfigError(message)
     return find_rulebook(path)
 

@@ -23,6 +23,11 @@ __all__ = ["app"]
 app = typer.Typer(add_completion=False)
 
 _LINE_EVERY_S = 5.0
+_WHAT_IS_WHAT = (
+    "Real: three-minute bars of twelve perpetuals, 6 and 7 April 2025; Kafka, worker, executor.\n"
+    "Synthetic: {accounts} accounts (seed {seed}), USDC at 1, BTC and ETH index from the "
+    "perpetuals' bars, one price source, time some 2,900 times faster."
+)
 
 
 @app.command()
@@ -63,6 +68,7 @@ def demo(
         bootstrap_servers=settings.bootstrap_servers,
         cache_dir=settings.cache_dir,
     )
+    note(_WHAT_IS_WHAT.format(accounts=f"{accounts:,}", seed=seed))
     if live is None:
         live = sys.stdout.isatty() and not as_json
     with sigterm_as_interrupt(), _live_view() if live else _plain_view() as show:

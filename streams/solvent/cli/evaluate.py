@@ -1,4 +1,4 @@
-"""`solvent evaluate`: judge one snapshot offline with the worker's own engine. JSON in, JSON out."""
+"""`solvent evaluate`: judge one snapshot offline by the worker's own engine; JSON in and out."""
 
 from __future__ import annotations
 

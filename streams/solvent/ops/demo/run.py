@@ -153,7 +153,11 @@ def run_demo(options: DemoOptions, show: Show) -> DemoSummary:
         Something it needs (Java, Maven, a port) is missing, or a process of it died.
     """
     with ExitStack() as stack:
-        return _Demo(options, show, stack).run()
+        demo = _Demo(options, show, stack)
+        try:
+            return demo.run()
+        finally:
+            demo.stopping.set()  # before the broker goes: a loader must not wait for it
 
 
 class _Demo:
@@ -171,7 +175,6 @@ class _Demo:
 
     def run(self) -> DemoSummary:
         options = self.options
-        self.stack.callback(self.stopping.set)
         folder = Path(tempfile.mkdtemp(prefix="solvent-demo-"))
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
         rulebook = builtin_rulebook(_RULEBOOK)
@@ -389,6 +392,7 @@ class _Demo:
                 accounts=self.options.accounts,
                 units=self.units,
                 loaded=self.loaded,
+                behind=self.tally.frames - self.tally.inputs[MARKS] // self.options.partitions,
                 stream_us=self.tally.stream_us,
                 rate=self._rate,
                 seconds=now - self.began,

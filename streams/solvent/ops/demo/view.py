@@ -29,8 +29,10 @@ class Progress:
         Population: accounts and their margin units.
     loaded : int
         Input records produced so far by the loader.
+    behind : int
+        Mark frames made and not yet folded everywhere.
     stream_us : int
-        Event time of the newest record produced.
+        Event time of the newest mark frame.
     rate : float
         Input records folded a second, lately.
     seconds : float
@@ -41,6 +43,7 @@ class Progress:
     accounts: int
     units: int
     loaded: int
+    behind: int
     stream_us: int
     rate: float
     seconds: float
@@ -62,6 +65,7 @@ def render(progress: Progress, tally: Tally) -> RenderableType:
         ("elapsed", f"{progress.seconds:.0f} s"),
         ("records folded", f"{tally.folded:,}"),
         ("rate", f"{progress.rate:,.0f} /s"),
+        ("lag", f"{max(0, progress.behind):,} frames"),
         ("transactions", f"{tally.slices:,}"),
         ("rejects", f"{tally.rejects:,}"),
     ):
@@ -114,5 +118,6 @@ def one_line(progress: Progress, tally: Tally) -> str:
     events = " ".join(f"{e}={tally.events[e]}" for e in ("opened", "closed", "recovered"))
     return (
         f"{progress.seconds:5.0f} s  {progress.phase}  {stream_time(progress.stream_us)}  "
-        f"{tally.folded:,} folded  {progress.rate:,.0f}/s  {statuses}  {events}"
+        f"{tally.folded:,} folded  {progress.rate:,.0f}/s  lag {max(0, progress.behind)}  "
+        f"{statuses}  {events}"
     )
