@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import logging
 import logging.config
 import os
@@ -68,6 +69,7 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
         app = build_app(settings, bootstrap_servers=bootstrap, instance=instance)
         app.conf.logging_config = logging_config
         warm_up()  # compile before joining the group, not on the first live record
+        _tune_collector()
         app.finalize()
         log.info("worker_starting", instance=instance, pid=os.getpid(), broker=bootstrap)
         try:
@@ -85,6 +87,17 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
         except SystemExit as stop:
             return stop.code if isinstance(stop.code, int) else 1
     return 0
+
+
+def _tune_collector() -> None:
+    """Make the cycle collector run seldom, and never over what start-up left.
+
+    Records, rows and tuples come by the ten thousand and are freed by reference count; looking
+    through them as often as Python does by default took a fifth of the CPU at full load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def _check_topics(bootstrap: str, settings: Settings) -> None:
