@@ -64,7 +64,7 @@ def build_app(settings: Settings, *, bootstrap_servers: str, instance: str) -> L
 def _rulebook(path: Path | None) -> CompiledRulebook:
     if path is None:
         message = (
-            "no rulebook: set SOLVENT_RULEBOOK (or `rulebook` in the settings file) to a YAML file, "
+            "no rulebook: set SOLVENT_RULEBOOK (or `rulebook` in the settings file) to a file, "
             "or to demo or example"
         )
         raise ConfigError(message)

@@ -29,7 +29,6 @@ __all__ = [
     "default_cache_dir",
     "java_home",
     "load_settings",
-    "numba_cache_dir",
     "use_config_file",
 ]
 
@@ -232,12 +231,6 @@ def java_home() -> Path | None:
     """Return ``JAVA_HOME`` if it is set; it wins over ``java`` on the PATH."""
     home = os.environ.get("JAVA_HOME")
     return Path(home) if home else None
-
-
-def numba_cache_dir() -> Path | None:
-    """Return ``NUMBA_CACHE_DIR`` if it is set."""
-    folder = os.environ.get("NUMBA_CACHE_DIR")
-    return Path(folder) if folder else None
 
 
 def use_config_file(path: Path) -> None:

@@ -85,6 +85,8 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
                 prog_name="solvent worker",
             )
         except SystemExit as stop:
+            if app.refusal is not None:
+                raise app.refusal from None
             return stop.code if isinstance(stop.code, int) else 1
     return 0
 

@@ -19,6 +19,8 @@ __all__ = ["app"]
 
 app = typer.Typer(epilog=EPILOG, rich_markup_mode=None, no_args_is_help=True)
 
+_LEFT_ALIGNED = 3  # names; amounts are right-aligned
+
 RulebookOption = Annotated[
     Path | None, typer.Option(help="Rulebook the pipeline runs. [default: SOLVENT_RULEBOOK]")
 ]
@@ -93,16 +95,9 @@ def _distance(unit: dict[str, Any]) -> tuple[float, str, str]:
 
 
 def _print_table(units: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None)
-    for name in ("account", "subaccount", "status"):
-        table.add_column(name)
-    for name in ("health ratio", "equity", "maintenance", "positions"):
-        table.add_column(name, justify="right")
-    for unit in units:
-        table.add_row(
+    headings = ("account", "subaccount", "status", "ratio", "equity", "maintenance", "positions")
+    rows = [
+        (
             unit["account_id"] + (" (quarantined)" if unit["quarantined"] else ""),
             unit["subaccount"],
             unit["status"],
@@ -111,7 +106,15 @@ def _print_table(units: list[dict[str, Any]]) -> None:
             unit["requirement"]["maintenance"],
             str(len(unit["positions"])),
         )
-    Console().print(table)
+        for unit in units
+    ]
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
+        cells = [
+            cell.ljust(width) if index < _LEFT_ALIGNED else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print_line("  ".join(cells).rstrip())
 
 
 def _print_account(account: dict[str, Any]) -> None:

@@ -7,17 +7,14 @@ first red line is the one to act on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from solvent.errors import SolventError
 from solvent.ops.broker import answers, resolve_bootstrap
 from solvent.ops.jars import find_java, find_maven, jars_dir, java_major, kafka_version
-from solvent.settings import numba_cache_dir
 from solvent.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -127,12 +124,12 @@ def _check_hooks(wanted: Mapping[str, str]) -> Finding:
 
 
 def _check_numba_cache() -> Finding:
-    import solvent.kernel
+    from solvent.kernel.jit import cache_folder
 
-    folder = numba_cache_dir() or Path(solvent.kernel.__path__[0])
-    if os.access(folder if folder.exists() else folder.parent, os.W_OK):
-        return Finding("numba cache", "ok", f"{folder} can be written")
-    message = f"{folder} cannot be written: kernels compile at each start; set NUMBA_CACHE_DIR"
+    folder = cache_folder()
+    if folder is not None:
+        return Finding("numba cache", "ok", f"{folder.parent} can be written")
+    message = "no folder can be written: kernels compile at each start; set NUMBA_CACHE_DIR"
     return Finding("numba cache", "warn", message)
 
 

@@ -33,7 +33,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from solvent.errors import ServiceError
@@ -47,6 +47,8 @@ __all__ = ["KafkaState", "KafkaStatus", "LocalKafka"]
 _MARKER = "-Dsolvent.kafka.dir="
 _POLL_S = 0.1
 _PORT_ATTEMPTS = 3
+#: Recorded instead of a pid once the node was stopped.
+_STOPPED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,9 @@ class LocalKafka:
             bootstrap_servers=address,
             controller_port=state.controller_port if state is not None and address else None,
             pid=pid,
-            stale_pid=state.pid if state is not None and pid is None else None,
+            stale_pid=state.pid
+            if state is not None and pid is None and state.pid != _STOPPED
+            else None,
             version=state.version if state is not None else kafka_version(),
             data_dir=str(self.data_dir),
             log=str(self.log_path),
@@ -186,6 +190,7 @@ class LocalKafka:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 self._signal(pid, number)
                 if self._wait_gone(pid, deadline_s):
+                    self._forget_pid()
                     return True
         msg = f"Kafka pid {pid} does not end: stop it by hand"
         raise ServiceError(msg, code="SLV-607")
@@ -360,6 +365,12 @@ class LocalKafka:
         scratch = path.with_suffix(".tmp")
         scratch.write_text(json.dumps(asdict(state)) + "\n", "utf-8")
         scratch.replace(path)
+
+    def _forget_pid(self) -> None:
+        """Remember that the node was stopped, not lost; its ports are kept for the next start."""
+        state = self._state()
+        if state is not None:
+            self._write_state(replace(state, pid=_STOPPED))
 
     def _state(self) -> KafkaState | None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import faust
 
+from solvent.errors import ConfigError
 from solvent.runtime.lane import AgentSpec, LaneLimits
 from solvent.runtime.lanes import Lanes
 from solvent.runtime.pins import check_pins
@@ -57,6 +58,8 @@ class LaneApp(faust.App):
     """Faust app with the frame transport; `lanes` is set before the consumer exists."""
 
     lanes: Lanes
+    #: Why a take-over was refused, if it was: the worker must not be restarted as it is.
+    refusal: ConfigError | None = None
 
     def _new_transport(self) -> FrameTransport:
         return FrameTransport(self.conf.broker_consumer, self, positions=self.lanes)

@@ -15,6 +15,8 @@ from faust.tables import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from mode import Service
 
+from solvent.errors import ConfigError
+
 __all__ = ["LaneRecovery", "LaneTableManager"]
 
 log = structlog.get_logger(__name__)
@@ -38,7 +40,12 @@ class LaneRecovery(Recovery):
             except ServiceStopped:
                 break
             except Exception as error:
-                log.exception("take_over_failed", generation=generation)
+                refusal = _refusal(error)
+                if refusal is None:
+                    log.exception("take_over_failed", generation=generation)
+                else:
+                    log.critical("take_over_refused", reason=str(refusal))
+                self.app.refusal = refusal
                 await self.app.crash(error)
                 break
 
@@ -68,6 +75,15 @@ class LaneRecovery(Recovery):
         self.tables.on_standbys_ready()
         app.on_rebalance_end()
         log.info("worker_ready", generation=generation, lanes=list(app.lanes.status()))
+
+
+def _refusal(error: BaseException) -> ConfigError | None:
+    """Return the configuration error in it, if that is why: a restart would not help."""
+    if isinstance(error, ConfigError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for e in error.exceptions if (found := _refusal(e))), None)
+    return None
 
 
 class LaneTableManager(TableManager):
