@@ -8,6 +8,8 @@ of the worker (all its threads).
 What is timed: from the first committed slice with trades to the last, as a read_committed reader of
 ``journal.v1`` sees them; the records seen first are not counted, so neither start-up nor restore
 is in the figure. What is not done: liquidations (nobody is near trouble), marks during the run.
+Restore, a figure of its own, is the measured worker's take-over: the account rows, and the deposits
+read again for the duplicate window.
 The run is checked afterwards: every trade counted once, none refused, and every position equal to
 an independent sum.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import math
 import sys
 import time
@@ -341,13 +344,12 @@ def _figures(
         "solvent.restored_rows": run.restored_rows,
         "solvent.restore_rows_per_s": _rate(run.restored_rows, run.restore_seconds),
     }
-    ours = figures["solvent.events_per_s"]
     for name, found in peers.items():
-        theirs = _rate(found["records"], found["seconds"])
-        figures[f"{name}.events_per_s"] = theirs
-        figures[f"{name}.events_per_cpu_s"] = _rate(found["records"], found["cpu_seconds"])
-        ratio = None if ours is None or not theirs else float(f"{ours / theirs:.3g}")
-        figures[f"ratio.solvent_to_{name}"] = ratio
+        for unit, key in (("events_per_s", "seconds"), ("events_per_cpu_s", "cpu_seconds")):
+            ours, theirs = figures[f"solvent.{unit}"], _rate(found["records"], found[key])
+            figures[f"{name}.{unit}"] = theirs
+            ratio = None if ours is None or not theirs else float(f"{ours / theirs:.3g}")
+            figures[f"ratio.{unit}.solvent_to_{name}"] = ratio
     return figures
 
 
@@ -374,6 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="smallest size: does it work at all")
     report.add_options(parser)
     given = vars(parser.parse_args(arguments))
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # retries after a topic was made
     base = SMOKE if given["smoke"] else IngestOptions()
     chosen = {k: v for k, v in given.items() if k in asdict(base) and v is not None}
     try:
