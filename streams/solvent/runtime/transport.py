@@ -93,12 +93,13 @@ class FrameConsumer(driver.Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109
         """Yield one message per partition that has records; its value is the list of them."""
-        if self.positions.is_holding_back:
-            timeout = min(timeout, HOLDING_BACK_WAIT_S)
         if self.flow_active and not self._get_active_partitions():
             # Every input is paused for its backlog. Stock Faust would sleep a whole second.
             self._resumed.clear()
             await self.wait(self._resumed, timeout=timeout)
+            return
+        if self.positions.is_holding_back:
+            timeout = min(timeout, HOLDING_BACK_WAIT_S)
         runs, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if runs is None or self.should_stop:

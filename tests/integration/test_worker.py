@@ -1,0 +1,98 @@
+"""The worker process at its edges: refusals with their exit codes, and the wall clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from solvent.rules import builtin_rulebook
+from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS
+from support.broker import Broker
+from support.mixed import mixed_records
+from support.pipeline import Pipeline
+from support.reading import Follower
+from support.waiting import wait_for
+
+pytestmark = [pytest.mark.kafka]
+
+MakePipeline = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def make_pipeline(kafka: Broker, tmp_path: Path) -> Iterator[MakePipeline]:
+    made: list[Pipeline] = []
+
+    def make(**settings: str | int) -> Pipeline:
+        made.append(Pipeline(kafka, tmp_path, partitions=2, **settings))
+        return made[-1]
+
+    yield make
+    for pipeline in made:
+        pipeline.close()
+
+
+def exit_of(pipeline: Pipeline) -> tuple[int, str]:
+    """Run the worker to its end; return its exit code and the last line of its log."""
+    pipeline.start()
+    worker = pipeline.worker
+    assert worker is not None
+    code = wait_for(lambda: worker.returncode, lambda found: found is not None)
+    return code, worker.log.read_text().strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "told"),
+    [
+        pytest.param({"rulebook": ""}, 3, "no rulebook", id="no rulebook"),
+        pytest.param({"rulebook": "/nowhere.yaml"}, 3, "/nowhere.yaml", id="missing rulebook"),
+        pytest.param({"topic_prefix": "other."}, 3, "topics missing", id="missing topics"),
+        pytest.param({"partitions": "3"}, 3, "partition", id="other partition count"),
+        pytest.param(
+            {"bootstrap_servers": "127.0.0.1:1"}, 4, "no Kafka at 127.0.0.1:1", id="no broker"
+        ),
+    ],
+)
+def test_worker_without_what_it_needs_refuses_in_one_line(
+    make_pipeline: MakePipeline, settings: dict[str, str], code: int, told: str
+) -> None:
+    pipeline = make_pipeline()
+    pipeline.env |= {f"SOLVENT_{name.upper()}": value for name, value in settings.items()}
+    found, line = exit_of(pipeline)
+    assert found == code
+    assert line.startswith("solvent worker: SLV-")
+    assert told in line
+
+
+def test_worker_under_another_rulebook_than_its_table_refuses(make_pipeline: MakePipeline) -> None:
+    pipeline = make_pipeline()
+    rulebook = builtin_rulebook("example")
+    pipeline.load(mixed_records(rulebook, count=300, accounts=20, seed=3))
+    pipeline.start()
+    pipeline.finish(deadline_s=90)
+    pipeline.env["SOLVENT_RULEBOOK"] = "demo"
+    code, line = exit_of(pipeline)
+    assert code == 3  # a restart would not help, so no supervisor should try
+    assert rulebook.hash[:12] in line or rulebook.id in line
+
+
+def test_worker_on_the_wall_clock_writes_clocks_that_become_frames(
+    make_pipeline: MakePipeline,
+) -> None:
+    pipeline = make_pipeline(clock="wall", clock_interval_ms=50)
+    pipeline.start()
+    frames: list[bytes] = []
+    follower = Follower(
+        pipeline.kafka.bootstrap_servers,
+        [pipeline.topics.physical(MARKS)],
+        lambda _, record: frames.append(record.value or b""),
+    )
+    try:
+        follower.until(lambda: len(frames) >= 8, deadline_s=90, what="four frames a partition")
+    finally:
+        follower.close()
+    assert pipeline.worker is not None
+    assert pipeline.worker.stop() == 0
+    assert all(record.key == b"clock" for record in pipeline.read(ORACLE_TICKS))
+    assert not pipeline.read(COLLATERAL)
