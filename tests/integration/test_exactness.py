@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from kafka import KafkaProducer
 
 from solvent.engine.journal import SliceJournal
 from solvent.engine.margin import MarginShard
@@ -39,8 +37,8 @@ from support.contracts import validator
 from support.fold import Fold, FoldRules
 from support.margin import ledger_of, ledger_of_fold
 from support.mixed import mixed_records
-from support.processes import Child
-from support.reading import Follower, Read, read_topic
+from support.pipeline import Pipeline
+from support.reading import Read
 
 pytestmark = [pytest.mark.kafka]
 
@@ -52,75 +50,9 @@ SEED = 411
 RULEBOOK = builtin_rulebook("example")
 
 
-class Pipeline:
-    """One pipeline on the test's topics: loaded input, a worker, what it committed."""
-
-    def __init__(self, kafka: Broker, tmp_path: Path) -> None:
-        self.kafka = kafka
-        self.topics = kafka.apply_topics(PARTITIONS)
-        self.tmp_path = tmp_path
-        self.loaded: Counter[str] = Counter()
-        self.folded: Counter[str] = Counter()
-        self.worker: Child | None = None
-        names = [self.topics.physical(JOURNAL), self.topics.physical(PRICE_JOURNAL)]
-        self.follower = Follower(kafka.bootstrap_servers, names, self._see)
-
-    def load(self, records: Iterator[tuple[str, bytes, bytes]]) -> None:
-        producer = KafkaProducer(
-            bootstrap_servers=self.kafka.bootstrap_servers, linger_ms=20, batch_size=1 << 18
-        )
-        for topic, key, value in records:
-            producer.send(self.topics.physical(topic), key=key, value=value)
-            self.loaded[topic] += 1
-        producer.flush()
-        producer.close()
-
-    def start(self) -> None:
-        env = {
-            "SOLVENT_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
-            "SOLVENT_TOPIC_PREFIX": self.kafka.prefix,
-            "SOLVENT_PARTITIONS": str(PARTITIONS),
-            "SOLVENT_APP_ID": f"{self.kafka.prefix}app",
-            "SOLVENT_DATA_DIR": str(self.tmp_path),
-            "SOLVENT_RULEBOOK": "example",
-            "SOLVENT_CLOCK": "stream",
-            "SOLVENT_MAX_SLICE_RECORDS": "2000",
-        }
-        arguments = [sys.executable, "-m", "solvent.worker"]
-        self.worker = Child(arguments, env=env, log=self.tmp_path / "worker.log")
-
-    def kill_and_restart(self) -> None:
-        assert self.worker is not None
-        self.worker.kill()
-        self.start()
-
-    def _see(self, topic: str, record: Read) -> None:
-        del topic
-        self.folded.update(json.loads(record.value or b"")["counts"])
-
-    @property
-    def progress(self) -> int:
-        """Input records below committed fences, marks not counted."""
-        return self.folded.total() - self.folded[MARKS]
-
-    def is_finished(self) -> bool:
-        if self.progress < self.loaded.total():
-            return False
-        frames = [r for r in self.read(MARKS) if r.partition == 0]
-        return self.folded[MARKS] >= len(frames) * PARTITIONS
-
-    def read(self, topic: str) -> list[Read]:
-        return read_topic(self.kafka.bootstrap_servers, self.topics.physical(topic))
-
-    def close(self) -> None:
-        if self.worker is not None:
-            self.worker.ensure_gone()
-        self.follower.close()
-
-
 @pytest.fixture
 def pipeline(kafka: Broker, tmp_path: Path) -> Iterator[Pipeline]:
-    made = Pipeline(kafka, tmp_path)
+    made = Pipeline(kafka, tmp_path, partitions=PARTITIONS, max_slice_records=2000)
     yield made
     made.close()
 
@@ -136,9 +68,7 @@ def test_pipeline_killed_repeatedly_equals_independent_fold(pipeline: Pipeline) 
             lambda goal=goal: pipeline.progress >= goal, deadline_s=120, what=f"{goal:.0f} folded"
         )
         pipeline.kill_and_restart()
-    pipeline.follower.until(pipeline.is_finished, deadline_s=180, what="all input folded")
-    assert pipeline.worker is not None
-    assert pipeline.worker.stop() == 0
+    pipeline.finish(deadline_s=180)
 
     inputs = {t: pipeline.read(t) for t in (TRADES, COLLATERAL, MARKS, ORACLE_TICKS)}
     journal = pipeline.read(JOURNAL)

@@ -47,7 +47,7 @@ changed after its last clock record; each holds the latest mark of every feed wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from solvent.domain.policy import OraclePolicy
@@ -203,8 +203,8 @@ class _Feed:
             "sources": self.agreeing,
         }
 
-    def row(self) -> bytes:
-        """Return the value of this feed's row of ``price-state.v1``."""
+    def describe(self) -> dict[str, Any]:
+        """Return sources and mark as JSON values."""
         exponent = self.exponent
         sources = {
             name: {
@@ -214,9 +214,11 @@ class _Feed:
             }
             for name, source in sorted(self.sources.items())
         }
-        return encode(
-            {"schema_version": 1, "feed": self.name, "sources": sources, "mark": self.mark()}
-        )
+        return {"feed": self.name, "sources": sources, "mark": self.mark()}
+
+    def row(self) -> bytes:
+        """Return the value of this feed's row of ``price-state.v1``."""
+        return encode({"schema_version": 1, **self.describe()})
 
     def restore(self, row: PriceRow) -> None:
         """Take back what `row` wrote."""
@@ -482,6 +484,22 @@ class PriceShard:
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Do nothing: `lookback` asks for no records."""
         del topic, records
+
+    # -- for people and tests
+
+    def keys(self) -> Iterator[str]:
+        """Yield the names of the feeds, as the rulebook lists them."""
+        yield from self._feeds
+
+    def describe(self, feed: str) -> dict[str, Any]:
+        """Return the sources and the mark of one feed: decimal texts, event times.
+
+        Raises
+        ------
+        KeyError
+            The rulebook has no such feed.
+        """
+        return self._feeds[feed].describe()
 
 
 def _beyond_record(ts_us: int, record: InputRecord, limit_us: int) -> ContractError:

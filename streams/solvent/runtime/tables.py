@@ -66,11 +66,21 @@ class ShardTable(Table):
         return True
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        message = f"table {self.name}: {key!r} set directly; rows change by input records only"
-        raise InvariantError(message)
+        self._refuse(key)
 
     def __delitem__(self, key: Any) -> None:
-        message = f"table {self.name}: {key!r} deleted directly; rows change by input records only"
+        self._refuse(key)
+
+    def on_key_set(self, key: Any, value: Any) -> None:  # noqa: ARG002
+        """Refuse `update` too: Faust would write to the changelog from here."""
+        self._refuse(key)
+
+    def on_key_del(self, key: Any) -> None:
+        """Refuse `pop` and `clear` too."""
+        self._refuse(key)
+
+    def _refuse(self, key: Any) -> None:
+        message = f"table {self.name}: {key!r} changed directly; rows change by input records only"
         raise InvariantError(message)
 
     def keys(self) -> Any:

@@ -53,6 +53,7 @@ _READY_S: Final = 120.0
 _DRAIN_S: Final = 180.0
 _QUIET_S: Final = 2.0
 _STOP_S: Final = 20.0
+_ABANDON_S: Final = 5.0
 
 T = TypeVar("T")
 Show = Callable[[Progress, Observer], None]
@@ -158,6 +159,10 @@ def run_demo(options: DemoOptions, show: Show) -> DemoSummary:
             return demo.run()
         finally:
             demo.stopping.set()  # before the broker goes: a loader must not wait for it
+
+
+class _StoppingError(Exception):
+    """Ends a load in the background; nobody waits for its answer any more."""
 
 
 class _Demo:
@@ -284,7 +289,8 @@ class _Demo:
     def _hold_back(self, rows: int) -> None:
         """Wait while the pipeline lags: on a slow machine the two days take longer.
 
-        Without it offers would reach the executor hours late, in market time.
+        Without it offers would reach the executor hours late, in market time. A demo that is being
+        stopped ends the load here.
         """
         while not self.stopping.is_set():
             tally = self.tally
@@ -293,6 +299,7 @@ class _Demo:
             if ticks < _MAX_TICKS_BEHIND and frames < _MAX_FRAMES_BEHIND:
                 return
             self.stopping.wait(0.02)
+        raise _StoppingError
 
     def _open_accounts(
         self, rulebook: CompiledRulebook, bars: Sequence, bootstrap: str, topics: Topics, ticks: int
@@ -349,9 +356,14 @@ class _Demo:
         self.phase = phase
         thread = threading.Thread(target=target, name=phase, daemon=True)
         thread.start()
-        while thread.is_alive():
-            thread.join(0.2)
-            self._tick()
+        try:
+            while thread.is_alive():
+                thread.join(0.2)
+                self._tick()
+        except BaseException:
+            self.stopping.set()
+            thread.join(_ABANDON_S)  # what it began must be there to be stopped, or be flushed
+            raise
         if errors:
             raise errors[0]
         return results[0]
