@@ -7,7 +7,7 @@ the order. First failure wins:
 1. the record decodes (`solvent.wire.inputs`)             SLV-101, SLV-102, SLV-103
 2. its id is not a repeat in the duplicate window         counted, no reject
 3. the record's key is its account                        SLV-105
-4. its event time is not in the future of the broker's    SLV-107
+4. its event time is not in the future of its Kafka time  SLV-107
 5. its market (SLV-202) or asset (SLV-103) is known
 6. its subaccount fits                                    SLV-106
 7. its numbers are in contract (SLV-103) and on their steps (SLV-104), field by field
@@ -397,7 +397,7 @@ class Intake:
         limit_us = record.timestamp * 1000 + self._max_future_us
         if ts_us <= limit_us:
             return None
-        return f"{topic} `ts_us` = {ts_us}: at most {limit_us}, the broker's time and the skew"
+        return f"{topic} `ts_us` = {ts_us}: at most {limit_us}, its Kafka time and the skew"
 
     def _undecodable(
         self, rows: _Rows, number: int, record: InputRecord, error: ContractError

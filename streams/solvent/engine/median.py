@@ -82,8 +82,7 @@ def consensus(quotes: Sequence[Quote], band_ppm: int) -> Consensus:
     is 0, which no quorum above 0 accepts.
     """
     first = aggregate(quotes)
-    limit = band_ppm * first.price
-    inside = [quote for quote in quotes if abs(quote[0] - first.price) * PPM <= limit]
+    inside = [quote for quote in quotes if is_within_band(quote[0], first.price, band_ppm)]
     agreeing = len(inside)
     if agreeing in (0, len(quotes)):
         return Consensus(first, first, agreeing)

@@ -51,7 +51,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from solvent.domain.policy import OraclePolicy
-from solvent.engine.median import Quote, consensus
+from solvent.engine.median import Quote, consensus, is_within_band
 from solvent.engine.rejects import reject
 from solvent.engine.shard import Emit, InputRecord, Outputs
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
@@ -190,7 +190,7 @@ class _Feed:
 
     def is_outlier(self, price: int) -> bool:
         """Return whether `price`, one of the present votes, lay outside the band."""
-        return abs(price - self.first_price) * PPM > self.band_ppm * self.first_price
+        return not is_within_band(price, self.first_price, self.band_ppm)
 
     def mark(self) -> dict[str, Any]:
         """Return the mark as JSON values, without the feed's name."""
