@@ -101,7 +101,6 @@ def bad_records(good: bytes, number: str) -> Iterator[Bad]:
         yield Bad(f"text-{text[:8]}", edited(good, **{number: text}), "SLV-103")
     yield Bad("off-step", edited(good, **{number: "0.00000000001"}), "SLV-104")
     yield Bad("future", edited(good, ts_us=BEYOND_US), "SLV-107")
-    yield Bad("no-kafka-time", good, "SLV-107", timestamp_ms=0)
     yield Bad("wrong-key", good, "SLV-105", key=b"nobody")
     yield Bad("no-key", good, "SLV-105", key=None)
     yield Bad("gap", edited(good, seq=12), "SLV-201")

@@ -19,6 +19,15 @@ __all__ = ["app"]
 
 app = typer.Typer(epilog=EPILOG, rich_markup_mode=None, no_args_is_help=True)
 
+#: What stands for an account that holds nothing: one of which only refused records are known.
+_NO_UNIT: dict[str, Any] = {
+    "subaccount": "-",
+    "status": "unknown",
+    "health_ratio": None,
+    "equity": {"maintenance": "0"},
+    "requirement": {"maintenance": "0"},
+    "positions": [],
+}
 _LEFT_ALIGNED = 3  # names; amounts are right-aligned
 
 RulebookOption = Annotated[
@@ -39,7 +48,7 @@ def list_accounts(
         {"account_id": account["account_id"], "quarantined": account["quarantined"], **unit}
         for shard in _shards(rulebook, data_dir)
         for account in shard.accounts()
-        for unit in account["units"]
+        for unit in account["units"] or [_NO_UNIT]
         if status is None or unit["status"] == status
     ]
     units.sort(key=_distance)

@@ -110,6 +110,11 @@ class SliceJournal:
         """How many records were taken since the last `close`."""
         return sum(self._counts.values())
 
+    @property
+    def open_runs(self) -> int:
+        """How many runs that makes; they all go into one journal record."""
+        return len(self._runs)
+
     def take(self, topic: str, first: int, last: int, count: int) -> None:
         """Note that `count` records with offsets `first` to `last` were applied."""
         if self._runs and self._runs[-1][0] == topic:

@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 #: Records applied at once before anything is known of their cost.
 _FIRST_STEP = 256
+#: Runs of one slice: its journal record names each, and must fit into a batch.
+_MAX_RUNS = 5_000
 
 Acknowledge = Callable[[], Any]
 Crashed = Callable[["Lane", BaseException], Awaitable[None]]
@@ -299,7 +301,10 @@ class Lane:
 
     @property
     def _can_fold(self) -> bool:
-        if not self._waiting or self.journal.open_count >= self._limits.slice_records:
+        journal = self.journal
+        if not self._waiting or journal.open_count >= self._limits.slice_records:
+            return False
+        if journal.open_runs >= _MAX_RUNS:
             return False
         return self._committing is not None or self._folded_s < self._limits.fold_s
 

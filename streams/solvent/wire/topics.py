@@ -80,10 +80,17 @@ class TopicSpec:
         return pipeline_partitions if self.per_account else 1
 
     def config(self) -> dict[str, str]:
-        """Return the broker settings that matter, as the admin API spells them."""
+        """Return the broker settings that matter, as the admin API spells them.
+
+        Inputs carry the broker's time: a record's own time is judged against it, and a producer's
+        clock, or a client that sends none, must not get good records refused.
+        """
         if self.retention_ms is None:
             return {"cleanup.policy": "compact", "retention.ms": "-1"}
-        return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+        config = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+        if self.role is Role.INPUT:
+            config["message.timestamp.type"] = "LogAppendTime"
+        return config
 
 
 TOPICS: tuple[TopicSpec, ...] = (
