@@ -79,6 +79,8 @@ class Toy:
             "TOY_PARTITIONS": str(PARTITIONS),
             "TOY_DATA": str(self.tmp_path / name),
             "TOY_SLICE": "150",
+            # So little that lanes pause and resume their inputs all the time.
+            "TOY_BACKLOG": "300",
             "PYTHONPATH": str(Path(__file__).parents[1]),
         }
         arguments = [sys.executable, "-m", "support.toy"]

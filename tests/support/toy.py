@@ -159,7 +159,9 @@ def main() -> None:
             bootstrap_servers=env["TOY_BROKER"],
             topics=Topics(prefix=env["TOY_PREFIX"], partitions=int(env["TOY_PARTITIONS"])),
             data_dir=Path(env["TOY_DATA"]),
-            limits=LaneLimits(slice_records=int(env.get("TOY_SLICE", "500"))),
+            limits=LaneLimits(
+                slice_records=int(env["TOY_SLICE"]), backlog_records=int(env["TOY_BACKLOG"])
+            ),
         ),
         specs,
     )

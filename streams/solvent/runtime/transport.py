@@ -100,7 +100,7 @@ class FrameConsumer(driver.Consumer):
             return
         if self.positions.is_holding_back:
             timeout = min(timeout, HOLDING_BACK_WAIT_S)
-        runs, active = await self._wait_next_records(timeout)
+        runs, _ = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if runs is None or self.should_stop:
             return
@@ -114,10 +114,12 @@ class FrameConsumer(driver.Consumer):
                 continue
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 break
-            if active is None or tp in active or tp in self._buffered_partitions:
-                message = self._to_message(tp, records[-1])
-                message.value = records
-                yield tp, message
+            # Stock Faust drops runs of partitions that were paused since the fetch, although the
+            # fetcher's position is beyond them. What was fetched is handed over: a lane pauses its
+            # inputs while other lanes' runs of the same fetch are still to come.
+            message = self._to_message(tp, records[-1])
+            message.value = records
+            yield tp, message
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume fetching, at once."""
