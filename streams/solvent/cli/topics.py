@@ -72,7 +72,7 @@ def apply(
         print_json({"bootstrap_servers": address, "created": created, "altered": altered})
         return
     for state in done.to_create:
-        print_line(f"created {state.physical}: {state.partitions} partitions")
+        print_line(f"created {state.physical}: {_partitions(state.partitions)}")
     for state in done.to_alter:
         print_line(f"altered {state.physical}: {', '.join(state.config_drift)}")
     if done.is_in_line:
@@ -94,9 +94,13 @@ def list_(
         print_json(_as_json(found))
         return
     for state in found.states:
-        count = "missing" if state.is_missing else f"{state.found_partitions} partitions"
+        count = "missing" if state.is_missing else _partitions(state.found_partitions or 0)
         told = ", ".join(f"{key}={value}" for key, value in sorted(state.found_config.items()))
         print_line(f"{state.physical:<40} {count:<15} {told}".rstrip())
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition" + ("" if count == 1 else "s")
 
 
 def _where(data_dir: Path | None, partitions: int | None) -> tuple[str, Topics]:
