@@ -22,7 +22,9 @@ import structlog
 
 from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
 from solvent.engine.shard import Shard
+from solvent.errors import InvariantError
 from solvent.runtime.restore import restore_shard
+from solvent.runtime.transport import Frame
 from solvent.runtime.writer import KeyValue, PartitionWriter, Target
 from solvent.wire.topics import Topics
 
@@ -145,6 +147,7 @@ class Lane:
         self._loop_task: asyncio.Task[None] | None = None
         self._lazy_until: float | None = None
         self._folded_s = 0.0  # spent on the open slice
+        self._frame_numbers: dict[str, int] = {}  # of the last run, by topic, since `open`
         self._step: dict[str, int] = {}  # records to apply at once, by topic
 
     # -- ownership ---------------------------------------------------------------------------
@@ -218,6 +221,7 @@ class Lane:
             message = f"{self.spec.name}-{self.partition} opened while {self._state.name}"
             raise RuntimeError(message)
         self._state = _State.OPEN
+        self._frame_numbers.clear()  # the inputs are sought anew
         self._loop_task = asyncio.create_task(self._run(), name=f"lane {self._name}")
 
     async def close(self, timeout_s: float) -> bool:
@@ -251,12 +255,27 @@ class Lane:
 
     # -- frames ------------------------------------------------------------------------------
 
-    def put(self, topic: str, records: Sequence[Any], acknowledge: Acknowledge) -> None:
-        """Queue a run of records of one input; `acknowledge` is called once it is committed."""
-        if self._state is _State.OPEN:
-            self._waiting.append((topic, records, acknowledge))
-            self._backlog += len(records)
-            self._wake.set()
+    def put(self, topic: str, frame: Frame, acknowledge: Acknowledge) -> None:
+        """Queue a run of records of one input; `acknowledge` is called once it is committed.
+
+        Raises
+        ------
+        InvariantError
+            [SLV-900] A run between this and the last was lost on its way from the fetcher.
+        """
+        if self._state is not _State.OPEN:
+            return
+        last = self._frame_numbers.get(topic)
+        if last is not None and frame.number != last + 1:
+            message = (
+                f"{topic} partition {self.partition}: run {frame.number} after {last}, "
+                f"{last + 1} expected; a fetched run was lost"
+            )
+            raise InvariantError(message)
+        self._frame_numbers[topic] = frame.number
+        self._waiting.append((topic, frame.records, acknowledge))
+        self._backlog += len(frame.records)
+        self._wake.set()
 
     def read_positions(self) -> dict[str, int]:
         """Return the next offset to read of each input, from what the shard has applied."""

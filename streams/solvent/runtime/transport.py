@@ -1,8 +1,8 @@
 """Frame transport: one Faust message per fetched run of records of one partition.
 
 Stock Faust builds a message and four asyncio tasks for each Kafka record and so moves about 6,000
-records a second. Here an agent's event carries the whole run (``event.value`` is the list of
-aiokafka records, offset and key are those of the last one), positions come from the lanes' fences,
+records a second. Here an agent's event carries the whole run (``event.value`` is a `Frame`, offset
+and key are those of its last record), positions come from the lanes' fences,
 and group offsets are informational. Everything is done by subclassing; see ``pins`` for what is
 relied on.
 """
@@ -10,15 +10,16 @@ relied on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import TopicPartition
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-__all__ = ["FrameConsumer", "FrameTransport", "Positions", "RawSchema"]
+__all__ = ["Frame", "FrameConsumer", "FrameTransport", "Positions", "RawSchema"]
 
 #: How long the broker may hold a fetch that finds nothing, ms. Faust hard-codes 1500, which delays
 #: the first records of a partition that was idle when the fetch of its neighbours was sent.
@@ -27,6 +28,17 @@ FETCH_MAX_WAIT_MS = 100
 #: How long to wait for records while a lane's inputs are paused, s. Such a wait is for the other
 #: partitions alone: a longer one (Faust's is 1 s) starves the lane once it has room again.
 HOLDING_BACK_WAIT_S = 0.01
+
+
+class Frame(NamedTuple):
+    """A fetched run of records of one partition, numbered in the order fetched.
+
+    The numbers of a partition have no gap, so that a lane sees if a run was lost on its way: the
+    offsets cannot tell, since transaction markers and aborted batches leave holes in them.
+    """
+
+    records: Sequence[Any]
+    number: int
 
 
 class Positions(Protocol):
@@ -87,12 +99,16 @@ class FrameConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._resumed = asyncio.Event()
+        self._seeks = 0
+        self._fetched: Counter[TP] = Counter()  # runs so far
 
     def _new_consumer_thread(self) -> FrameConsumerThread:
         return FrameConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109
-        """Yield one message per partition that has records; its value is the list of them."""
+        """Yield one message per partition that has records; its value is a `Frame`."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # before `seeks` is read: a take-over seeks first
         if self.flow_active and not self._get_active_partitions():
             # Every input is paused for its backlog. Stock Faust would sleep a whole second.
             self._resumed.clear()
@@ -100,25 +116,25 @@ class FrameConsumer(driver.Consumer):
             return
         if self.positions.is_holding_back:
             timeout = min(timeout, HOLDING_BACK_WAIT_S)
+        seeks = self._seeks
         runs, _ = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if runs is None or self.should_stop:
             return
-        if not self.flow_active:
-            # A rebalance began while we waited: what was fetched is dropped, so the fetcher must
-            # go back to where the lanes are.
+        if not self.flow_active or self._seeks != seeks:
+            # A rebalance began, or came and went, while we waited. On which side of the seek these
+            # runs lie cannot be told: they are dropped, and the fetcher goes back to the lanes.
             await self.perform_seek()
             return
+        # Stock Faust drops runs of partitions that were paused since the fetch, although the
+        # fetcher's position is beyond them. What was fetched is handed over: a lane pauses its
+        # inputs while other lanes' runs of the same fetch are still to come.
+        self._fetched.update(runs.keys())
         for tp, records in runs.items():
-            if not records:
-                continue
             if not self.flow_active or self.app.consumer_generation_id != generation:
-                break
-            # Stock Faust drops runs of partitions that were paused since the fetch, although the
-            # fetcher's position is beyond them. What was fetched is handed over: a lane pauses its
-            # inputs while other lanes' runs of the same fetch are still to come.
+                break  # the take-over that follows seeks
             message = self._to_message(tp, records[-1])
-            message.value = records
+            message.value = Frame(records, self._fetched[tp])
             yield tp, message
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
@@ -130,6 +146,7 @@ class FrameConsumer(driver.Consumer):
         """Seek every owned input to its lane's position (Faust would use group offsets)."""
         wanted = self.positions.read_positions()
         if wanted:
+            self._seeks += 1
             # Not Consumer.seek: that runs in the wrong thread.
             await self.seek_wait(wanted)
             for tp in wanted:

@@ -172,7 +172,6 @@ class _Demo:
         self.stack = stack
         self.began = time.monotonic()
         self.phase = "starting Kafka"
-        self.loaded = 0
         self.units = 0
         self.stopping = threading.Event()
         self._last = (self.began, 0)
@@ -269,7 +268,6 @@ class _Demo:
         *,
         speed: float | None,
     ) -> int:
-        before = self.loaded
         options = LoadOptions(from_us=from_us, to_us=to_us, speed=speed)
 
         def work() -> int:
@@ -282,9 +280,7 @@ class _Demo:
                 progress=self._hold_back,
             ).sent
 
-        sent = self._in_background(work, "playing 6 and 7 April 2025" if speed else "first prices")
-        self.loaded = before + sent
-        return sent
+        return self._in_background(work, "playing 6 and 7 April 2025" if speed else "first prices")
 
     def _hold_back(self, rows: int) -> None:
         """Wait while the pipeline lags: on a slow machine the two days take longer.
@@ -332,7 +328,6 @@ class _Demo:
                 partial(_produce, bootstrap, topics.physical(topic), records), phase
             )
             sent += len(records)
-            self.loaded += len(records)
             self._wait(partial(self._has_folded, ticks, sent), phase, _READY_S)
         return sent
 
@@ -403,7 +398,6 @@ class _Demo:
                 phase=self.phase,
                 accounts=self.options.accounts,
                 units=self.units,
-                loaded=self.loaded,
                 behind=self.tally.frames - self.tally.inputs[MARKS] // self.options.partitions,
                 stream_us=self.tally.stream_us,
                 rate=self._rate,

@@ -27,8 +27,6 @@ class Progress:
         What it is doing, for people.
     accounts, units : int
         Population: accounts and their margin units.
-    loaded : int
-        Input records produced so far by the loader.
     behind : int
         Mark frames made and not yet folded everywhere.
     stream_us : int
@@ -42,7 +40,6 @@ class Progress:
     phase: str
     accounts: int
     units: int
-    loaded: int
     behind: int
     stream_us: int
     rate: float
