@@ -70,6 +70,37 @@ def test_pipeline_killed_repeatedly_equals_independent_fold(pipeline: Pipeline) 
         pipeline.kill_and_restart()
     pipeline.finish(deadline_s=180)
 
+    check_exact(pipeline)
+
+
+def test_pipeline_of_two_workers_killed_and_frozen_equals_independent_fold(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.load(mixed_records(RULEBOOK, count=RECORDS // 4, accounts=ACCOUNTS // 4, seed=SEED))
+    total = pipeline.loaded.total()
+
+    def fold(share: float) -> None:
+        pipeline.follower.until(
+            lambda: pipeline.progress >= total * share, deadline_s=120, what=f"{share:.0%} folded"
+        )
+
+    pipeline.start()
+    other = pipeline.start_another()
+    assert pipeline.worker is not None
+    fold(0.1)
+    pipeline.kill_and_restart()
+    fold(0.4)
+    other.freeze()  # beyond its session: its partitions go to the worker that is left
+    pipeline.follower.until(pipeline.is_finished, deadline_s=180, what="all input folded by one")
+    other.thaw()
+    more = mixed_records(RULEBOOK, count=20_000, accounts=ACCOUNTS // 4, seed=SEED + 1)
+    pipeline.load(record for record in more if record[0] != ORACLE_TICKS)  # time has moved on
+    pipeline.finish(deadline_s=180)
+    check_exact(pipeline)
+
+
+def check_exact(pipeline: Pipeline) -> None:
+    """Compare all that was committed with the inputs."""
     inputs = {t: pipeline.read(t) for t in (TRADES, COLLATERAL, MARKS, ORACLE_TICKS)}
     journal = pipeline.read(JOURNAL)
     check_journal(journal, {t: inputs[t] for t in (TRADES, COLLATERAL, MARKS)})

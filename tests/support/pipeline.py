@@ -31,6 +31,7 @@ class Pipeline:
         self.loaded: Counter[str] = Counter()
         self.folded: Counter[str] = Counter()
         self.worker: Child | None = None
+        self.others: list[Child] = []
         self.env = {
             "SOLVENT_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "SOLVENT_TOPIC_PREFIX": kafka.prefix,
@@ -57,8 +58,16 @@ class Pipeline:
 
     def start(self) -> None:
         """Start a worker."""
+        self.worker = self._new_worker("worker")
+
+    def start_another(self) -> Child:
+        """Start one more worker beside the first; its lock file gives it another name."""
+        self.others.append(self._new_worker(f"other-{len(self.others)}"))
+        return self.others[-1]
+
+    def _new_worker(self, name: str) -> Child:
         arguments = [sys.executable, "-m", "solvent.worker"]
-        self.worker = Child(arguments, env=self.env, log=self.tmp_path / "worker.log")
+        return Child(arguments, env=self.env, log=self.tmp_path / f"{name}.log")
 
     def kill_and_restart(self) -> None:
         """Kill -9 the worker and start another."""
@@ -94,6 +103,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Leave nothing behind."""
-        if self.worker is not None:
-            self.worker.ensure_gone()
+        for worker in (self.worker, *self.others):
+            if worker is not None:
+                worker.ensure_gone()
         self.follower.close()
