@@ -79,7 +79,7 @@ def show_account(
             _print_account(account)
         return
     msg = f"account {account_id!r} is not in the table"
-    raise ConfigError(msg, code="SLV-440")
+    raise ConfigError(msg, code="SLV-441")
 
 
 def _shards(rulebook: Path | None, data_dir: Path | None) -> list[MarginShard]:

@@ -77,7 +77,7 @@ def make_lane_app(options: RuntimeOptions, specs: Iterable[AgentSpec]) -> LaneAp
     Raises
     ------
     ConfigError
-        [SLV-401, SLV-402] Faust, mode or aiokafka is not what the runtime was made for.
+        [SLV-401, SLV-406] Faust, mode or aiokafka is not what the runtime was made for.
     """
     check_pins()
     tune_transactions()

@@ -131,7 +131,6 @@ class Lane:
         self.journal = SliceJournal(spec.name, partition)
         #: logical topic -> next offset, as committed
         self.durable: dict[str, int] = {}
-        self.records_committed = 0
         self._bootstrap_servers = bootstrap_servers
         self._topics = topics
         self._limits = limits
@@ -386,7 +385,6 @@ class Lane:
     def _start_commit(self) -> None:
         self._folded_s = 0.0
         outputs = self.shard.cut()
-        count = self.journal.open_count
         closing = self.journal.close(outputs)
         durable = dict(self.journal.positions)
         batches: dict[Target, list[KeyValue]] = {}
@@ -400,7 +398,7 @@ class Lane:
         table.append((FENCE_KEY, closing.fence_value))
         acknowledge, self._acknowledge = self._acknowledge, []
         self._committing = asyncio.create_task(
-            self._commit(batches, durable, acknowledge, count), name=f"commit {self._name}"
+            self._commit(batches, durable, acknowledge), name=f"commit {self._name}"
         )
         self._committing.add_done_callback(lambda _: self._wake.set())
 
@@ -409,11 +407,9 @@ class Lane:
         batches: dict[Target, list[KeyValue]],
         durable: dict[str, int],
         acknowledge: list[Acknowledge],
-        count: int,
     ) -> None:
         await self._writer.write(batches.items())
         self.durable = durable
-        self.records_committed += count
         for done in acknowledge:
             done()
 

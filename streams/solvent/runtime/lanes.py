@@ -9,7 +9,7 @@ Faust seeing a change); every other is built anew by `Lane.acquire`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -107,6 +107,11 @@ class Lanes:
     def is_holding_back(self) -> bool:
         """Whether inputs of some lane are paused, so that the consumer should look again soon."""
         return bool(self._paused)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the lanes held, as logs show them."""
+        return [f"{agent}-{partition}" for agent, partition in sorted(self._lanes)]
 
     # -- frames --------------------------------------------------------------------------------
 
@@ -267,15 +272,3 @@ class Lanes:
         if self.crash is None:
             raise error
         await self.crash(error)
-
-    def status(self) -> Mapping[str, Any]:
-        """Return what a person wants to know: lanes with committed positions and backlog."""
-        return {
-            f"{agent}-{partition}": {
-                "open": lane.is_open,
-                "positions": lane.durable,
-                "records": lane.records_committed,
-                "slice": lane.journal.slice_number,
-            }
-            for (agent, partition), lane in sorted(self._lanes.items())
-        }

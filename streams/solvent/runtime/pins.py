@@ -80,7 +80,7 @@ def check_pins(versions: Mapping[str, str] = PINNED_VERSIONS, expected: str = _F
     Raises
     ------
     ConfigError
-        [SLV-401] Another version is installed; [SLV-402] a method relied on has changed.
+        [SLV-401] Another version is installed; [SLV-406] a method relied on has changed.
     """
     for name, wanted in versions.items():
         found = metadata.version(name)
@@ -91,4 +91,4 @@ def check_pins(versions: Mapping[str, str] = PINNED_VERSIONS, expected: str = _F
     if found != expected:
         installed = ", ".join(f"{name} {metadata.version(name)}" for name in versions)
         message = f"methods relied on have fingerprint {found}, expected {expected} ({installed})"
-        raise ConfigError(message, code="SLV-402")
+        raise ConfigError(message, code="SLV-406")

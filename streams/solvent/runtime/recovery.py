@@ -74,7 +74,7 @@ class LaneRecovery(Recovery):
         self.tables.on_actives_ready()
         self.tables.on_standbys_ready()
         app.on_rebalance_end()
-        log.info("worker_ready", generation=generation, lanes=list(app.lanes.status()))
+        log.info("worker_ready", generation=generation, lanes=app.lanes.names)
 
 
 def _refusal(error: BaseException) -> ConfigError | None:

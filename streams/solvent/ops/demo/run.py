@@ -370,7 +370,7 @@ class _Demo:
             if time.monotonic() > end:
                 message = f"{phase}: not within {deadline_s:.0f} s"
                 raise ServiceError(message, code="SLV-621")
-            time.sleep(0.1)
+            self.stopping.wait(0.1)
             self._tick()
 
     def _has_folded(self, ticks: int, others: int) -> bool:
