@@ -1,0 +1,125 @@
+"""A run: consecutive records of one partition in columns over the bytes they were fetched in.
+
+One record costs 40 bytes of positions and no Python object, so kernels can read a million records
+a second. For everybody else a run is a plain sequence: indexing and iterating make light records on
+the way. Offsets ascend, with gaps where markers or aborted batches lie; times are Kafka record
+times in milliseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
+
+import numpy as np
+
+from solvent.engine.shard import InputRecord
+from solvent.kernel.layout import Int32, Int64, UInt8
+
+__all__ = ["Record", "Run"]
+
+
+class Record(NamedTuple):
+    """One record of a run (`solvent.engine.shard.InputRecord`)."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Run(Sequence[Record]):
+    """Records of one partition, in offset order.
+
+    Parameters
+    ----------
+    data : uint8, shape (bytes,)
+        What keys and values lie in.
+    offset, timestamp_ms : int64, shape (n,)
+        Place in the partition, and Kafka record time.
+    key_first, value_first : int64, shape (n,)
+        First byte in `data`.
+    key_size, value_size : int32, shape (n,)
+        Bytes; -1 where the key is null or the value a tombstone.
+    """
+
+    __slots__ = (
+        "data",
+        "key_first",
+        "key_size",
+        "offset",
+        "timestamp_ms",
+        "value_first",
+        "value_size",
+    )
+
+    def __init__(
+        self,
+        data: UInt8,
+        offset: Int64,
+        timestamp_ms: Int64,
+        key_first: Int64,
+        key_size: Int32,
+        value_first: Int64,
+        value_size: Int32,
+    ) -> None:
+        self.data = data
+        self.offset = offset
+        self.timestamp_ms = timestamp_ms
+        self.key_first = key_first
+        self.key_size = key_size
+        self.value_first = value_first
+        self.value_size = value_size
+
+    @classmethod
+    def of(cls, records: Sequence[InputRecord]) -> Run:
+        """Return records as a run; a run is returned as it is."""
+        if isinstance(records, Run):
+            return records
+        texts: list[bytes | None] = []
+        for record in records:
+            texts += (record.key, record.value)
+        sizes = np.array([-1 if text is None else len(text) for text in texts], np.int32)
+        firsts = np.zeros(len(texts), np.int64)
+        np.cumsum(np.maximum(sizes[:-1], 0), out=firsts[1:])
+        return cls(
+            np.frombuffer(b"".join(text or b"" for text in texts), np.uint8),
+            np.array([record.offset for record in records], np.int64),
+            np.array([record.timestamp for record in records], np.int64),
+            np.ascontiguousarray(firsts[::2]),
+            np.ascontiguousarray(sizes[::2]),
+            np.ascontiguousarray(firsts[1::2]),
+            np.ascontiguousarray(sizes[1::2]),
+        )
+
+    def __len__(self) -> int:
+        return self.offset.size
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Run: ...
+    def __getitem__(self, index: int | slice) -> Record | Run:
+        if isinstance(index, slice):
+            return Run(
+                self.data,
+                self.offset[index],
+                self.timestamp_ms[index],
+                self.key_first[index],
+                self.key_size[index],
+                self.value_first[index],
+                self.value_size[index],
+            )
+        return Record(
+            int(self.offset[index]),
+            int(self.timestamp_ms[index]),
+            self._text(int(self.key_first[index]), int(self.key_size[index])),
+            self._text(int(self.value_first[index]), int(self.value_size[index])),
+        )
+
+    def __iter__(self) -> Iterator[Record]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def _text(self, first: int, size: int) -> bytes | None:
+        return None if size < 0 else self.data[first : first + size].tobytes()
