@@ -16,20 +16,18 @@ an independent sum.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import logging
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import machine, report
+from benchmarks import machine
+from benchmarks.command import Measured, option, run, say
 from benchmarks.pipeline import (
     Journal,
     Pipeline,
@@ -43,7 +41,7 @@ from benchmarks.pipeline import (
 from benchmarks.workload import Message, Workload
 from solvent.engine.journal import FENCE_KEY, SliceJournal
 from solvent.engine.margin import MarginShard
-from solvent.errors import InvariantError, SolventError
+from solvent.errors import InvariantError
 from solvent.kernel.layout import COUNT_UNITS
 from solvent.ops.history import offsets_of
 from solvent.rules import builtin_rulebook
@@ -63,33 +61,18 @@ __all__ = ["IngestOptions", "IngestRun", "measure"]
 _RULEBOOK = "demo"
 _READY_S = 180.0
 _PEER_S = 180.0
-_FAUST_EVENTS = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestOptions:
-    """What is measured, and on what.
+    """What is measured, and on what."""
 
-    Attributes
-    ----------
-    events, accounts : int
-        Trades, and accounts they are spread over at random.
-    seed : int
-        Of the workload.
-    slice_records : int
-        Most records in one transaction.
-    faust_events : int
-        How many of the trades the Faust peer reads; 0 leaves it out.
-    fetch_peer : bool
-        Whether the bare fetch loop is measured.
-    """
-
-    events: int = 1_000_000
-    accounts: int = 100_000
-    seed: int = 7
-    slice_records: int = 20_000
-    faust_events: int = _FAUST_EVENTS
-    fetch_peer: bool = True
+    events: int = option(1_000_000, "trades", least=1_000, most=100_000_000)
+    accounts: int = option(100_000, "active accounts", least=1, most=9_999_999)
+    seed: int = option(7, "of the workload")
+    slice_records: int = option(20_000, "most records in one transaction", least=1)
+    faust_events: int = option(30_000, "trades the Faust peer reads; 0: leave it out")
+    fetch_peer: bool = option(True, "measure the bare fetch loop")
 
 
 SMOKE = IngestOptions(events=10_000, accounts=2_000, slice_records=500, faust_events=0)
@@ -108,8 +91,8 @@ class IngestRun:
     restore_seconds: float
 
 
-def measure(options: IngestOptions) -> dict[str, Any]:
-    """Run the benchmark and return its result as one JSON-able object.
+def measure(options: IngestOptions) -> Measured:
+    """Run the benchmark and return its result.
 
     Raises
     ------
@@ -119,7 +102,6 @@ def measure(options: IngestOptions) -> dict[str, Any]:
     settings = load_settings()
     rulebook = builtin_rulebook(_RULEBOOK)
     workload = Workload(rulebook=rulebook, accounts=options.accounts, seed=options.seed)
-    loads = {"start": machine.load_average()}
     worker_settings = {
         "SOLVENT_RULEBOOK": _RULEBOOK,
         "SOLVENT_MAX_SLICE_RECORDS": str(options.slice_records),
@@ -127,26 +109,23 @@ def measure(options: IngestOptions) -> dict[str, Any]:
     with running_pipeline(settings) as pipeline:
         journal = Journal(pipeline)
         try:
-            _say("opening accounts")
+            say("opening accounts")
             _open_accounts(pipeline, workload, journal, worker_settings)
-            _say(f"writing {options.events:,} trades")
+            say(f"writing {options.events:,} trades")
             lots, size = _load_trades(pipeline, workload, options.events)
             rows_before = offsets_of(pipeline.bootstrap_servers, pipeline.topics.physical(ACCOUNTS))
-            _say("measuring the worker")
-            run = _measure_worker(pipeline, journal, worker_settings, options.events)
+            say("measuring the worker")
+            found = _measure_worker(pipeline, journal, worker_settings, options.events)
         finally:
             journal.close()
-        _say("reading the table back")
+        say("reading the table back")
         table, rows_written = _read_table(pipeline, rows_before[0][1])
         _check(pipeline, workload, options.events, table, lots)
         peers = _measure_peers(pipeline, options)
         published = {topic: _published(pipeline, topic) for topic in (LIQUIDATIONS, MARGIN_STATUS)}
-    loads["end"] = machine.load_average()
-    return {
-        "bench": "ingest",
-        "figures": _figures(run, rows_written, peers),
-        "workload": {
-            **asdict(options),
+    return Measured(
+        figures=_figures(found, rows_written, peers),
+        workload={
             "partitions": 1,
             "rulebook": rulebook.reference,
             "markets": len(rulebook.instruments),
@@ -154,11 +133,8 @@ def measure(options: IngestOptions) -> dict[str, Any]:
             "liquidations": published[LIQUIDATIONS],
             "status_changes": published[MARGIN_STATUS],
         },
-        "machine": {**machine.describe_machine(), "load_average": loads},
-        "versions": machine.versions(),
-        "commit": machine.commit(),
-        "result_hash": _hash(table),
-    }
+        result_hash=_hash(table),
+    )
 
 
 # -- the run
@@ -236,12 +212,12 @@ def _measure_peers(pipeline: Pipeline, options: IngestOptions) -> dict[str, dict
     place = (pipeline.bootstrap_servers, topic)
     peers = {}
     if options.fetch_peer:
-        _say("measuring a bare fetch loop")
+        say("measuring a bare fetch loop")
         peers["aiokafka_fetch"] = run_peer(
             "aiokafka_fetch", *place, str(options.events), deadline_s=_PEER_S
         )
     if options.faust_events:
-        _say("measuring stock Faust with a table")
+        say("measuring stock Faust with a table")
         events = str(min(options.faust_events, options.events))
         folder = str(pipeline.folder / "faust-peer")
         peers["faust_table"] = run_peer("faust_table", *place, events, folder, deadline_s=_PEER_S)
@@ -361,31 +337,11 @@ def _rate(count: float, seconds: float) -> float | None:
     return round(rate, max(0, 3 - math.floor(math.log10(rate))))
 
 
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the section of RESULTS.md if asked."""
-    parser = argparse.ArgumentParser(prog="solvent bench ingest", description=__doc__)
-    parser.add_argument("--events", type=int, help="trades")
-    parser.add_argument("--accounts", type=int, help="active accounts")
-    parser.add_argument("--seed", type=int, help="of the workload")
-    parser.add_argument("--slice-records", type=int, help="most records in one transaction")
-    parser.add_argument("--faust-events", type=int, help="trades the Faust peer reads; 0: none")
-    parser.add_argument("--smoke", action="store_true", help="smallest size: does it work at all")
-    report.add_options(parser)
-    given = vars(parser.parse_args(arguments))
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # retries after a topic was made
-    base = SMOKE if given["smoke"] else IngestOptions()
-    chosen = {k: v for k, v in given.items() if k in asdict(base) and v is not None}
-    try:
-        result = measure(IngestOptions(**{**asdict(base), **chosen}))
-    except SolventError as error:
-        print(f"bench ingest: {error}", file=sys.stderr)
-        return 1
-    report.show(result, as_json=given["json"], write=given["write"], question=__doc__ or "")
-    return 0
+    """Run from the command line; see `benchmarks.command.run`."""
+    return run(
+        "ingest", __doc__ or "", measure, full=IngestOptions(), smoke=SMOKE, arguments=arguments
+    )
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from solvent.errors import ServiceError
 from solvent.ops.jars import kafka_version
 
-__all__ = ["commit", "cpu_seconds", "describe_machine", "load_average", "versions"]
+__all__ = ["commit", "cpu_seconds", "describe_machine", "load_average", "version_of", "versions"]
 
 _LIBRARIES = (
     *("solvent", "faust-streaming", "aiokafka", "mode-streaming", "kafka-python"),
@@ -48,8 +48,16 @@ def load_average() -> list[float]:
 
 def versions() -> dict[str, str]:
     """Return the versions that bear on the result."""
-    found = {name: version(name) for name in _LIBRARIES}
+    found = {name: version_of(name) for name in _LIBRARIES}
     return {"python": platform.python_version(), "kafka": kafka_version(), **found}
+
+
+def version_of(distribution: str) -> str:
+    """Return the version of an installed distribution, or ``not installed``."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def commit() -> str:

@@ -1,8 +1,9 @@
 """Results for people and for programs: a Markdown section, one JSON line, and RESULTS.md.
 
 A result is ``{"bench", "figures", "workload", "machine", "versions", "commit", "result_hash"}``;
-figures are named ``who.what``, rates per second. RESULTS.md holds one section a benchmark, between
-comments that name it; writing replaces that section and leaves the others.
+figures are numbers named ``what`` or ``who.what``, with the unit at the end of the name
+(``events_per_s``, ``p99_ms``). In Markdown each ``who`` has a table. RESULTS.md holds one section a
+benchmark, between comments that name it; writing replaces that section and leaves the others.
 """
 
 from __future__ import annotations
@@ -74,9 +75,10 @@ def as_markdown(result: dict[str, Any], question: str) -> str:
         "result hash": f"`{result['result_hash']}`",
     }
     lines = [f"## {result['bench']}", "", f"*{asked}*", "", how.strip(), ""]
-    lines += ["| figure | value |", "|---|---:|"]
-    lines += [f"| {name} | {_number(value)} |" for name, value in result["figures"].items()]
-    lines += [""]
+    for who, figures in _groups(result["figures"]).items():
+        lines += [f"| {who} | value |", "|---|---:|"]
+        lines += [f"| {name} | {_number(value)} |" for name, value in figures.items()]
+        lines += [""]
     lines += [f"- {name}: {value}" for name, value in about.items()]
     return "\n".join(lines) + "\n"
 
@@ -91,9 +93,16 @@ def replace_section(text: str, name: str, section: str) -> str:
     return f"{text.rstrip()}\n\n{block}"
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "n/a"
+def _groups(figures: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Return figures by who they are of, each group where its first figure stood."""
+    groups: dict[str, dict[str, float]] = {}
+    for name, value in figures.items():
+        who, dot, _ = name.partition(".")
+        groups.setdefault(who if dot else "figure", {})[name] = value
+    return groups
+
+
+def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,}"
 
 
@@ -102,11 +111,11 @@ def _list(values: list[float]) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    """Return ``name value`` pairs; a mapping inside shows as its id and version."""
+    """Return ``name value`` pairs; a mapping inside as its own pairs, a rulebook as its id."""
     shown = []
     for name, value in values.items():
         text = f"{value:,}" if type(value) is int else str(value)
-        if isinstance(value, dict):
-            text = f"{value.get('id')} v{value.get('version')}"
+        if isinstance(value, dict):  # the rulebook's reference, or a list of things by name
+            text = f"{value['id']} v{value['version']}" if "id" in value else f"({_pairs(value)})"
         shown.append(f"{name.replace('_', ' ')} {text}")
     return ", ".join(shown)

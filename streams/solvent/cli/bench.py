@@ -1,82 +1,80 @@
 """`solvent bench`: measure this machine with the benchmarks of the source checkout.
 
 Benchmarks are no part of the installed package: each is a module of ``benchmarks/`` beside
-``streams/``, run here in a process of its own with this Python. Names of figures are in its output.
+``streams/``, run here in a process of its own with this Python. A line in `BENCHMARKS` makes one a
+command; its options, their limits and ``--help`` are the module's own.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from solvent.errors import ConfigError
 
-__all__ = ["app"]
+__all__ = ["BENCHMARKS", "app"]
+
+#: Name -> what it measures, in the order `solvent bench` runs them; ``a-b`` is module ``a_b``.
+BENCHMARKS: Final[Mapping[str, str]] = {
+    "ingest": "Trades per second, everything on, beside what others do with the same records.",
+    "latency": "From a frame of marks to the liquidation event a read_committed reader sees.",
+    "failover": "How long marks and events pause when a worker is killed or restarted.",
+    "kernel": "Accounts per second of the evaluation kernels, no broker.",
+    "frame-scaling": "What a frame of marks costs at ten thousand and at a million accounts.",
+    "restore": "Rows per second of a take-over, beside a bare read of the same changelog.",
+    "replay": "Events per second of an offline replay, no broker.",
+}
 
 app = typer.Typer(add_completion=False, no_args_is_help=False)
 
-#: Names of benchmarks, in the order `solvent bench` runs them.
-_ALL = ("ingest",)
-
-_Json = Annotated[bool, typer.Option("--json", help="One JSON object, in the last line.")]
-_Write = Annotated[
-    bool, typer.Option("--write", help="Replace its section in benchmarks/RESULTS.md.")
-]
-_Smoke = Annotated[
-    bool, typer.Option("--smoke", help="Smallest size: does it work; figures mean nothing.")
-]
-
 
 @app.callback(invoke_without_command=True)
-def bench(context: typer.Context) -> None:
+def bench(
+    context: typer.Context,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Smallest sizes: does it work; figures mean nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Of each one JSON object, in its last line.")
+    ] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Replace the sections in benchmarks/RESULTS.md.")
+    ] = False,
+) -> None:
     """Measure this machine; without a name, every benchmark. Needs a source checkout.
 
-    A broker is started for the run and removed afterwards; SOLVENT_BOOTSTRAP_SERVERS uses another.
+    Brokers are started for the run and removed afterwards; SOLVENT_BOOTSTRAP_SERVERS uses another.
+    `solvent bench NAME --help` says what is measured, how, and the options.
     """
-    if context.invoked_subcommand is None:
-        for name in _ALL:
-            _run(name, [])
+    given = {"--smoke": smoke, "--json": as_json, "--write": write}
+    flags = [name for name, wanted in given.items() if wanted]
+    if context.invoked_subcommand is not None:
+        context.obj = flags
+        return
+    for name in BENCHMARKS:
+        _run(name, flags)
 
 
-@app.command()
-def ingest(
-    events: Annotated[
-        int | None, typer.Option(min=1_000, max=100_000_000, help="Trades.", show_default="1000000")
-    ] = None,
-    accounts: Annotated[
-        int | None,
-        typer.Option(min=1, max=9_999_999, help="Active accounts.", show_default="100000"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the workload.", show_default="7")
-    ] = None,
-    slice_records: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most records in a transaction.", show_default="20000"),
-    ] = None,
-    faust_events: Annotated[
-        int | None,
-        typer.Option(min=0, help="Trades the Faust peer reads; 0: none.", show_default="30000"),
-    ] = None,
-    smoke: _Smoke = False,
-    as_json: _Json = False,
-    write: _Write = False,
-) -> None:
-    """Trades per second of one worker, everything on, beside a bare fetch loop and stock Faust."""
-    numbers = {
-        "--events": events,
-        "--accounts": accounts,
-        "--seed": seed,
-        "--slice-records": slice_records,
-        "--faust-events": faust_events,
-    }
-    flags = {"--smoke": smoke, "--json": as_json, "--write": write}
-    arguments = [f"{name}={value}" for name, value in numbers.items() if value is not None]
-    _run("ingest", [*arguments, *(name for name, wanted in flags.items() if wanted)])
+def _register(name: str, line: str) -> None:
+    """Make a benchmark a command that hands all its options, ``--help`` too, to the module."""
+
+    @app.command(
+        name,
+        help=line,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def command(context: typer.Context) -> None:
+        _run(name, [*context.obj, *context.args])
+
+
+for _name, _line in BENCHMARKS.items():
+    _register(_name, _line)
 
 
 def _run(name: str, arguments: list[str]) -> None:
@@ -88,13 +86,14 @@ def _run(name: str, arguments: list[str]) -> None:
         [SLV-400] This is an installed package without its checkout.
     """
     root = Path(__file__).resolve().parents[3]
-    if not (root / "benchmarks" / f"{name}.py").is_file():
+    module = name.replace("-", "_")
+    if not (root / "benchmarks" / f"{module}.py").is_file():
         msg = (
-            f"no benchmarks/{name}.py beside this package: `solvent bench` runs in a source "
+            f"no benchmarks/{module}.py beside this package: `solvent bench` runs in a source "
             "checkout with an editable install (`make bench`)"
         )
         raise ConfigError(msg)
-    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     code = subprocess.run(command, cwd=root, check=False).returncode  # noqa: S603 - our own module
     if code:
         raise typer.Exit(code)
