@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from solvent.engine.shard import Emit, Outputs
+from solvent.engine.shard import Emit, Outputs, ShardFacts
 from solvent.errors import InvariantError
 from solvent.runtime.lane import AgentSpec, LaneLimits
 from solvent.wire.topics import (
@@ -62,6 +62,9 @@ class ToyPrices:
 
     def remember(self, topic, records):
         raise AssertionError(topic)
+
+    def facts(self):
+        return ShardFacts()
 
     def keys(self):
         return [key.decode() for key in self.sums]
@@ -117,6 +120,9 @@ class ToyMargin:
     def remember(self, topic, records):
         self.remembered += len(records)
         assert self.remembered <= 100
+
+    def facts(self):
+        return ShardFacts()
 
     def keys(self):
         return [key.decode() for key in self.sums]

@@ -24,11 +24,12 @@ from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
 from solvent.engine.rejects import reject
 from solvent.engine.severity import Standing, by_severity
-from solvent.engine.shard import InputRecord, Outputs
+from solvent.engine.shard import InputRecord, Outputs, ShardFacts
 from solvent.engine.window import WINDOW_OFFSETS
 from solvent.errors import ConfigError, InvariantError, RejectCode
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import (
+    COUNT_ACCOUNTS,
     COUNT_DIRTY,
     COUNT_UNITS,
     MAINTENANCE,
@@ -38,6 +39,7 @@ from solvent.kernel.layout import (
     OUTCOME_OVERFLOW,
     OUTCOME_QUARANTINE,
     OUTCOME_SEQUENCE_GAP,
+    STATUS_LABELS,
     STOP_END,
     STOP_GROW,
     STOP_QUARANTINE,
@@ -447,6 +449,28 @@ class MarginShard:
     def counters(self) -> dict[str, int]:
         """Records by kind, duplicates and rejects since the partition began."""
         return dict(self._counts)
+
+    def facts(self) -> ShardFacts:
+        """Return counts and ages for an operator (`Shard.facts`)."""
+        columns = self.columns
+        count = int(columns.counts[COUNT_UNITS])
+        status = columns.units.status[:count]
+        return ShardFacts(
+            stream_us=self.marks.stream_us,
+            duplicates={
+                TRADES: self._counts["duplicate_trades"],
+                COLLATERAL: self._counts["duplicate_moves"],
+                MARKS: self._counts["repeated_frames"],
+            },
+            rejects=dict(self._rejects_by_code),
+            accounts=int(columns.counts[COUNT_ACCOUNTS]),
+            units={
+                label: int(np.count_nonzero(status == code))
+                for code, label in enumerate(STATUS_LABELS)
+            },
+            cases=int(np.count_nonzero(columns.units.revision[:count])),
+            unjudged_us=self.marks.unjudged_us(),
+        )
 
     def keys(self) -> Iterator[str]:
         """Yield account ids in order of first sight."""

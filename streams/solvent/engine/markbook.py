@@ -99,6 +99,16 @@ class MarkBook:
         price = int(self.marks.price[feed])
         return format_scaled(price, self._feeds[feed].exponent) if price else None
 
+    def unjudged_us(self) -> dict[str, int]:
+        """Return for each feed with a price how long it has had no valid mark, 0 if it has one."""
+        return {
+            feed.name: 0
+            if self._is_valid[feed.index]
+            else max(0, self.stream_us - int(self.marks.valid_since_us[feed.index]))
+            for feed in self._feeds
+            if self.marks.price[feed.index]
+        }
+
     def row(self) -> bytes:
         """Return the marks row."""
         marks = {

@@ -53,7 +53,7 @@ from typing import Any, Final
 from solvent.domain.policy import OraclePolicy
 from solvent.engine.median import Quote, consensus, is_within_band
 from solvent.engine.rejects import reject
-from solvent.engine.shard import Emit, InputRecord, Outputs
+from solvent.engine.shard import Emit, InputRecord, Outputs, ShardFacts
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MAX_EXACT, MAX_TEXT, PPM, format_scaled, parse_scaled
@@ -268,6 +268,7 @@ class PriceShard:
         self._seq = 0
         self._clock_us = 0
         self._counts = dict.fromkeys(_COUNTERS, 0)
+        self._rejects_by_code: dict[str, int] = {}  # since this shard began, for `facts` alone
         self._touched: set[str] = set()  # feeds whose row changed in this slice
         self._records: list[Emit] = []
 
@@ -387,6 +388,8 @@ class PriceShard:
 
     def _reject(self, record: InputRecord, error: ContractError) -> None:
         self._counts["rejects"] += 1
+        code = str(error.code)
+        self._rejects_by_code[code] = self._rejects_by_code.get(code, 0) + 1
         self._records.append(
             reject(
                 record,
@@ -486,6 +489,21 @@ class PriceShard:
         del topic, records
 
     # -- for people and tests
+
+    def facts(self) -> ShardFacts:
+        """Return counts and ages for an operator (`Shard.facts`)."""
+        clock_us = self._clock_us
+        newest = {
+            name: max(source.ts_us for source in sources)
+            for name, feed in self._feeds.items()
+            if (sources := list(feed.sources.values()))
+        }
+        return ShardFacts(
+            stream_us=clock_us,
+            duplicates={ORACLE_TICKS: self._counts["duplicates"]},
+            rejects=dict(self._rejects_by_code),
+            tick_age_us={name: max(0, clock_us - ts_us) for name, ts_us in newest.items()},
+        )
 
     def keys(self) -> Iterator[str]:
         """Yield the names of the feeds, as the rulebook lists them."""

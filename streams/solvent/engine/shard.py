@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Emit", "InputRecord", "Outputs", "Shard"]
+__all__ = ["Emit", "InputRecord", "Outputs", "Shard", "ShardFacts"]
 
 
 class InputRecord(Protocol):
@@ -73,6 +73,41 @@ class Outputs:
     rules: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFacts:
+    """What a shard can tell an operator. Counts only grow while the shard lives.
+
+    Attributes
+    ----------
+    stream_us : int
+        Event time reached, microseconds; 0 before the first record that carries it.
+    duplicates : mapping of str to int
+        Input topic -> records passed over because they were seen before.
+    rejects : mapping of str to int
+        Reject code -> records refused.
+    accounts : int
+        Accounts known.
+    units : mapping of str to int
+        Status -> margin units that stand in it.
+    cases : int
+        Liquidation cases open.
+    unjudged_us : mapping of str to int
+        Feed -> event time since it last had a valid mark, 0 while it has one; feeds that never
+        had a price are left out.
+    tick_age_us : mapping of str to int
+        Feed -> event time since its newest tick; feeds without a tick are left out.
+    """
+
+    stream_us: int = 0
+    duplicates: Mapping[str, int] = field(default_factory=dict)
+    rejects: Mapping[str, int] = field(default_factory=dict)
+    accounts: int = 0
+    units: Mapping[str, int] = field(default_factory=dict)
+    cases: int = 0
+    unjudged_us: Mapping[str, int] = field(default_factory=dict)
+    tick_age_us: Mapping[str, int] = field(default_factory=dict)
+
+
 class Shard(Protocol):
     """State of one partition of one agent."""
 
@@ -108,4 +143,11 @@ class Shard(Protocol):
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """See input records below the fence again, only to rebuild what rows do not hold."""
+        ...
+
+    def facts(self) -> ShardFacts:
+        """Return what an operator wants to know; another thread may ask while `apply` runs.
+
+        It changes nothing, and a figure may be a record old or new.
+        """
         ...
