@@ -1,12 +1,13 @@
-"""Ledger, scan and decimals: compiled twins against the functions they are bound from, bytewise."""
+"""Ledger, scan and intake: compiled twins against the functions they are bound from, bytewise."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from solvent.engine import intake, margin
-from solvent.kernel import decimals, ledger
+from solvent.engine import intake, margin, window
+from solvent.kernel import intake as reading
+from solvent.kernel import ledger
 from support.busy_log import a_busy_log
 from support.margin import Replay, a_rulebook
 
@@ -15,7 +16,10 @@ TWINS = [
     (margin, "fold_moves_jit", ledger.fold_moves_reference),
     (margin, "scan_jit", ledger.scan_reference),
     (margin, "judge_unit_jit", ledger.judge_unit),
-    (intake, "parse_decimals_jit", decimals.parse_decimals_reference),
+    (intake, "read_trades_jit", reading.read_trades_reference),
+    (intake, "read_moves_jit", reading.read_moves_reference),
+    (intake, "resolve_jit", reading.resolve_reference),
+    (window, "enter_window_jit", reading.enter_window_reference),
 ]
 
 

@@ -161,7 +161,7 @@ class Describer:
         trades_seq = int(accounts.trades_seq[account])
         collateral_seq = int(accounts.collateral_seq[account])
         return {
-            "account_id": self._columns.account_ids[account],
+            "account_id": self._columns.id_of(account),
             "quarantined": bool(accounts.quarantined[account]),
             "trades_seq": None if trades_seq == NONE else trades_seq,
             "collateral_seq": None if collateral_seq == NONE else collateral_seq,

@@ -1,8 +1,8 @@
 """Intake: records of ``trades`` and ``collateral`` to batches the ledger can fold.
 
 Decimal texts become exact integers (signed lots, ticks, micros, quanta), names become indices. What
-cannot be applied is named here and marked in the batch; the ledger then rejects it at its place in
-the order. First failure wins:
+cannot be applied is marked in the batch; the ledger then rejects it at its place in the order, and
+`Intake.fault` names what is wrong. First failure wins:
 
 1. the record decodes (`solvent.wire.inputs`)             SLV-101, SLV-102, SLV-103
 2. its id is not a repeat in the duplicate window         counted, no reject
@@ -17,32 +17,44 @@ A reject quarantines its account, which is created if it was unknown. The accoun
 record is the one its key names. With a wrong key nobody can tell whose state is in doubt: the
 account the key names and the one the record names are quarantined if they exist in this partition,
 and neither is created.
+
+Kernels (`solvent.kernel.intake`) read compact records where they lie. Whatever is spelled otherwise
+goes through the strict decoders, one record at a time and counted (`Intake.close_looks`): if it
+decodes, its compact spelling takes its place, so one path decides what all records mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from solvent.domain.instrument import Asset
+from solvent.engine.run import Run
 from solvent.engine.shard import InputRecord
-from solvent.engine.window import DuplicateWindow
-from solvent.errors import ContractError, RejectCode
-from solvent.kernel.decimals import FAULT_FINER, FAULT_NONE, parse_decimals_jit
-from solvent.kernel.layout import (
-    CROSS,
-    NONE,
-    OUTCOME_DUPLICATE,
-    OUTCOME_NONE,
-    OUTCOME_QUARANTINE,
-    OUTCOME_REJECTED,
-    Moves,
-    Trades,
+from solvent.engine.window import WINDOW_OFFSETS, DuplicateWindow
+from solvent.errors import ContractError, InvariantError, RejectCode
+from solvent.kernel.decimals import FAULT_FINER, FAULT_NONE, parse_decimal
+from solvent.kernel.intake import (
+    KINDS,
+    MOVE_CONTRACT,
+    READ_NOT,
+    READ_UNDECODABLE,
+    REJECTED_UNDECODABLE,
+    REJECTED_WRONG_KEY,
+    SIDES,
+    TRADE_CONTRACT,
+    Heads,
+    Steps,
+    Vocabulary,
+    new_heads,
+    read_moves_jit,
+    read_trades_jit,
+    resolve_jit,
 )
+from solvent.kernel.layout import Int32, Moves, Trades, UInt8
+from solvent.kernel.names import table_of
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import MICRO_EXPONENT
@@ -52,13 +64,16 @@ from solvent.wire.inputs import (
     best_effort_account_id,
     decode_collateral_move,
     decode_trade,
+    encode_collateral_move,
+    encode_trade,
 )
 from solvent.wire.topics import COLLATERAL, TRADES
 
 __all__ = ["Fault", "Intake", "MoveBatch", "TradeBatch"]
 
 _CROSS_NAME: Final = "cross"
-_UNUSED: Final = "0"
+_FEE_PLACES: Final = -MICRO_EXPONENT
+_MS_US: Final = 1_000
 
 
 class Fault(NamedTuple):
@@ -69,73 +84,26 @@ class Fault(NamedTuple):
     account_id: str | None
 
 
-@dataclass(slots=True)
-class TradeBatch:
-    """Trades to fold; row k came from record `record_of[k]` of the run."""
+class TradeBatch(NamedTuple):
+    """Trades to fold; row k came from record ``record_of[k]`` of the run."""
 
     trades: Trades
-    record_of: list[int]
-    faults: dict[int, Fault] = field(default_factory=dict)
+    record_of: Int32
 
 
-@dataclass(slots=True)
-class MoveBatch:
-    """Moves to fold; row k came from record `record_of[k]` of the run."""
+class MoveBatch(NamedTuple):
+    """Moves to fold; row k came from record ``record_of[k]`` of the run."""
 
     moves: Moves
-    record_of: list[int]
-    faults: dict[int, Fault] = field(default_factory=dict)
+    record_of: Int32
 
 
-class _Rows:
-    """What trades and moves have in common while a batch is built, one list per column."""
+class _Reading(NamedTuple):
+    """A run as read: where names lie in `data`, and columns with a row a record."""
 
-    __slots__ = ("account", "book", "faults", "item", "precheck", "record_of", "seq", "ts_us")
-
-    def __init__(self) -> None:
-        self.account: list[int] = []
-        self.book: list[int] = []
-        self.item: list[int] = []
-        self.seq: list[int] = []
-        self.ts_us: list[int] = []
-        self.precheck: list[int] = []
-        self.record_of: list[int] = []
-        self.faults: dict[int, Fault] = {}
-
-    def add(self, account: int, precheck: int, record: int) -> None:
-        """Add a row the ledger will not apply."""
-        self.account.append(account)
-        self.book.append(CROSS)
-        self.item.append(NONE)
-        self.seq.append(NONE)
-        self.ts_us.append(0)
-        self.precheck.append(precheck)
-        self.record_of.append(record)
-
-
-class _Numbers:
-    """One decimal field of a batch: its texts, and after `parse` its values and faults."""
-
-    __slots__ = ("faults", "name", "texts", "values")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.texts: list[str] = []
-        self.values: NDArray[np.int64] = np.zeros(0, np.int64)
-        self.faults: NDArray[np.uint8] = np.zeros(0, np.uint8)
-
-    def parse(
-        self, kind: NDArray[np.int32], places: NDArray[np.int64], step: NDArray[np.int64]
-    ) -> None:
-        """Read all texts; a row of negative `kind` is left alone."""
-        joined = "\n".join(self.texts)
-        if joined.count("\n") >= max(len(self.texts), 1):  # a text with a line break of its own
-            joined = "\n".join("?" if "\n" in text else text for text in self.texts)
-        count = len(self.texts)
-        self.values = np.empty(count, np.int64)
-        self.faults = np.empty(count, np.uint8)
-        data = np.frombuffer(bytearray(joined, "utf-8", "replace"), np.uint8)
-        parse_decimals_jit(data, kind, places, step, self.values, self.faults)
+    data: UInt8
+    heads: Heads
+    columns: Any  # Trades or Moves
 
 
 class Intake:
@@ -147,317 +115,358 @@ class Intake:
         Names, steps and limits.
     columns : Columns
         Where accounts get their index.
+
+    Attributes
+    ----------
+    close_looks : int
+        Records that kernels left to the decoders so far.
     """
 
     def __init__(self, rulebook: CompiledRulebook, columns: Columns) -> None:
+        self.close_looks = 0
         self._columns = columns
         self._max_future_us = rulebook.max_future_us
-        self._markets = {i.name: i.index for i in rulebook.instruments}
-        self._assets = {a.name: a.index for a in rulebook.assets}
-        self._books = {_CROSS_NAME: CROSS, **self._markets}
         self._rulebook = rulebook
+        markets = [i.name for i in rulebook.instruments]
+        assets = [a.name for a in rulebook.assets]
+        self._markets = {name: index for index, name in enumerate(markets)}
+        self._assets = {name: index for index, name in enumerate(assets)}
+        books, market_table = table_of([_CROSS_NAME, *markets]), table_of(markets)
+        self._trade_names = Vocabulary(table_of(SIDES), books, market_table)
+        self._move_names = Vocabulary(table_of(KINDS), books, table_of(assets))
         self._lots = _steps([(-i.lot.exponent, i.lot.numerator) for i in rulebook.instruments])
         self._ticks = _steps([(-i.tick.exponent, i.tick.numerator) for i in rulebook.instruments])
         self._quanta = _steps([(-a.quantum_exponent, 1) for a in rulebook.assets])
-        self._micros = _steps([(-MICRO_EXPONENT, 1)])
-        self.windows = {TRADES: DuplicateWindow(), COLLATERAL: DuplicateWindow()}
+        fields = max(TRADE_CONTRACT.kind.size, MOVE_CONTRACT.kind.size)
+        self._parts = np.zeros(fields, np.int64), np.zeros(fields, np.int64)
+        self._windows = {TRADES: DuplicateWindow(), COLLATERAL: DuplicateWindow()}
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Enter records below the fence into the duplicate window, nothing else."""
-        window = self.windows[topic]
-        if topic == TRADES:
-            for record in records:
-                try:
-                    trade = decode_trade(record.value)
-                except ContractError:
-                    continue
-                if trade.seq is None:
-                    window.seen(trade.account_id, trade.trade_id, record.offset)
-            return
-        for record in records:
-            try:
-                move = decode_collateral_move(record.value)
-            except ContractError:
-                continue
-            if move.seq is None:
-                window.seen(move.account_id, move.move_id, record.offset)
+        run = Run.of(records)
+        data, heads, columns = self._read(topic, run)
+        self._windows[topic].enter(data, run.offset, heads, columns.seq)
 
-    # -- trades
-
-    def read_trades(self, records: Sequence[InputRecord]) -> TradeBatch:
+    def read_trades(self, run: Run) -> TradeBatch:
         """Return a batch of the run's trades, in order."""
-        rows = _Rows()
-        sizes, prices, fees = _Numbers("size"), _Numbers("price"), _Numbers("fee")
-        sell: list[bool] = []
-        episode: list[int] = []
-        columns, index, keys = self._columns, self._columns.index, self._columns.keys
-        markets, books, horizon = self._markets, self._books, self._max_future_us
-        seen = self.windows[TRADES].seen
-        for number, record in enumerate(records):
-            before = len(rows.account)
-            try:
-                trade = decode_trade(record.value)
-            except ContractError as error:
-                self._undecodable(rows, number, record, error)
-            else:
-                account_id = trade.account_id
-                seq = trade.seq
-                account = index.get(account_id, NONE)
-                if seq is None and seen(account_id, trade.trade_id, record.offset):
-                    rows.add(account, OUTCOME_DUPLICATE, number)
-                elif (
-                    keys[account] != record.key
-                    if account >= 0
-                    else account_id.encode() != record.key
-                ):
-                    self._wrong_key(rows, number, record, account_id)
-                else:
-                    if account < 0:
-                        account = columns.add_account(account_id)
-                    market = markets.get(trade.market, NONE)
-                    book = books.get(trade.subaccount)
-                    if (
-                        market >= 0
-                        and book is not None
-                        and (book < 0 or book == market)  # cross, or the market's own book
-                        and trade.ts_us <= record.timestamp * 1000 + horizon
-                    ):
-                        rows.account.append(account)
-                        rows.book.append(book)
-                        rows.item.append(market)
-                        rows.seq.append(NONE if seq is None else seq)
-                        rows.ts_us.append(trade.ts_us)
-                        rows.precheck.append(OUTCOME_NONE)
-                        rows.record_of.append(number)
-                        sizes.texts.append(trade.size)
-                        prices.texts.append(trade.price)
-                        fees.texts.append(trade.fee)
-                        sell.append(trade.side == "sell")
-                        offer = trade.liquidation_id
-                        episode.append(
-                            NONE if offer is None else _episode(offer, account_id, trade.subaccount)
-                        )
-                        continue
-                    fault = self._trade_fault(trade, record)
-                    rows.faults[len(rows.account)] = fault
-                    rows.add(account, OUTCOME_REJECTED, number)
-            for _ in range(len(rows.account) - before):
-                sizes.texts.append(_UNUSED)
-                prices.texts.append(_UNUSED)
-                fees.texts.append(_UNUSED)
-                sell.append(False)
-                episode.append(NONE)
-        item = np.array(rows.item, np.int32)
-        sizes.parse(item, *self._lots)
-        prices.parse(item, *self._ticks)
-        fees.parse(np.where(item >= 0, 0, NONE).astype(np.int32), *self._micros)
-        precheck = np.array(rows.precheck, np.uint8)
-        used = item >= 0
-        bad = sizes.faults | prices.faults | fees.faults
-        bad_rows = np.flatnonzero(
-            used & ((bad != FAULT_NONE) | (sizes.values <= 0) | (prices.values <= 0))
-        )
-        for row in bad_rows.tolist():
-            rows.faults[row] = self._number_fault(
-                TRADES,
-                rows,
-                row,
-                (
-                    (sizes, True, lambda i: self._rulebook.instruments[i].lot.format(1)),
-                    (prices, True, lambda i: self._rulebook.instruments[i].tick.format(1)),
-                    (fees, False, lambda _: "0.000001"),
-                ),
-            )
-            precheck[row] = OUTCOME_REJECTED
-        lots = np.where(np.array(sell, np.bool_), -sizes.values, sizes.values)
-        trades = Trades(
-            account=np.array(rows.account, np.int32),
-            book=np.array(rows.book, np.int32),
-            instrument=item,
-            lots=np.ascontiguousarray(lots, np.int64),
-            price_ticks=prices.values,
-            fee_micros=fees.values,
-            seq=np.array(rows.seq, np.int64),
-            ts_us=np.array(rows.ts_us, np.int64),
-            case_episode=np.array(episode, np.int64),
-            precheck=precheck,
-            outcome=np.zeros(len(precheck), np.uint8),
-        )
-        return TradeBatch(trades, rows.record_of, rows.faults)
+        return TradeBatch(*self._resolve(TRADES, run))
 
-    def _trade_fault(self, trade: Trade, record: InputRecord) -> Fault:
-        """Name what is wrong with a trade whose names or time do not hold."""
-        late = self._future(TRADES, trade.ts_us, record)
-        if late is not None:
-            return Fault(RejectCode.FUTURE, late, trade.account_id)
-        if trade.market not in self._markets:
+    def read_moves(self, run: Run) -> MoveBatch:
+        """Return a batch of the run's collateral moves, in order."""
+        return MoveBatch(*self._resolve(COLLATERAL, run))
+
+    def _resolve(self, topic: str, run: Run) -> tuple[Any, Int32]:
+        data, heads, read = self._read(topic, run)
+        columns = self._columns
+        count = len(run)
+        columns.reserve_accounts(count, int(np.maximum(heads.account_size, 0).sum()))
+        record_of = np.empty(2 * count, np.int32)
+        account = np.empty(2 * count, np.int32)
+        precheck = np.empty(2 * count, np.uint8)
+        row = 0
+        for first, last, window in self._windows[topic].parts(run.offset, heads):
+            row = resolve_jit(
+                data,
+                run.offset,
+                run.key_first,
+                run.key_size,
+                heads,
+                read.seq,
+                first,
+                last,
+                WINDOW_OFFSETS,
+                window,
+                columns.names,
+                columns.accounts,
+                columns.counts,
+                row,
+                record_of,
+                account,
+                precheck,
+            )
+        record_of = record_of[:row]
+        if row != count:  # some record has two rows: all columns follow
+            read = type(read)(*(column[record_of] for column in read))
+        read = read._replace(
+            account=account[:row], precheck=precheck[:row], outcome=np.zeros(row, np.uint8)
+        )
+        return read, record_of
+
+    # -- reading
+
+    def _read(self, topic: str, run: Run) -> _Reading:
+        """Read a run's records, each for itself, with kernels and where they cannot, closely."""
+        heads, columns, left = self._scan(topic, run)
+        if not left:
+            return _Reading(run.data, heads, columns)
+        self.close_looks += left
+        looked_at = np.flatnonzero(heads.state == READ_NOT)
+        spelled: list[bytes] = []
+        refused: dict[int, bytes] = {}
+        for number in looked_at.tolist():
+            record = run[number]
+            try:
+                spelled.append(_respell(topic, record.value))
+            except ContractError:
+                account_id = best_effort_account_id(record.value, record.key)
+                refused[number] = b"" if account_id is None else account_id.encode()
+        decoded = np.array([n for n in looked_at.tolist() if n not in refused], np.int64)
+        # What was spelled anew and the accounts of what was refused lie behind the run's own bytes.
+        data = np.concatenate(
+            [run.data, np.frombuffer(b"".join([*spelled, *refused.values()]), np.uint8)]
+        )
+        sizes = np.array([len(text) for text in spelled], np.int32)
+        firsts = run.data.size + np.cumsum(sizes, dtype=np.int64) - sizes
+        again = Run(
+            data,
+            run.offset[decoded],
+            run.timestamp_ms[decoded],
+            run.key_first[decoded],
+            run.key_size[decoded],
+            firsts,
+            sizes,
+        )
+        heads_again, columns_again, left = self._scan(topic, again)
+        if left:
+            number = int(decoded[np.flatnonzero(heads_again.state == READ_NOT)[0]])
+            message = f"{topic} offset {run.offset[number]}: decodes, but kernels do not read it"
+            raise InvariantError(message)
+        for column, column_again in zip(
+            (*heads, *columns), (*heads_again, *columns_again), strict=True
+        ):
+            column[decoded] = column_again
+        at = run.data.size + int(sizes.sum())
+        for number, account in refused.items():
+            heads.state[number] = READ_UNDECODABLE
+            heads.account_first[number] = at
+            heads.account_size[number] = len(account) or -1
+            heads.id_size[number] = 0
+            at += len(account)
+        return _Reading(data, heads, columns)
+
+    def _scan(self, topic: str, run: Run) -> tuple[Heads, Any, int]:
+        count = len(run)
+        heads = new_heads(count)
+        if topic == TRADES:
+            trades = _new_trades(count)
+            left = read_trades_jit(
+                run.data,
+                run.value_first,
+                run.value_size,
+                run.timestamp_ms,
+                TRADE_CONTRACT,
+                self._trade_names,
+                self._lots,
+                self._ticks,
+                _FEE_PLACES,
+                self._max_future_us,
+                *self._parts,
+                heads,
+                trades,
+            )
+            return heads, trades, left
+        moves = _new_moves(count)
+        left = read_moves_jit(
+            run.data,
+            run.value_first,
+            run.value_size,
+            run.timestamp_ms,
+            MOVE_CONTRACT,
+            self._move_names,
+            self._quanta,
+            self._max_future_us,
+            *self._parts,
+            heads,
+            moves,
+        )
+        return heads, moves, left
+
+    # -- naming faults
+
+    def fault(self, topic: str, precheck: int, record: InputRecord) -> Fault:
+        """Name what is wrong with a record that intake marked."""
+        if precheck == REJECTED_UNDECODABLE:
+            account_id = best_effort_account_id(record.value, record.key)
+            try:
+                _respell(topic, record.value)
+            except ContractError as error:
+                return Fault(error.code, error.message, account_id)
+            message = f"{topic} offset {record.offset}: refused, but it decodes"
+            raise InvariantError(message)
+        read = decode_trade if topic == TRADES else decode_collateral_move
+        content = read(record.value)
+        if precheck == REJECTED_WRONG_KEY:
+            shown = "null" if record.key is None else ascii(record.key)[:80]
+            message = f"record key {shown}: `account_id` {content.account_id!r} expected"
+            return Fault(RejectCode.WRONG_KEY, message, content.account_id)
+        limit_us = record.timestamp * _MS_US + self._max_future_us
+        if content.ts_us > limit_us:
+            message = f"{topic} `ts_us` = {content.ts_us}: at most {limit_us}, its Kafka time and"
+            return Fault(RejectCode.FUTURE, f"{message} the skew", content.account_id)
+        if isinstance(content, Trade):
+            return self._trade_fault(content)
+        return self._move_fault(content)
+
+    def _trade_fault(self, trade: Trade) -> Fault:
+        market = self._markets.get(trade.market)
+        if market is None:
             message = f"{TRADES} `market` = {trade.market!r}: not in rulebook {self._rulebook.id}"
             return Fault(RejectCode.UNKNOWN_INSTRUMENT, message, trade.account_id)
-        message = f"{TRADES} `subaccount` = {trade.subaccount!r}: cross or {trade.market} expected"
-        return Fault(RejectCode.WRONG_SUBACCOUNT, message, trade.account_id)
-
-    # -- collateral moves
-
-    def read_moves(self, records: Sequence[InputRecord]) -> MoveBatch:
-        """Return a batch of the run's collateral moves, in order."""
-        rows = _Rows()
-        amounts = _Numbers("amount")
-        outflow: list[bool] = []
-        signed: list[bool] = []
-        columns, index, keys = self._columns, self._columns.index, self._columns.keys
-        assets, books, horizon = self._assets, self._books, self._max_future_us
-        seen = self.windows[COLLATERAL].seen
-        for number, record in enumerate(records):
-            before = len(rows.account)
-            try:
-                move = decode_collateral_move(record.value)
-            except ContractError as error:
-                self._undecodable(rows, number, record, error)
-            else:
-                account_id = move.account_id
-                seq = move.seq
-                account = index.get(account_id, NONE)
-                if seq is None and seen(account_id, move.move_id, record.offset):
-                    rows.add(account, OUTCOME_DUPLICATE, number)
-                elif (
-                    keys[account] != record.key
-                    if account >= 0
-                    else account_id.encode() != record.key
-                ):
-                    self._wrong_key(rows, number, record, account_id)
-                else:
-                    if account < 0:
-                        account = columns.add_account(account_id)
-                    asset = assets.get(move.asset, NONE)
-                    book = books.get(move.subaccount)
-                    if (
-                        asset >= 0
-                        and book is not None
-                        and move.ts_us <= record.timestamp * 1000 + horizon
-                    ):
-                        rows.account.append(account)
-                        rows.book.append(book)
-                        rows.item.append(asset)
-                        rows.seq.append(NONE if seq is None else seq)
-                        rows.ts_us.append(move.ts_us)
-                        rows.precheck.append(OUTCOME_NONE)
-                        rows.record_of.append(number)
-                        amounts.texts.append(move.amount)
-                        outflow.append(move.kind in {"withdrawal", "transfer_out"})
-                        signed.append(move.kind == "adjustment")
-                        continue
-                    rows.faults[len(rows.account)] = self._move_fault(move, record)
-                    rows.add(account, OUTCOME_REJECTED, number)
-            for _ in range(len(rows.account) - before):
-                amounts.texts.append(_UNUSED)
-                outflow.append(False)
-                signed.append(False)
-        item = np.array(rows.item, np.int32)
-        amounts.parse(item, *self._quanta)
-        precheck = np.array(rows.precheck, np.uint8)
-        is_outflow = np.array(outflow, np.bool_)
-        is_signed = np.array(signed, np.bool_)
-        is_wrong_sign = np.where(is_signed, amounts.values == 0, amounts.values <= 0)
-        bad_rows = np.flatnonzero((item >= 0) & ((amounts.faults != FAULT_NONE) | is_wrong_sign))
-        for row in bad_rows.tolist():
-            rows.faults[row] = self._number_fault(
-                COLLATERAL,
-                rows,
-                row,
-                ((amounts, not signed[row], lambda i: _quantum(self._rulebook.assets[i])),),
+        if trade.subaccount not in {_CROSS_NAME, trade.market}:
+            message = f"{TRADES} `subaccount` = {trade.subaccount!r}: cross or {trade.market}"
+            return Fault(RejectCode.WRONG_SUBACCOUNT, f"{message} expected", trade.account_id)
+        instrument = self._rulebook.instruments[market]
+        found = (
+            _number_fault(TRADES, "size", trade.size, self._lots, market, instrument.lot.format)
+            or _number_fault(
+                TRADES, "price", trade.price, self._ticks, market, instrument.tick.format
             )
-            precheck[row] = OUTCOME_REJECTED
-        moves = Moves(
-            account=np.array(rows.account, np.int32),
-            book=np.array(rows.book, np.int32),
-            asset=item,
-            quanta=np.where(is_outflow, -amounts.values, amounts.values).astype(np.int64),
-            is_outflow=is_outflow.astype(np.uint8),
-            seq=np.array(rows.seq, np.int64),
-            ts_us=np.array(rows.ts_us, np.int64),
-            precheck=precheck,
-            outcome=np.zeros(len(precheck), np.uint8),
+            or _number_fault(
+                TRADES, "fee", trade.fee, _MICROS, 0, lambda _: "0.000001", is_signed=True
+            )
         )
-        return MoveBatch(moves, rows.record_of, rows.faults)
+        return _known(found, trade.account_id)
 
-    def _move_fault(self, move: CollateralMove, record: InputRecord) -> Fault:
-        """Name what is wrong with a move whose names or time do not hold."""
-        late = self._future(COLLATERAL, move.ts_us, record)
-        if late is not None:
-            return Fault(RejectCode.FUTURE, late, move.account_id)
-        if move.asset not in self._assets:
+    def _move_fault(self, move: CollateralMove) -> Fault:
+        index = self._assets.get(move.asset)
+        if index is None:
             message = f"{COLLATERAL} `asset` = {move.asset!r}: unknown asset"
             return Fault(RejectCode.OUT_OF_CONTRACT, message, move.account_id)
-        message = f"{COLLATERAL} `subaccount` = {move.subaccount!r}: cross or a market expected"
-        return Fault(RejectCode.WRONG_SUBACCOUNT, message, move.account_id)
-
-    # -- what both share
-
-    def _future(self, topic: str, ts_us: int, record: InputRecord) -> str | None:
-        limit_us = record.timestamp * 1000 + self._max_future_us
-        if ts_us <= limit_us:
-            return None
-        return f"{topic} `ts_us` = {ts_us}: at most {limit_us}, its Kafka time and the skew"
-
-    def _undecodable(
-        self, rows: _Rows, number: int, record: InputRecord, error: ContractError
-    ) -> None:
-        account_id = best_effort_account_id(record.value, record.key)
-        account = NONE if account_id is None else self._columns.add_account(account_id)
-        rows.faults[len(rows.account)] = Fault(error.code, error.message, account_id)
-        rows.add(account, OUTCOME_REJECTED, number)
-
-    def _wrong_key(self, rows: _Rows, number: int, record: InputRecord, account_id: str) -> None:
-        shown = "null" if record.key is None else ascii(record.key)[:80]
-        message = f"record key {shown}: `account_id` {account_id!r} expected"
-        named = self._columns.index.get(account_id, NONE)
-        keyed = NONE
-        if record.key is not None:
-            keyed = self._columns.index_of_key(record.key)
-        rows.faults[len(rows.account)] = Fault(RejectCode.WRONG_KEY, message, account_id)
-        rows.add(named, OUTCOME_REJECTED, number)
-        if keyed != NONE:
-            rows.add(keyed, OUTCOME_QUARANTINE, number)
-
-    def _number_fault(
-        self,
-        topic: str,
-        rows: _Rows,
-        row: int,
-        fields: tuple[tuple[_Numbers, bool, Callable[[int], str]], ...],
-    ) -> Fault:
-        """Name the first field of a row that breaks its contract or step."""
-        account_id = self._columns.account_ids[rows.account[row]]
-        for numbers, must_be_positive, step in fields:
-            text = numbers.texts[row]
-            if numbers.faults[row] == FAULT_FINER:
-                message = f"{topic} `{numbers.name}` = {text}: a multiple of"
-                message = f"{message} {step(rows.item[row])} expected"
-                return Fault(RejectCode.OFF_STEP, message, account_id)
-            shown = ascii(text)
-            if numbers.faults[row] != FAULT_NONE:
-                message = f"{topic} `{numbers.name}` = {shown}: a plain decimal of at most 2**53"
-                message = f"{message} steps of {step(rows.item[row])} expected"
-                return Fault(RejectCode.OUT_OF_CONTRACT, message, account_id)
-            if must_be_positive and numbers.values[row] <= 0:
-                message = f"{topic} `{numbers.name}` = {shown}: must be above 0"
-                return Fault(RejectCode.OUT_OF_CONTRACT, message, account_id)
-        message = f"{topic} `{fields[0][0].name}` = {fields[0][0].texts[row]}: must not be 0"
-        return Fault(RejectCode.OUT_OF_CONTRACT, message, account_id)
+        if move.subaccount != _CROSS_NAME and move.subaccount not in self._markets:
+            message = f"{COLLATERAL} `subaccount` = {move.subaccount!r}: cross or a market expected"
+            return Fault(RejectCode.WRONG_SUBACCOUNT, message, move.account_id)
+        asset = self._rulebook.assets[index]
+        is_signed = move.kind == "adjustment"
+        found = _number_fault(
+            COLLATERAL,
+            "amount",
+            move.amount,
+            self._quanta,
+            index,
+            lambda _: _quantum(asset),
+            is_signed=is_signed,
+        )
+        if found is None and is_signed:
+            message = f"{COLLATERAL} `amount` = {move.amount}: must not be 0"
+            found = RejectCode.OUT_OF_CONTRACT, message
+        return _known(found, move.account_id)
 
 
-def _steps(steps: list[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return (
+def _respell(topic: str, value: bytes | None) -> bytes:
+    """Return the compact spelling of a record, as its producer should have written it.
+
+    A number's text that no kernel would scan stands for itself as ``?``: it is no number.
+
+    Raises
+    ------
+    ContractError
+        The record does not decode.
+    """
+    if topic == TRADES:
+        trade = decode_trade(value)
+        return encode_trade(
+            trade_id=trade.trade_id,
+            account_id=trade.account_id,
+            subaccount=trade.subaccount,
+            market=trade.market,
+            side=trade.side,
+            size=_scannable(trade.size),
+            price=_scannable(trade.price),
+            fee=_scannable(trade.fee),
+            ts_us=trade.ts_us,
+            seq=trade.seq,
+            liquidation_id=trade.liquidation_id,
+        )
+    move = decode_collateral_move(value)
+    return encode_collateral_move(
+        move_id=move.move_id,
+        account_id=move.account_id,
+        subaccount=move.subaccount,
+        asset=move.asset,
+        kind=move.kind,
+        amount=_scannable(move.amount),
+        ts_us=move.ts_us,
+        seq=move.seq,
+        transfer_id=move.transfer_id,
+    )
+
+
+def _scannable(text: str) -> str:
+    return text if set(text) <= set("0123456789.-") else "?"
+
+
+def _number_fault(
+    topic: str,
+    name: str,
+    text: str,
+    steps: Steps,
+    kind: int,
+    step: Callable[[int], str],
+    *,
+    is_signed: bool = False,
+) -> tuple[RejectCode, str] | None:
+    """Say what is wrong with a number, if anything is."""
+    data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+    value, fault = parse_decimal(data, 0, data.size, int(steps.places[kind]))
+    if fault == FAULT_NONE and value % int(steps.step[kind]):
+        fault = FAULT_FINER
+    if fault == FAULT_FINER:
+        message = f"{topic} `{name}` = {text}: a multiple of {step(1)} expected"
+        return RejectCode.OFF_STEP, message
+    if fault != FAULT_NONE:
+        message = f"{topic} `{name}` = {text!a}: a plain decimal of at most 2**53 steps of"
+        return RejectCode.OUT_OF_CONTRACT, f"{message} {step(1)} expected"
+    if value <= 0 and not is_signed:
+        return RejectCode.OUT_OF_CONTRACT, f"{topic} `{name}` = {text!a}: must be above 0"
+    return None
+
+
+def _known(found: tuple[RejectCode, str] | None, account_id: str) -> Fault:
+    if found is None:
+        msg = f"account {account_id}: a record was refused, but nothing is wrong with it"
+        raise InvariantError(msg)
+    return Fault(*found, account_id)
+
+
+def _new_trades(count: int) -> Trades:
+    return Trades(
+        account=np.empty(count, np.int32),
+        book=np.empty(count, np.int32),
+        instrument=np.empty(count, np.int32),
+        lots=np.empty(count, np.int64),
+        price_ticks=np.empty(count, np.int64),
+        fee_micros=np.empty(count, np.int64),
+        seq=np.empty(count, np.int64),
+        ts_us=np.empty(count, np.int64),
+        case_episode=np.empty(count, np.int64),
+        precheck=np.empty(count, np.uint8),
+        outcome=np.empty(count, np.uint8),
+    )
+
+
+def _new_moves(count: int) -> Moves:
+    return Moves(
+        account=np.empty(count, np.int32),
+        book=np.empty(count, np.int32),
+        asset=np.empty(count, np.int32),
+        quanta=np.empty(count, np.int64),
+        is_outflow=np.empty(count, np.uint8),
+        seq=np.empty(count, np.int64),
+        ts_us=np.empty(count, np.int64),
+        precheck=np.empty(count, np.uint8),
+        outcome=np.empty(count, np.uint8),
+    )
+
+
+def _steps(steps: list[tuple[int, int]]) -> Steps:
+    return Steps(
         np.array([places for places, _ in steps], np.int64),
         np.array([step for _, step in steps], np.int64),
     )
 
 
+_MICROS: Final = _steps([(_FEE_PLACES, 1)])
+
+
 def _quantum(asset: Asset) -> str:
     return f"1e{asset.quantum_exponent}"
-
-
-def _episode(liquidation_id: str, account_id: str, subaccount: str) -> int:
-    """Return the episode an offer's id names if it is this unit's, else `NONE`."""
-    unit, _, episode = liquidation_id.rpartition(":")
-    return int(episode) if unit == f"{account_id}:{subaccount}" else NONE

@@ -241,7 +241,7 @@ class Desk:
         columns = self._columns
         units = columns.units
         figures = self._describer.figures(unit)
-        account_id = columns.account_ids[units.account[unit]]
+        account_id = columns.id_of(int(units.account[unit]))
         subaccount = self._describer.subaccount(unit)
         episode = int(units.episode[unit])
         record = {
@@ -277,7 +277,7 @@ class Desk:
         clear_ppm = int(self._rulebook.rules.clear_ppm[units.preset[unit]])
         record = {
             "schema_version": 1,
-            "account_id": columns.account_ids[account],
+            "account_id": columns.id_of(account),
             "subaccount": self._describer.subaccount(unit),
             "partition": self._partition,
             "ts_us": self._marks.stream_us,
@@ -292,7 +292,7 @@ class Desk:
             "deposit_to_clear": money_text(figures.deposit_to_clear_micros(clear_ppm)),
             **self._references(cause),
         }
-        self.records.append(Emit(MARGIN_STATUS, columns.keys[account], encode(record)))
+        self.records.append(Emit(MARGIN_STATUS, columns.key_of(account), encode(record)))
 
     def _emit_bare_status(self, account: int, cause: Cause) -> None:
         """Say that an account without a single unit was quarantined."""
@@ -305,7 +305,7 @@ class Desk:
         )
         record = {
             "schema_version": 1,
-            "account_id": columns.account_ids[account],
+            "account_id": columns.id_of(account),
             "subaccount": CROSS_NAME,
             "partition": self._partition,
             "ts_us": self._marks.stream_us,
@@ -320,7 +320,7 @@ class Desk:
             "deposit_to_clear": "0",
             **self._references(cause),
         }
-        self.records.append(Emit(MARGIN_STATUS, columns.keys[account], encode(record)))
+        self.records.append(Emit(MARGIN_STATUS, columns.key_of(account), encode(record)))
 
     def _references(self, cause: Cause) -> dict[str, Any]:
         return {

@@ -19,10 +19,11 @@ import numpy as np
 
 from solvent import kernel
 from solvent.engine.describe import Describer
-from solvent.engine.intake import Fault, Intake, MoveBatch, TradeBatch
+from solvent.engine.intake import Fault, Intake
 from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
 from solvent.engine.rejects import reject
+from solvent.engine.run import Run
 from solvent.engine.severity import Standing, by_severity
 from solvent.engine.shard import InputRecord, Outputs, ShardFacts
 from solvent.engine.window import WINDOW_OFFSETS
@@ -38,6 +39,7 @@ from solvent.kernel.layout import (
     OUTCOME_DUPLICATE,
     OUTCOME_OVERFLOW,
     OUTCOME_QUARANTINE,
+    OUTCOME_REJECTED,
     OUTCOME_SEQUENCE_GAP,
     STATUS_LABELS,
     STOP_END,
@@ -47,6 +49,8 @@ from solvent.kernel.layout import (
     VERDICT_BANKRUPT,
     Int32,
     Int64,
+    Moves,
+    Trades,
     UInt8,
 )
 from solvent.kernel.ledger import (
@@ -118,9 +122,9 @@ class MarginShard:
         if not records:
             return
         if topic == TRADES:
-            self._apply_trades(records)
+            self._apply_trades(Run.of(records))
         elif topic == COLLATERAL:
-            self._apply_moves(records)
+            self._apply_moves(Run.of(records))
         elif topic == MARKS:
             for record in records:
                 self._apply_frame(record)
@@ -133,9 +137,8 @@ class MarginShard:
         changed = self.columns.take_dirty()
         out: list[tuple[bytes, bytes | None]] = []
         if changed.size:
-            keys = self.columns.keys
             packed = rows.encode_rows(self.columns, changed, self._instrument_ids)
-            out.extend(zip([keys[k] for k in changed.tolist()], packed, strict=True))
+            out.extend(zip(map(self.columns.key_of, changed.tolist()), packed, strict=True))
         if self._marks_changed:
             out.append((MARKS_ROW_KEY, self.marks.row()))
         records = self._desk.records
@@ -196,8 +199,8 @@ class MarginShard:
 
     # -- folding
 
-    def _apply_trades(self, records: Sequence[InputRecord]) -> None:
-        batch = self._intake.read_trades(records)
+    def _apply_trades(self, run: Run) -> None:
+        batch = self._intake.read_trades(run)
         trades = batch.trades
         columns, marks = self.columns, self.marks
         at = 0
@@ -219,14 +222,14 @@ class MarginShard:
                 marks.marks,
                 columns.figures,
             )
-            self._report(TRADES, records, batch, trades.outcome, trades.account, at, done)
+            self._report(TRADES, run, batch.record_of, trades, at, done)
             episode = int(trades.case_episode[done - 1]) if done else NONE
             self._consider(TRADES, reason, subject, "trade", episode)
             at = done
-        self._counts["trades"] += len(records)
+        self._counts["trades"] += len(run)
 
-    def _apply_moves(self, records: Sequence[InputRecord]) -> None:
-        batch = self._intake.read_moves(records)
+    def _apply_moves(self, run: Run) -> None:
+        batch = self._intake.read_moves(run)
         moves = batch.moves
         columns, marks = self.columns, self.marks
         at = 0
@@ -247,10 +250,10 @@ class MarginShard:
                 marks.marks,
                 columns.figures,
             )
-            self._report(COLLATERAL, records, batch, moves.outcome, moves.account, at, done)
+            self._report(COLLATERAL, run, batch.record_of, moves, at, done)
             self._consider(COLLATERAL, reason, subject, "deposit", NONE)
             at = done
-        self._counts["moves"] += len(records)
+        self._counts["moves"] += len(run)
 
     def _consider(self, topic: str, reason: int, subject: int, kind: str, episode: int) -> None:
         """Do what a fold stopped for."""
@@ -307,7 +310,7 @@ class MarginShard:
                 is_bankrupt=bool(figures.verdict[unit] == VERDICT_BANKRUPT),
                 equity_micros=int(figures.equity_micros[unit, MAINTENANCE]),
                 requirement_micros=int(figures.requirement_micros[unit, MAINTENANCE]),
-                account_id=columns.account_ids[units.account[unit]],
+                account_id=columns.id_of(int(units.account[unit])),
                 book=int(units.book[unit]),
             )
             for unit in signalled.tolist()
@@ -355,36 +358,30 @@ class MarginShard:
     # -- rejects
 
     def _report(
-        self,
-        topic: str,
-        records: Sequence[InputRecord],
-        batch: TradeBatch | MoveBatch,
-        outcome: UInt8,
-        account: Int32,
-        first: int,
-        last: int,
+        self, topic: str, run: Run, record_of: Int32, batch: Trades | Moves, first: int, last: int
     ) -> None:
         """Count duplicates and publish rejects of the rows ``first`` to before ``last``."""
         if last:
-            self._offsets[topic] = records[batch.record_of[last - 1]].offset + 1
-        part = outcome[first:last]
+            self._offsets[topic] = int(run.offset[record_of[last - 1]]) + 1
+        part = batch.outcome[first:last]
         if not (part != OUTCOME_APPLIED).any():
             return
         duplicates = int(np.count_nonzero(part == OUTCOME_DUPLICATE))
         self._counts["duplicate_trades" if topic == TRADES else "duplicate_moves"] += duplicates
         for row in (first + np.flatnonzero(part > OUTCOME_DUPLICATE)).tolist():
-            code = int(outcome[row])
+            code = int(batch.outcome[row])
             if code == OUTCOME_QUARANTINE:
                 continue
-            fault = batch.faults.get(row)
-            if fault is None:
-                found = (batch.trades if isinstance(batch, TradeBatch) else batch.moves).seq[row]
-                fault = self._state_fault(topic, code, int(account[row]), int(found))
-            is_known = account[row] != NONE
-            self._reject(topic, records[batch.record_of[row]], fault, bool(is_known))
+            record = run[int(record_of[row])]
+            account = int(batch.account[row])
+            if code >= OUTCOME_REJECTED:
+                fault = self._intake.fault(topic, code, record)
+            else:
+                fault = self._state_fault(topic, code, account, int(batch.seq[row]))
+            self._reject(topic, record, fault, account != NONE)
 
     def _state_fault(self, topic: str, code: int, account: int, seq: int) -> Fault:
-        account_id = self.columns.account_ids[account]
+        account_id = self.columns.id_of(account)
         if code == OUTCOME_SEQUENCE_GAP:
             accounts = self.columns.accounts
             column = accounts.trades_seq if topic == TRADES else accounts.collateral_seq
@@ -489,7 +486,9 @@ class MarginShard:
         KeyError
             The account is not in this partition.
         """
-        account = self.columns.index[account_id]
+        account = self.columns.index_of(account_id)
+        if account == NONE:
+            raise KeyError(account_id)
         if self.marks.seq:
             for unit in self.columns.units_of(account):
                 self._judge(unit)

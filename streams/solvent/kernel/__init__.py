@@ -7,8 +7,10 @@ __all__ = ["warm_up"]
 
 def warm_up() -> None:
     """Compile every kernel, seconds of work; from then on another argument type raises."""
-    from solvent.kernel import decimals, evaluate, ledger
+    from solvent.kernel import batches, evaluate, intake, ledger, names
 
-    decimals.warm_up()
+    batches.warm_up()
+    names.warm_up()
+    intake.warm_up()
     evaluate.warm_up()
     ledger.warm_up()

@@ -12,6 +12,7 @@ from typing import Final
 from numba.extending import register_jitable
 
 from solvent.kernel.layout import (
+    COUNT_ACCOUNTS,
     COUNT_BALANCE_WASTE,
     COUNT_BALANCES,
     COUNT_DIRTY,
@@ -28,6 +29,7 @@ from solvent.kernel.layout import (
 )
 
 __all__ = [
+    "add_account",
     "add_unit",
     "find_balance",
     "find_position",
@@ -79,6 +81,17 @@ def has_room(
         counts[COUNT_POSITIONS] + position_need <= positions.instrument.size
         and counts[COUNT_BALANCES] + balance_need <= balances.asset.size
     )
+
+
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
+def add_account(account: int, accounts: Accounts, counts: Int64) -> None:
+    """Begin an empty account at the next index; there must be room."""
+    accounts.trades_seq[account] = NONE
+    accounts.collateral_seq[account] = NONE
+    accounts.quarantined[account] = 0
+    accounts.first_unit[account] = NONE
+    accounts.dirty[account] = 0
+    counts[COUNT_ACCOUNTS] = account + 1
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]

@@ -15,7 +15,6 @@ import numpy as np
 
 from solvent.kernel import blocks
 from solvent.kernel.layout import (
-    COUNT_ACCOUNTS,
     COUNT_BALANCE_WASTE,
     COUNT_BALANCES,
     COUNT_DIRTY,
@@ -33,6 +32,7 @@ from solvent.kernel.layout import (
     Positions,
     Units,
 )
+from solvent.kernel.names import count_names, index_of, longer_names, name_at, name_table, put_name
 
 __all__ = ["Columns"]
 
@@ -108,12 +108,8 @@ class Columns:
         keeps them across a call that may grow.
     counts : int64, shape (COUNT_SLOTS,)
         Rows in use, see `solvent.kernel.layout`.
-    account_ids : list of str
-        Account index -> id, in order of first sight.
-    index : dict
-        Account id -> index.
-    keys : list of bytes
-        Account index -> record key, its id in UTF-8.
+    names : NameTable
+        Account ids, which are record keys too; an account's index is that of its name.
     """
 
     def __init__(self) -> None:
@@ -131,28 +127,19 @@ class Columns:
             verdict=np.zeros(_START, np.uint8),
         )
         self.counts: Int64 = np.zeros(COUNT_SLOTS, np.int64)
-        self.account_ids: list[str] = []
-        self.index: dict[str, int] = {}
-        self.keys: list[bytes] = []
+        self.names = name_table(_START)
 
     # -- writing
 
     def add_account(self, account_id: str) -> int:
         """Return the index of an account, which is new if it was unknown."""
-        index = self.index.get(account_id)
-        if index is not None:
-            return index
-        index = len(self.account_ids)
-        self.reserve_accounts(index + 1)
-        self.accounts.trades_seq[index] = NONE
-        self.accounts.collateral_seq[index] = NONE
-        self.accounts.quarantined[index] = 0
-        self.accounts.first_unit[index] = NONE
-        self.accounts.dirty[index] = 0
-        self.account_ids.append(account_id)
-        self.keys.append(account_id.encode())
-        self.index[account_id] = index
-        self.counts[COUNT_ACCOUNTS] = index + 1
+        key = account_id.encode()
+        index = index_of(self.names, key)
+        if index == NONE:
+            index = count_names(self.names)
+            self.reserve_accounts(1, len(key))
+            self.names = put_name(self.names, key)
+            blocks.add_account(index, self.accounts, self.counts)
         return index
 
     def mark_dirty(self, account: int) -> None:
@@ -167,8 +154,10 @@ class Columns:
         self.counts[COUNT_DIRTY] = 0
         return changed
 
-    def reserve_accounts(self, count: int) -> None:
-        """Make room for `count` accounts in all."""
+    def reserve_accounts(self, more: int, key_bytes: int) -> None:
+        """Make room for so many more accounts, whose ids have so many bytes together."""
+        self.names = longer_names(self.names, more, key_bytes)
+        count = count_names(self.names) + more
         if count > len(self.accounts.first_unit):
             self.accounts = _longer(self.accounts, _double(len(self.accounts.first_unit), count))
 
@@ -231,17 +220,27 @@ class Columns:
 
     # -- reading
 
-    def index_of_key(self, key: bytes) -> int:
-        """Return the account a record key names, `NONE` if there is none here."""
-        try:
-            return self.index.get(key.decode(), NONE)
-        except UnicodeDecodeError:
-            return NONE
+    def index_of(self, account_id: str) -> int:
+        """Return an account's index, `NONE` if it is not here."""
+        return index_of(self.names, account_id.encode())
+
+    def key_of(self, account: int) -> bytes:
+        """Return an account's record key, its id in UTF-8."""
+        return name_at(self.names, account)
+
+    def id_of(self, account: int) -> str:
+        """Return an account's id."""
+        return name_at(self.names, account).decode()
+
+    @property
+    def account_ids(self) -> list[str]:
+        """All account ids, in order of first sight: made anew, for people and tests."""
+        return [self.id_of(account) for account in range(count_names(self.names))]
 
     def unit_of(self, account_id: str, book: int) -> int | None:
         """Return the unit of an account's book (`CROSS` or an instrument), if it is open."""
-        account = self.index.get(account_id)
-        if account is None:
+        account = self.index_of(account_id)
+        if account == NONE:
             return None
         unit: int = blocks.find_unit(self.accounts, self.units, account, book)
         return None if unit == NONE else unit

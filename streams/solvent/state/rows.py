@@ -42,6 +42,7 @@ from solvent.kernel.layout import (
     UInt8,
     Units,
 )
+from solvent.kernel.names import count_names
 from solvent.state.columns import Columns
 
 __all__ = ["ROW_VERSION", "decode_rows", "encode_rows", "warm_up"]
@@ -355,8 +356,8 @@ def decode_rows(
     needs: Any = np.zeros(3, np.int64)
     row, fault = _count_jit(data, first, needs)
     if fault == _GOOD:
-        begin = len(columns.account_ids)
-        columns.reserve_accounts(begin + len(rows))
+        begin = count_names(columns.names)
+        columns.reserve_accounts(len(rows), sum(map(len, account_ids)))
         columns.reserve_units(int(columns.counts[COUNT_UNITS] + needs[0]))
         columns.reserve_arenas(
             int(columns.counts[COUNT_POSITIONS] + needs[1]),
