@@ -10,6 +10,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/peers
 UV_VERSION := 0.9.30
 
 .PHONY: help demo test check bench lock clean needs-python needs-java
@@ -34,7 +35,7 @@ check: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: needs-java $(STAMP)
+bench: needs-java $(STAMP) $(PEERS)/.installed
 	@$(BIN)/solvent bench $(ARGS)
 
 lock: $(STAMP)
@@ -42,6 +43,9 @@ lock: $(STAMP)
 		--python-version 3.11 -o requirements/base.txt pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url \
 		--python-version 3.11 --extra dev -o requirements/dev.txt pyproject.toml
+	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['bench'], sep='\n')" \
+		| $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url \
+		--python-version 3.11 -o requirements/bench.txt -
 
 clean:
 	@rm -rf $(VENV) dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
@@ -53,6 +57,13 @@ $(STAMP): requirements/dev.txt pyproject.toml | needs-python
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
+
+# A measured stranger (Quix Streams) wants other versions than ours: it gets an environment of its own.
+# Where it cannot be had, the benchmarks say "not installed" and go on.
+$(PEERS)/.installed: requirements/bench.txt | $(STAMP)
+	@$(BIN)/uv venv -q --allow-existing --python $(BIN)/python $(PEERS) && \
+		$(BIN)/uv pip install -q --python $(PEERS)/bin/python --require-hashes -r $< && touch $@ || \
+		echo "make: Quix Streams cannot be installed here; it will not be measured" >&2
 
 needs-python:
 	@command -v $(PYTHON) >/dev/null || { \
