@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
+from solvent.engine.run import Record, Run
 from solvent.errors import InvariantError
 from solvent.runtime.lane import Lane, LaneLimits
 from solvent.runtime.transport import Frame
@@ -32,7 +31,7 @@ async def a_lane() -> Lane:
 
 
 def a_frame(number: int) -> Frame:
-    return Frame([SimpleNamespace(offset=number, key=b"a", value=b"1")], number)
+    return Frame(Run.of([Record(number, 0, b"a", b"1")]), number)
 
 
 async def test_frame_that_follows_the_last_is_taken_whatever_the_first_number() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import faust
 
 from solvent.errors import ConfigError
+from solvent.kernel import batches
 from solvent.runtime.lane import AgentSpec, LaneLimits
 from solvent.runtime.lanes import Lanes
 from solvent.runtime.pins import check_pins
+from solvent.runtime.pulse import Pulse
 from solvent.runtime.recovery import LaneTableManager
 from solvent.runtime.tables import ShardTable
 from solvent.runtime.transport import FrameTransport
@@ -58,11 +61,19 @@ class LaneApp(faust.App):
     """Faust app with the frame transport; `lanes` is set before the consumer exists."""
 
     lanes: Lanes
+    #: Of the event loop that folds and commits, and of the one that fetches and keeps membership.
+    pulse: Pulse
+    fetch_pulse: Pulse
     #: Why a take-over was refused, if it was: the worker must not be restarted as it is.
     refusal: ConfigError | None = None
 
     def _new_transport(self) -> FrameTransport:
         return FrameTransport(self.conf.broker_consumer, self, positions=self.lanes)
+
+    async def on_start(self) -> None:
+        """Start the pulse before anything can hang."""
+        self.pulse.start(asyncio.get_running_loop())
+        await super().on_start()
 
     async def on_stop(self) -> None:
         """Let commits in flight end, report positions to the group, then close the producers."""
@@ -80,6 +91,7 @@ def make_lane_app(options: RuntimeOptions, specs: Iterable[AgentSpec]) -> LaneAp
         [SLV-401, SLV-406] Faust, mode or aiokafka is not what the runtime was made for.
     """
     check_pins()
+    batches.warm_up()  # not on the first fetch
     tune_transactions()
     specs = tuple(specs)
     options.data_dir.mkdir(parents=True, exist_ok=True)
@@ -96,7 +108,6 @@ def make_lane_app(options: RuntimeOptions, specs: Iterable[AgentSpec]) -> LaneAp
         stream_recovery_delay=0.0,
         # Frames, not records: few in number, large each.
         stream_buffer_maxsize=64,
-        broker_max_poll_records=20_000,
         consumer_max_fetch_size=4 << 20,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=options.instance,
@@ -107,6 +118,8 @@ def make_lane_app(options: RuntimeOptions, specs: Iterable[AgentSpec]) -> LaneAp
         worker_redirect_stdouts=False,
         web_enabled=False,
     )
+    app.pulse = Pulse()
+    app.fetch_pulse = Pulse()
     app.lanes = Lanes(
         specs,
         app_id=options.app_id,

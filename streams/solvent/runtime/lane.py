@@ -12,17 +12,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+import numpy as np
 import orjson
 import structlog
 
 from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
-from solvent.engine.shard import Shard
+from solvent.engine.run import Run
+from solvent.engine.shard import Shard, ShardFacts
 from solvent.errors import InvariantError
+from solvent.runtime.meter import LaneMeter, SliceMeter
 from solvent.runtime.restore import restore_shard
 from solvent.runtime.transport import Frame
 from solvent.runtime.writer import KeyValue, PartitionWriter, Target
@@ -131,6 +134,9 @@ class Lane:
         self.journal = SliceJournal(spec.name, partition)
         #: logical topic -> next offset, as committed
         self.durable: dict[str, int] = {}
+        self.meter = LaneMeter()
+        #: what the shard had counted when this lane took it over
+        self.facts_before = ShardFacts()
         self._bootstrap_servers = bootstrap_servers
         self._topics = topics
         self._limits = limits
@@ -138,7 +144,7 @@ class Lane:
         self._on_room = on_room
         self._writer = PartitionWriter(bootstrap_servers, f"{app_id}-{spec.name}-{partition}")
         self._state = _State.CLOSED
-        self._waiting: deque[tuple[str, Sequence[Any], Acknowledge]] = deque()
+        self._waiting: deque[tuple[str, Run, Acknowledge]] = deque()
         self._backlog = 0
         self._wake = asyncio.Event()
         self._acknowledge: list[Acknowledge] = []
@@ -160,6 +166,23 @@ class Lane:
     def is_dead(self) -> bool:
         """Whether shard and log may differ, so that the lane must be dropped."""
         return self._state is _State.DEAD
+
+    @property
+    def state(self) -> str:
+        """``open``, ``closing``, ``closed`` (agrees with the log) or ``dead``."""
+        return self._state.name.lower()
+
+    @property
+    def backlog(self) -> int:
+        """Records that wait to be folded."""
+        return self._backlog
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something must be folded or committed soon; a slice that may wait is not."""
+        if self._committing is not None or self._backlog > 0:
+            return True
+        return self.journal.has_open_slice and self._lazy_until is None
 
     @property
     def is_full(self) -> bool:
@@ -192,6 +215,7 @@ class Lane:
             claim_offset=claim_offset,
         )
         self.durable = dict(self.journal.positions)
+        self.facts_before = self.shard.facts()
         log.info(
             "lane_acquired",
             agent=self.spec.name,
@@ -286,7 +310,7 @@ class Lane:
         position = self.journal.positions.get(topic, 0)
         if records[0].offset < position:
             # Prefetched before a seek, or fetched again after one: already applied.
-            records = [record for record in records if record.offset >= position]
+            records = records[int(np.searchsorted(records.offset, position)) :]
         step = self._step.get(topic, _FIRST_STEP)
         room = min(step, self._limits.slice_records - self.journal.open_count)
         if len(records) > room:
@@ -300,7 +324,9 @@ class Lane:
             # Offsets above the position are legal: transaction markers and aborted batches.
             began = time.perf_counter()
             self.shard.apply(topic, records)
-            self.journal.take(topic, records[0].offset, records[-1].offset, len(records))
+            first, last = records[0], records[-1]
+            self.journal.take(topic, first.offset, last.offset, len(records))
+            self.meter.take(topic, len(records), first.timestamp, last.timestamp)
             spent = time.perf_counter() - began
             self._folded_s += spent
             self._step[topic] = self._next_step(step, spent)
@@ -383,6 +409,7 @@ class Lane:
         self._wake.clear()
 
     def _start_commit(self) -> None:
+        metered = self.meter.cut(self._folded_s)
         self._folded_s = 0.0
         outputs = self.shard.cut()
         closing = self.journal.close(outputs)
@@ -398,7 +425,7 @@ class Lane:
         table.append((FENCE_KEY, closing.fence_value))
         acknowledge, self._acknowledge = self._acknowledge, []
         self._committing = asyncio.create_task(
-            self._commit(batches, durable, acknowledge), name=f"commit {self._name}"
+            self._commit(batches, durable, acknowledge, metered), name=f"commit {self._name}"
         )
         self._committing.add_done_callback(lambda _: self._wake.set())
 
@@ -407,9 +434,11 @@ class Lane:
         batches: dict[Target, list[KeyValue]],
         durable: dict[str, int],
         acknowledge: list[Acknowledge],
+        metered: SliceMeter,
     ) -> None:
         await self._writer.write(batches.items())
         self.durable = durable
+        self.meter.commit(metered)
         for done in acknowledge:
             done()
 

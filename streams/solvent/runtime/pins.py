@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.producer import sender
 from faust.app.base import App
 from faust.tables.base import Collection
@@ -23,6 +24,7 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
+from faust.types.tuples import ConsumerMessage, Message
 
 from solvent.errors import ConfigError
 
@@ -55,14 +57,23 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
     driver.AIOKafkaConsumerThread._create_worker_consumer,
     driver.AIOKafkaConsumerThread._seek_wait,
     driver.Consumer._new_consumer_thread,
+    driver.AIOKafkaConsumerThread._fetch_records,
     driver.Consumer._to_message,
+    ConsumerMessage,
+    Message,
+    AIOKafkaConsumer.getmany,
+    AIOKafkaConsumer.start,
+    FetchResult,
+    Fetcher._proc_fetch_request,
+    Fetcher.fetched_records,
+    PartitionRecords,
     AIOKafkaProducer.commit_transaction,
     AIOKafkaProducer.send_batch,
     sender.Sender._do_add_partitions_to_txn,
 )
 
 #: Fingerprint of the methods above in the pinned versions.
-_FINGERPRINT: Final = "4939a3ec786ff7b573c6b2de458453b8"
+_FINGERPRINT: Final = "09de88b90437b6619ecf797ec8078bbd"
 
 
 def fingerprint() -> str:

@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import TopicPartition
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from faust.types.tuples import ConsumerMessage
 
-__all__ = ["Frame", "FrameConsumer", "FrameTransport", "Positions", "RawSchema"]
+from solvent.engine.run import Run
+from solvent.runtime.raw import RunConsumer, rebound
+
+__all__ = ["FetchState", "Frame", "FrameConsumer", "FrameTransport", "Positions", "RawSchema"]
 
 #: How long the broker may hold a fetch that finds nothing, ms. Faust hard-codes 1500, which delays
 #: the first records of a partition that was idle when the fetch of its neighbours was sent.
@@ -37,12 +42,31 @@ class Frame(NamedTuple):
     offsets cannot tell, since transaction markers and aborted batches leave holes in them.
     """
 
-    records: Sequence[Any]
+    records: Run
     number: int
+
+
+class FetchState(NamedTuple):
+    """How far one input was fetched: offsets, and when the broker last answered.
+
+    `handed` is the offset after the last record handed on, 0 before the first; `position` is the
+    next to fetch, markers at the end passed over, None while it is not known. `stable_end` is the
+    end of what a read_committed reader may see, `end` the high-water mark, `answered_ms` the wall
+    clock, all as of the last fetch, and None before the first.
+    """
+
+    handed: int
+    position: int | None
+    stable_end: int | None
+    end: int | None
+    answered_ms: int | None
 
 
 class Positions(Protocol):
     """What the consumer asks of the lanes."""
+
+    #: Set by the transport.
+    fetch_state: Callable[[TP], FetchState | None]
 
     def read_positions(self) -> Mapping[TP, int]:
         """Return the next offset to read of every input this worker owns."""
@@ -70,14 +94,22 @@ class RawSchema(Schema):
         return message.value
 
 
+#: Faust's own, which names aiokafka's consumer, made to name ours.
+_create_run_consumer = rebound(
+    driver.AIOKafkaConsumerThread._create_worker_consumer,
+    aiokafka=SimpleNamespace(AIOKafkaConsumer=RunConsumer),
+)
+
+
 class FrameConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that fetches: read_committed, and short waits of an idle fetch."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
+        consumer = _create_run_consumer(self, transport)
         # Both are read when the fetcher is built, in start(), which comes after this.
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = "read_committed"
+        self.app.fetch_pulse.start(self.thread_loop)
         return consumer
 
     async def pause_in_fetcher(self, partitions: Iterable[TP]) -> None:
@@ -90,6 +122,15 @@ class FrameConsumerThread(driver.AIOKafkaConsumerThread):
         if wanted:
             await self.call_thread(pause)
 
+    def partition_state(self, tp: TP) -> Any:
+        """Return aiokafka's state of an assigned partition, None of any other."""
+        consumer = self._consumer
+        subscription = None if consumer is None else consumer._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None:
+            return None
+        return assignment.state_value(TopicPartition(tp.topic, tp.partition))
+
 
 class FrameConsumer(driver.Consumer):
     """Faust's consumer, handing over runs instead of records."""
@@ -101,6 +142,7 @@ class FrameConsumer(driver.Consumer):
         self._resumed = asyncio.Event()
         self._seeks = 0
         self._fetched: Counter[TP] = Counter()  # runs so far
+        self._handed: dict[TP, int] = {}  # offset after the last record of the last run
 
     def _new_consumer_thread(self) -> FrameConsumerThread:
         return FrameConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -130,17 +172,42 @@ class FrameConsumer(driver.Consumer):
         # fetcher's position is beyond them. What was fetched is handed over: a lane pauses its
         # inputs while other lanes' runs of the same fetch are still to come.
         self._fetched.update(runs.keys())
-        for tp, records in runs.items():
+        for tp, run in runs.items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 break  # the take-over that follows seeks
-            message = self._to_message(tp, records[-1])
-            message.value = Frame(records, self._fetched[tp])
-            yield tp, message
+            self._handed[tp] = int(run.offset[-1]) + 1
+            yield tp, self._to_message(tp, Frame(run, self._fetched[tp]))
+
+    def _to_message(self, tp: TP, record: Frame) -> ConsumerMessage:
+        """Return the message of a whole run; offset, time and key are its last record's."""
+        last = record.records[-1]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            timestamp_type=0,
+            headers=None,
+            key=last.key,
+            value=record,
+            checksum=None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume fetching, at once."""
         super().resume_partitions(tps)
         self._resumed.set()
+
+    def fetch_state(self, tp: TP) -> FetchState | None:
+        """Return how far an input was fetched, None if it is not ours; any thread may ask."""
+        state = self._thread.partition_state(tp)
+        if state is None:
+            return None
+        return FetchState(
+            self._handed.get(tp, 0), state._position, state.lso, state.highwater, state.timestamp
+        )
 
     async def perform_seek(self) -> None:
         """Seek every owned input to its lane's position (Faust would use group offsets)."""
@@ -191,4 +258,5 @@ class FrameTransport(driver.Transport):
         """Create the consumer and tell it whom to ask for positions."""
         consumer: FrameConsumer = super().create_consumer(*args, **kwargs)
         consumer.positions = self._positions
+        self._positions.fetch_state = consumer.fetch_state
         return consumer
