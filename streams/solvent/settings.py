@@ -118,6 +118,41 @@ class Settings(BaseSettings):
         le=60_000,
         description="A slice of marks that changed nothing may wait this long to commit.",
     )
+    health_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Where a worker serves /livez, /readyz and /metrics; nobody is asked who they "
+        "are.",
+    )
+    health_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_535,
+        description="Port of these pages. Unset: the worker's last one if free, else any free one; "
+        "its log and data_dir/workers/*.json say which.",
+    )
+    ready_lag: int = Field(
+        default=100_000,
+        ge=0,
+        description="Not ready while an input is more offsets behind than this.",
+    )
+    ready_oracle_age_s: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Not ready while a feed has had no valid mark for longer. Unset: 30 if clock "
+        "is wall, no limit if it is stream, since history is old.",
+    )
+    ready_stall_s: float = Field(
+        default=10.0,
+        gt=0.0,
+        description="Not ready without progress, or an answer of the broker, for longer.",
+    )
+    stall_exit_s: float = Field(
+        default=120.0,
+        ge=1.0,
+        description="A worker without progress for so long ends itself (exit code 7); after half "
+        "of it it is not alive.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity that is logged."
     )

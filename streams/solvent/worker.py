@@ -4,7 +4,9 @@
 are not ours go to Faust's own ``worker`` command.
 
 Exit codes: 0 stopped on request; 1 a lane or take-over failed (restart it: it resumes from the
-fence); 3 settings, rulebook, topics or library versions refuse; 4 the broker does not answer.
+fence); 3 settings, rulebook, topics or library versions refuse; 4 the broker does not answer or
+the health port is taken; 7 it made no progress for `stall_exit_s` and ended itself, with the stacks
+of its threads in the log (restart it).
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import logging.config
 import os
 import platform
 import sys
+import threading
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +31,12 @@ import structlog
 from solvent.app import build_app
 from solvent.engine.margin import warm_up
 from solvent.errors import ConfigError, ServiceError, SolventError
+from solvent.health.checks import Limits
+from solvent.health.monitor import Monitor
+from solvent.health.server import HealthServer, bind
 from solvent.ops import topics as topic_plan
 from solvent.ops.broker import resolve_bootstrap
+from solvent.ops.workers import WorkerAddress, last_address, note_address
 from solvent.settings import Settings, load_settings
 from solvent.wire.topics import Topics
 
@@ -38,6 +46,12 @@ log = structlog.get_logger(__name__)
 
 EXIT_CONFIG = 3
 EXIT_SERVICE = 4
+EXIT_STALLED = 7
+
+#: A feed may be without a valid mark for so long, if the clock is the wall's.
+_WALL_ORACLE_AGE_S = 30.0
+#: A log that nobody reads must not keep a stalled worker alive.
+_LAST_WORDS_TIMEOUT_S = 2.0
 
 #: Faust spells one level its own way.
 _FAUST_LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error"}
@@ -64,13 +78,17 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
 
     bootstrap = resolve_bootstrap(settings)
     _check_topics(bootstrap, settings)
-    with _own_instance(settings) as instance:
+    with ExitStack() as stack:
+        instance = stack.enter_context(_own_instance(settings))
         logging_config = configure_logging(settings.log_level)
+        monitor = Monitor(instance, _limits(settings), on_stall=_end_stalled)
+        stack.enter_context(_serving(monitor, settings, instance))
         app = build_app(settings, bootstrap_servers=bootstrap, instance=instance)
         app.conf.logging_config = logging_config
         warm_up()  # compile before joining the group, not on the first live record
         _tune_collector()
         app.finalize()
+        monitor.attach(app.lanes, {"event loop": app.pulse, "fetch loop": app.fetch_pulse})
         log.info("worker_starting", instance=instance, pid=os.getpid(), broker=bootstrap)
         try:
             cli(
@@ -89,6 +107,62 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
                 raise app.refusal from None
             return stop.code if isinstance(stop.code, int) else 1
     return 0
+
+
+def _limits(settings: Settings) -> Limits:
+    oracle_age_s = settings.ready_oracle_age_s
+    if oracle_age_s is None and settings.clock == "wall":
+        oracle_age_s = _WALL_ORACLE_AGE_S
+    return Limits(
+        lag=settings.ready_lag,
+        oracle_age_s=oracle_age_s,
+        stall_s=settings.ready_stall_s,
+        stall_exit_s=settings.stall_exit_s,
+    )
+
+
+@contextmanager
+def _serving(monitor: Monitor, settings: Settings, instance: str) -> Iterator[None]:
+    """Serve the pages of a monitor and say where: in the log, and beside the worker's lock."""
+    last = last_address(settings.data_dir, instance)
+    listening = bind(
+        settings.health_host,
+        settings.health_port,
+        preferred=None if last is None else last.port,
+    )
+    server = HealthServer(listening, monitor.answers)
+    monitor.start()
+    server.start()
+    try:
+        note_address(settings.data_dir, WorkerAddress(instance, os.getpid(), server.url))
+        log.info("health_served", url=server.url, pages=list(monitor.answers))
+        yield
+    finally:
+        server.stop()
+        monitor.stop()
+
+
+def _end_stalled(subject: str, seconds: float) -> None:
+    """End the process from the watchdog's thread: nothing else in it can be relied on."""
+    words = threading.Thread(target=_say_stalled, args=(subject, seconds), daemon=True)
+    words.start()
+    words.join(_LAST_WORDS_TIMEOUT_S)
+    os._exit(EXIT_STALLED)
+
+
+def _say_stalled(subject: str, seconds: float) -> None:
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = {
+        names.get(ident, str(ident)): traceback.format_stack(frame)[-12:]
+        for ident, frame in sys._current_frames().items()  # noqa: SLF001 - its only way in
+    }
+    log.critical(
+        "worker_stalled",
+        subject=subject,
+        seconds=round(seconds, 1),
+        exit_code=EXIT_STALLED,
+        stacks=stacks,
+    )
 
 
 def _tune_collector() -> None:

@@ -8,6 +8,7 @@
    4  a service around us refuses (SLV-6xx); 41 to 49 say which, see `kafka --help`
    5  input that breaks its contract, contradicts state or is too old (SLV-1xx-3xx)
    6  a partition's log or changelog is unsound (SLV-5xx)
+   7  `worker`: it made no progress for too long and ended itself
   10  `topics plan`: apply would create or alter
   11  `topics plan`: a partition count differs, which apply refuses
   70  a bug of ours (SLV-9xx or an unexpected exception)
@@ -58,7 +59,8 @@ _BY_CLASS: tuple[tuple[type[SolventError], int], ...] = (
 
 EPILOG = (
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 configuration, 4 and 41-49 a service, "
-    "5 contract, 6 partition, 10 and 11 topics to change, 70 a bug, 130 interrupted."
+    "5 contract, 6 partition, 7 a stalled worker, 10 and 11 topics to change, 70 a bug, "
+    "130 interrupted."
 )
 KAFKA_EPILOG = (
     "Exit codes: 0 ok, 1 not running (status), 41 no Java 17+, 42 no Maven or jars not resolved, "

@@ -17,6 +17,7 @@ def worker(context: typer.Context) -> None:
     """Run the price and margin agents until stopped (SIGTERM or Ctrl-C).
 
     Needs a broker, its topics (`solvent topics apply`) and SOLVENT_RULEBOOK. Options after `--`
-    go to Faust's worker. Start several to share the partitions.
+    go to Faust's worker. Start several to share the partitions. Its log says at which URL it
+    serves /livez, /readyz and /metrics (SOLVENT_HEALTH_PORT fixes the port).
     """
     os.execv(sys.executable, [sys.executable, "-m", "solvent.worker", *context.args])  # noqa: S606

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from solvent.errors import SolventError
 from solvent.ops.broker import answers, resolve_bootstrap
 from solvent.ops.jars import find_java, find_maven, jars_dir, java_major, kafka_version
+from solvent.ops.workers import ask, known_workers
 from solvent.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def examine(settings: Settings, *, pins: Mapping[str, str] | None = None) -> lis
     findings.append(_check_numba_cache())
     findings += _check_broker(settings)
     findings.append(_check_rulebook(settings))
+    findings += _check_workers(settings)
     return findings
 
 
@@ -180,3 +182,16 @@ def _check_rulebook(settings: Settings) -> Finding:
     except SolventError as error:
         return Finding("rulebook", "fail", error.message)
     return Finding("rulebook", "ok", f"{rulebook.id} version {rulebook.version} holds")
+
+
+def _check_workers(settings: Settings) -> Iterator[Finding]:
+    """Tell what the workers that run on this data directory say of themselves."""
+    for address in known_workers(settings.data_dir):
+        body = ask(address, "/readyz")
+        if body is None:
+            continue  # not running
+        who = f"{address.instance} (pid {address.pid}) at {address.url}"
+        if body["ok"]:
+            yield Finding("worker", "ok", f"{who} is ready")
+        else:
+            yield Finding("worker", "warn", f"{who} is not ready: {'; '.join(body['reasons'])}")

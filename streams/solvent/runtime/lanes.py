@@ -9,6 +9,7 @@ Faust seeing a change); every other is built anew by `Lane.acquire`.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from faust.types import TP
 
 from solvent.errors import InvariantError
 from solvent.runtime.lane import AgentSpec, Lane, LaneLimits
+from solvent.runtime.transport import FetchState
 from solvent.runtime.writer import FENCED_ERRORS
 from solvent.wire.topics import Topics
 
@@ -64,11 +66,16 @@ class Lanes:
         self._bootstrap_servers = bootstrap_servers
         self._limits = limits
         self._lanes: dict[LaneKey, Lane] = {}
+        self._acquiring: dict[LaneKey, Lane] = {}
         self._assigned: set[LaneKey] = set()
         self._generation = -1
         self._paused: set[LaneKey] = set()
         self._changing = asyncio.Lock()
         self._watches: set[asyncio.Task[None]] = set()
+        #: Transactions and claims that the broker refused, since another worker had taken over.
+        self.fenced: Counter[str] = Counter()
+        #: Set by the transport: how far an input was fetched.
+        self.fetch_state: Callable[[TP], FetchState | None] = lambda _: None
         #: Set by the app: stop the worker with this error.
         self.crash: Callable[[BaseException], Awaitable[None]] | None = None
         #: Set by the app: pause and resume inputs in the consumer.
@@ -112,6 +119,33 @@ class Lanes:
     def names(self) -> list[str]:
         """Names of the lanes held, as logs show them."""
         return [f"{agent}-{partition}" for agent, partition in sorted(self._lanes)]
+
+    # -- what an operator asks, from another thread ---------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the group has assigned partitions (or none) and every lane of them is ready."""
+        return self._generation >= 0
+
+    def is_assigned(self, key: LaneKey) -> bool:
+        """Whether the group says the partition is ours."""
+        return key in self._assigned
+
+    def held(self) -> dict[LaneKey, Lane | None]:
+        """Return every lane that is ours or being made ours; None: not even begun."""
+        lanes: dict[LaneKey, Lane | None] = dict.fromkeys(self._assigned)
+        return lanes | self._lanes | self._acquiring
+
+    def fetched(self, topic: str, partition: int) -> FetchState | None:
+        """Return how far an input (logical name) was fetched, None if it is not assigned."""
+        return self.fetch_state(TP(self.topics.physical(topic), partition))
+
+    def state_of(self, key: LaneKey) -> str:
+        """Return `Lane.state`, or ``pending`` or ``restoring`` of one that is being made ours."""
+        if key in self._acquiring:
+            return "restoring"
+        lane = self._lanes.get(key)
+        return "pending" if lane is None else lane.state
 
     # -- frames --------------------------------------------------------------------------------
 
@@ -214,6 +248,7 @@ class Lanes:
         try:
             await lane.claim(generation, self._instance)
         except FENCED_ERRORS:
+            self.fenced[lane.spec.name] += 1
             log.info("lane_lost_meanwhile", agent=lane.spec.name, partition=lane.partition)
             return False
         log.info("lane_kept", agent=lane.spec.name, partition=lane.partition, generation=generation)
@@ -232,9 +267,11 @@ class Lanes:
                 on_crash=self._on_lane_crash,
                 on_room=self._resume,
             )
+            self._acquiring[key] = lane
             try:
                 await lane.acquire(generation, self._instance)
             except FENCED_ERRORS:
+                self.fenced[agent] += 1
                 # A late start of our own cancelled take-over may fence the new producer.
                 await lane.drop()
                 log.warning("acquire_fenced", agent=agent, partition=partition, attempt=attempt)
@@ -245,6 +282,8 @@ class Lanes:
                 raise
             else:
                 return lane
+            finally:
+                del self._acquiring[key]
         raise AssertionError
 
     # -- failure -------------------------------------------------------------------------------
@@ -252,6 +291,7 @@ class Lanes:
     async def _on_lane_crash(self, lane: Lane, error: BaseException) -> None:
         name = f"{lane.spec.name}-{lane.partition}"
         if isinstance(error, FENCED_ERRORS):
+            self.fenced[lane.spec.name] += 1
             log.warning("lane_fenced", lane=name, error=repr(error))
             watch = asyncio.create_task(self._crash_if_still_ours(lane, error))
             self._watches.add(watch)

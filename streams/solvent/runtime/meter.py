@@ -19,7 +19,7 @@ __all__ = ["Histogram", "LaneMeter", "SliceMeter"]
 #: Upper bounds of folds and commits, s.
 _WORK_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 #: Upper bounds of ages, s: from a record's way through an idle worker to the backlog of a day.
-_AGE_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
+_AGE_BOUNDS_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
 
 
 class Histogram:
