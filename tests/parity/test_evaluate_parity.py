@@ -116,7 +116,8 @@ broken = columns.units._replace(**{
     name: np.full(1, 5, dtype=getattr(columns.units, name).dtype) for name in columns.units._fields
 })
 figures = type(columns.figures)(np.zeros((1, 3), np.int64), np.zeros((1, 3), np.int64),
-                                np.zeros(1, np.int64), np.zeros(1, np.uint8))
+                                np.zeros(1, np.int64), np.zeros(1, np.uint8), np.zeros(1, np.uint8),
+                                np.zeros(1, np.int64), np.zeros(1, np.int64))
 try:
     evaluate_units_jit(broken, 1, columns.positions, columns.balances, RULES.rules,
                        marks_of(RULES, {}), figures, 0, 1)

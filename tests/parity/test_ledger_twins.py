@@ -1,4 +1,4 @@
-"""Ledger, scan and intake: compiled twins against the functions they are bound from, bytewise."""
+"""Ledger, safe moves, intake: compiled twins against the functions they are bound from, bytes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import pytest
 
 from solvent.engine import intake, margin, window
 from solvent.kernel import intake as reading
-from solvent.kernel import ledger
+from solvent.kernel import ledger, watch
+from solvent.state import safe_moves
 from support.busy_log import a_busy_log
 from support.margin import Replay, a_rulebook
 
 TWINS = [
     (margin, "fold_trades_jit", ledger.fold_trades_reference),
     (margin, "fold_moves_jit", ledger.fold_moves_reference),
-    (margin, "scan_jit", ledger.scan_reference),
+    (safe_moves, "look_jit", watch.look_reference),
     (margin, "judge_unit_jit", ledger.judge_unit),
     (intake, "read_trades_jit", reading.read_trades_reference),
     (intake, "read_moves_jit", reading.read_moves_reference),

@@ -236,6 +236,9 @@ def pack(books: Sequence[Book], rulebook: CompiledRulebook) -> Columns:
             np.zeros((count, 3), dtype=np.int64),
             np.zeros(count, dtype=np.int64),
             np.zeros(count, dtype=np.uint8),
+            np.zeros(count, dtype=np.uint8),
+            np.zeros(count, dtype=np.int64),
+            np.zeros(count, dtype=np.int64),
         ),
     )
 

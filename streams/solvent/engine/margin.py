@@ -28,7 +28,6 @@ from solvent.engine.severity import Standing, by_severity
 from solvent.engine.shard import InputRecord, Outputs, ShardFacts
 from solvent.engine.window import WINDOW_OFFSETS
 from solvent.errors import ConfigError, InvariantError, RejectCode
-from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import (
     COUNT_ACCOUNTS,
     COUNT_DIRTY,
@@ -48,10 +47,8 @@ from solvent.kernel.layout import (
     STOP_REPORT,
     VERDICT_BANKRUPT,
     Int32,
-    Int64,
     Moves,
     Trades,
-    UInt8,
 )
 from solvent.kernel.ledger import (
     TOTAL_FEES,
@@ -59,11 +56,11 @@ from solvent.kernel.ledger import (
     fold_moves_jit,
     fold_trades_jit,
     judge_unit_jit,
-    scan_jit,
 )
 from solvent.rules.compile import CompiledRulebook
 from solvent.state import rows
 from solvent.state.columns import Columns
+from solvent.state.safe_moves import SafeMoves
 from solvent.wire.topics import COLLATERAL, MARKS, TRADES
 
 __all__ = ["MarginShard", "warm_up"]
@@ -106,9 +103,7 @@ class MarginShard:
         self._rejects_by_code: dict[str, int] = {}
         self._restored: dict[bytes, bytes] = {}
         self._marks_changed = False
-        self._are_figures_current = False  # nothing is evaluated before the first frame
-        self._next_status: UInt8 = np.zeros(0, np.uint8)
-        self._signalled = np.zeros(0, np.int64)
+        self._safe_moves = SafeMoves(len(rulebook.feeds))
 
     # -- the Shard interface
 
@@ -299,7 +294,9 @@ class MarginShard:
             return
         self._counts["frames"] += 1
         self._marks_changed = True
-        signalled = self._evaluate_all()
+        signalled = self._safe_moves.look(
+            self.columns, self.rulebook.rules, self.marks.marks, self.marks.stream_us
+        )
         if not signalled.size:
             return
         columns = self.columns
@@ -317,43 +314,8 @@ class MarginShard:
         ]
         cause = Cause(MARKS, record.offset, "market", False)
         for standing in by_severity(standings):
-            self._desk.settle(standing.unit, int(self._next_status[standing.unit]), cause)
-
-    def _evaluate_all(self) -> Int64:
-        """Evaluate what the new marks may concern; return the units Python must look at.
-
-        All units, for now: the safe-move index (DESIGN D12) selects them here.
-        """
-        columns = self.columns
-        count = int(columns.counts[COUNT_UNITS])
-        if len(self._next_status) < count:
-            self._next_status = np.zeros(len(columns.units.account), np.uint8)
-            self._signalled = np.zeros(len(columns.units.account), np.int64)
-        # A frame that only moves time changes no figure: each unit was evaluated when it changed.
-        if self.marks.has_moved or not self._are_figures_current:
-            evaluate_units_jit(
-                columns.units,
-                count,
-                columns.positions,
-                columns.balances,
-                self.rulebook.rules,
-                self.marks.marks,
-                columns.figures,
-                0,
-                count,
-            )
-            self._are_figures_current = True
-        found = scan_jit(
-            count,
-            self.marks.stream_us,
-            columns.accounts,
-            columns.units,
-            self.rulebook.rules,
-            columns.figures,
-            self._next_status,
-            self._signalled,
-        )
-        return self._signalled[:found]
+            status = int(self._safe_moves.next_status[standing.unit])
+            self._desk.settle(standing.unit, status, cause)
 
     # -- rejects
 

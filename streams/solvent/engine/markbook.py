@@ -34,8 +34,6 @@ class MarkBook:
         Sequence of the last frame, 0 before the first.
     stream_us : int
         Event time of the last frame, 0 before the first.
-    has_moved : bool
-        Whether the last frame changed a price or what may be judged by, and not only the time.
     """
 
     def __init__(self, rulebook: CompiledRulebook) -> None:
@@ -52,7 +50,6 @@ class MarkBook:
         )
         self.seq = 0
         self.stream_us = 0
-        self.has_moved = False
 
     def apply(self, value: bytes | None) -> bool:
         """Take a frame; return False for one seen before.
@@ -73,13 +70,11 @@ class MarkBook:
         if frame.seq != self.seq + 1:
             msg = f"mark frame {frame.seq}: {self.seq + 1} expected, frames are missing"
             raise PartitionError(msg)
-        before = (self.marks.price.tobytes(), self.marks.is_usable.tobytes())
         for mark in frame.marks:
             self._set(mark.feed, mark.price, mark.state, mark.since_us)
         self.seq = frame.seq
         self.stream_us = max(self.stream_us, frame.ts_us)
         self._refresh()
-        self.has_moved = before != (self.marks.price.tobytes(), self.marks.is_usable.tobytes())
         return True
 
     def put(self, prices: dict[str, str]) -> None:

@@ -7,10 +7,11 @@ __all__ = ["warm_up"]
 
 def warm_up() -> None:
     """Compile every kernel, seconds of work; from then on another argument type raises."""
-    from solvent.kernel import batches, evaluate, intake, ledger, names
+    from solvent.kernel import batches, evaluate, intake, ledger, names, watch
 
     batches.warm_up()
     names.warm_up()
     intake.warm_up()
     evaluate.warm_up()
     ledger.warm_up()
+    watch.warm_up()

@@ -20,13 +20,14 @@ import numpy as np
 from numba.extending import register_jitable
 
 from solvent.kernel.jit import jit
-from solvent.kernel.judge import judge_amounts, next_status_jit
+from solvent.kernel.judge import clearing_micros, judge_amounts, next_status_jit
 from solvent.kernel.layout import (
     INITIAL,
     LIQUIDATION_END,
     MAINTENANCE,
     NONE,
     STATUS_LIQUIDATING,
+    STATUS_MARGIN_CALL,
     STATUS_UNKNOWN,
     VERDICT_UNKNOWN,
     Balances,
@@ -40,6 +41,7 @@ from solvent.kernel.layout import (
     UInt8,
     Units,
 )
+from solvent.kernel.safe_move import LEVEL_HOT, LEVEL_TOP, feed_bit, level_of, safe_move_of
 
 __all__ = ["evaluate_unit", "evaluate_units", "evaluate_units_jit", "example_arguments", "warm_up"]
 
@@ -61,12 +63,12 @@ def _is_exact(amount_micros: float) -> bool:
 
 
 @register_jitable
-def _is_liquidating(units: Units, unit: int) -> bool:
-    """Tell whether a unit is in liquidation, or was when it became `unknown`."""
+def _base_status(units: Units, unit: int) -> int:
+    """Return a unit's status, or the one it had when it became `unknown`."""
     status = units.status[unit]
     if status == STATUS_UNKNOWN:
         status = units.previous_status[unit]
-    return bool(status == STATUS_LIQUIDATING)
+    return int(status)
 
 
 @register_jitable
@@ -79,7 +81,7 @@ def evaluate_unit(
     marks: Marks,
     figures: Figures,
 ) -> int:
-    """Write the figures of one unit and return its verdict.
+    """Write the figures of one unit, and how far marks may then move; return its verdict.
 
     A position, or a negative balance, whose feed is not usable makes the unit `unknown`; a positive
     balance whose feed is not usable counts 0 and makes it `unknown` only if health (of a unit in
@@ -105,6 +107,10 @@ def evaluate_unit(
         ``VERDICT_…``.
     """
     preset = units.preset[unit]
+    base_status = _base_status(units, unit)
+    feeds = 0
+    term_count = 0
+    swing_usd = fixed_usd = 0.0  # see kernel/safe_move.py
     equity_initial = equity_end = equity_maintenance = raw_equity = 0.0
     required_initial = required_end = required_maintenance = 0.0
     is_blind = has_unpriced_collateral = has_debt = False
@@ -116,18 +122,24 @@ def evaluate_unit(
             continue
         instrument = positions.instrument[row]
         feed = rules.instrument_feed[instrument]
+        feeds |= feed_bit(feed)
         if marks.is_usable[feed] == 0:
             is_blind = True
         mark_usd = float(marks.price[feed]) / rules.feed_units[feed]
         coins = float(lots) * rules.lot_numerator[instrument] / rules.lot_units[instrument]
         notional_usd = coins * mark_usd
-        pnl_usd = notional_usd - float(positions.cost_basis_micros[row]) / _MICROS
+        cost_usd = float(positions.cost_basis_micros[row]) / _MICROS
+        pnl_usd = notional_usd - cost_usd
         equity_initial += pnl_usd
         equity_end += pnl_usd
         equity_maintenance += pnl_usd
         raw_equity += pnl_usd
         magnitude_usd = abs(notional_usd)
-        required_initial += magnitude_usd * rules.requirement_rate[preset, INITIAL, instrument]
+        rate_initial = rules.requirement_rate[preset, INITIAL, instrument]
+        term_count += 1
+        swing_usd += magnitude_usd * (1.0 + 2.0 * rate_initial)
+        fixed_usd += abs(cost_usd)
+        required_initial += magnitude_usd * rate_initial
         required_end += magnitude_usd * rules.requirement_rate[preset, LIQUIDATION_END, instrument]
         required_maintenance += (
             magnitude_usd * rules.requirement_rate[preset, MAINTENANCE, instrument]
@@ -142,12 +154,21 @@ def evaluate_unit(
         feed = rules.asset_feed[asset]
         value_usd = float(quanta) / rules.asset_units[asset]
         if feed != NONE:
+            feeds |= feed_bit(feed)
             if marks.is_usable[feed] == 0:
                 if quanta > 0:
                     has_unpriced_collateral = True
                     continue
                 is_blind = True
             value_usd *= float(marks.price[feed]) / rules.feed_units[feed]
+        magnitude_usd = abs(value_usd)
+        if quanta < 0:
+            magnitude_usd *= rules.debt_weight[preset, INITIAL, asset]
+        term_count += 1
+        if feed != NONE:
+            swing_usd += magnitude_usd
+        else:
+            fixed_usd += magnitude_usd
         raw_equity += value_usd
         if quanta > 0:
             equity_initial += value_usd * rules.asset_weight[preset, INITIAL, asset]
@@ -192,23 +213,43 @@ def evaluate_unit(
     figures.raw_equity_micros[unit] = int(raw_equity)
 
     verdict = VERDICT_UNKNOWN
+    level = LEVEL_TOP if is_blind else LEVEL_HOT
     if is_exact and not is_blind:
+        health_initial_micros = int(equity_initial) - int(required_initial)
+        health_end_micros = int(equity_end) - int(required_end)
         health_micros = int(equity_maintenance) - int(required_maintenance)
+        if swing_usd > 0.0:
+            distance_micros = min(
+                abs(health_initial_micros),
+                abs(health_end_micros),
+                abs(health_micros),
+                abs(int(raw_equity)),
+            )
+            if base_status in (STATUS_LIQUIDATING, STATUS_MARGIN_CALL):
+                clearing = clearing_micros(int(required_initial), int(rules.clear_ppm[preset]))
+                distance_micros = min(distance_micros, abs(health_initial_micros - clearing))
+            level = level_of(
+                safe_move_of(distance_micros, swing_usd * _MICROS, fixed_usd * _MICROS, term_count)
+            )
+        else:
+            level = LEVEL_TOP
         if has_unpriced_collateral:
             # Without it the unit must hold: at maintenance, in liquidation up to where that ends.
             floor_micros = health_micros
-            if _is_liquidating(units, unit):
-                floor_micros = int(equity_end) - int(required_end)
+            if base_status == STATUS_LIQUIDATING:
+                floor_micros = health_end_micros
             is_blind = floor_micros < 0 or raw_equity < 0.0
         if not is_blind:
             verdict = judge_amounts(
-                int(equity_initial) - int(required_initial),
+                health_initial_micros,
                 health_micros,
                 int(raw_equity),
                 int(required_maintenance),
                 has_debt,
             )
     figures.verdict[unit] = verdict
+    figures.level[unit] = level
+    figures.feeds[unit] = feeds
     return verdict
 
 

@@ -25,7 +25,7 @@ from solvent.kernel.layout import (
     Int64,
 )
 
-__all__ = ["judge_amounts", "next_status", "next_status_jit"]
+__all__ = ["clearing_micros", "judge_amounts", "next_status", "next_status_jit"]
 
 _PPM = 1_000_000
 
@@ -52,11 +52,14 @@ def judge_amounts(
 
 
 @register_jitable
-def _is_clear(health_initial_micros: int, requirement_micros: int, clear_ppm: int) -> bool:
-    """Tell whether ``health >= clear_ppm * R_I / 1e6``, exact without a 128-bit product."""
+def clearing_micros(requirement_micros: int, clear_ppm: int) -> int:
+    """Return the health(initial) that ends a margin call: ``ceil(clear_ppm * R_I / 1e6)``.
+
+    Exact without a 128-bit product.
+    """
     whole = requirement_micros // _PPM
     rest = requirement_micros - whole * _PPM
-    return health_initial_micros >= clear_ppm * whole + (clear_ppm * rest + _PPM - 1) // _PPM
+    return clear_ppm * whole + (clear_ppm * rest + _PPM - 1) // _PPM
 
 
 def next_status(
@@ -104,10 +107,9 @@ def next_status(
         return STATUS_LIQUIDATING
     if verdict == VERDICT_MARGIN_CALL:
         return STATUS_MARGIN_CALL
-    if base in (STATUS_LIQUIDATING, STATUS_MARGIN_CALL) and not _is_clear(
-        equity_micros[INITIAL] - requirement_micros[INITIAL],
-        requirement_micros[INITIAL],
-        clear_ppm,
+    if base in (STATUS_LIQUIDATING, STATUS_MARGIN_CALL) and (
+        equity_micros[INITIAL] - requirement_micros[INITIAL]
+        < clearing_micros(requirement_micros[INITIAL], clear_ppm)
     ):
         return STATUS_MARGIN_CALL
     return STATUS_HEALTHY

@@ -186,12 +186,49 @@ class Figures(NamedTuple):
     ``equity_micros`` and ``requirement_micros`` are int64 (U, 3) by level, equity floored and
     requirement ceiled; ``raw_equity_micros`` int64 (U,), floored; ``verdict`` uint8 (U,).
     A unit that cannot be judged has verdict unknown, its amounts are then 0 where not finite.
+
+    The verdict is always that of the marks in force; amounts are those of the unit's last
+    evaluation, since a frame judges only the units whose safe move it exceeds. What says so is
+    ``level`` uint8 (U,), how far marks may move (`solvent.kernel.safe_move`), ``feeds`` int64 (U,),
+    the mask of the feeds concerned, and ``block_levels`` int64 (ceil(U / BLOCK_UNITS),), a bit for
+    each level that units of a block have, or had.
     """
 
     equity_micros: Int64
     requirement_micros: Int64
     raw_equity_micros: Int64
     verdict: UInt8
+    level: UInt8
+    feeds: Int64
+    block_levels: Int64
+
+
+#: Units of one bit vector of levels: consecutive ones.
+BLOCK_UNITS: Final = 64
+#: A time no stream reaches.
+NEVER_US: Final = 2**63 - 1
+
+
+class Watch(NamedTuple):
+    """How far marks stand from where each level of safe moves was last judged, by feed.
+
+    ``lowest`` and ``highest`` are int64 (F, LEVELS), prices at the feed's exponent: while a mark
+    lies within them no unit of the level needs judging because of it; ``inner_lowest`` and
+    ``inner_highest`` int64 (F,) hold the narrowest of them. ``is_usable`` uint8 (F,) is what units
+    were judged by, ``fired`` int64 (LEVELS,) the feeds a frame fires for a level, as a mask.
+    ``block_expires_us`` int64 (ceil(U / BLOCK_UNITS),) is at most the first expiry of an offer to
+    a unit of the block that is not judged at every frame, ``first_expires_us`` int64 (1,) at most
+    the first of all.
+    """
+
+    lowest: Int64
+    highest: Int64
+    inner_lowest: Int64
+    inner_highest: Int64
+    is_usable: UInt8
+    fired: Int64
+    block_expires_us: Int64
+    first_expires_us: Int64
 
 
 # -- the ledger side: accounts, cases and batches of decoded records (kernel/ledger.py)

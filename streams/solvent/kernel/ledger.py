@@ -34,6 +34,7 @@ from solvent.kernel.judge import next_status
 from solvent.kernel.layout import (
     ASSET_BORROWABLE,
     ASSET_LISTED,
+    BLOCK_UNITS,
     CROSS,
     FLAG_OVERDRAWN,
     FLAG_UNBORROWABLE_DEBT,
@@ -54,7 +55,6 @@ from solvent.kernel.layout import (
     STOP_QUARANTINE,
     STOP_REPORT,
     STOP_UNIT,
-    VERDICT_BANKRUPT,
     VERDICT_UNKNOWN,
     Accounts,
     Balances,
@@ -70,6 +70,7 @@ from solvent.kernel.layout import (
     UInt8,
     Units,
 )
+from solvent.kernel.safe_move import LEVEL_HOT, LEVEL_TOP
 
 __all__ = [
     "TOTAL_FEES",
@@ -78,10 +79,9 @@ __all__ = [
     "fold_moves_reference",
     "fold_trades_jit",
     "fold_trades_reference",
+    "judge_at_marks",
     "judge_unit",
     "judge_unit_jit",
-    "scan_jit",
-    "scan_reference",
     "warm_up",
 ]
 
@@ -248,6 +248,47 @@ def _refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rule
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
+def judge_at_marks(
+    unit: int,
+    is_quarantined: bool,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    figures: Figures,
+) -> int:
+    """Evaluate one unit, write the level of its safe move and return its next status.
+
+    Parameters
+    ----------
+    is_quarantined : bool
+        The account's state is not known: verdict and status are unknown whatever the figures.
+    """
+    evaluate_unit(units, unit, positions, balances, rules, marks, figures)
+    if is_quarantined:
+        figures.verdict[unit] = VERDICT_UNKNOWN
+        figures.level[unit] = LEVEL_TOP
+        figures.feeds[unit] = 0
+        status = STATUS_UNKNOWN
+    else:
+        status = int(
+            next_status(
+                int(units.status[unit]),
+                int(units.previous_status[unit]),
+                int(figures.verdict[unit]),
+                figures.equity_micros[unit],
+                figures.requirement_micros[unit],
+                int(rules.clear_ppm[units.preset[unit]]),
+                units.position_count[unit] > 0,
+            )
+        )
+    if status != units.status[unit]:
+        figures.level[unit] = LEVEL_HOT  # found for the status it has; soon it has another
+    return status
+
+
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def judge_unit(
     unit: int,
     is_quarantined: bool,
@@ -259,33 +300,25 @@ def judge_unit(
     marks: Marks,
     figures: Figures,
 ) -> int:
-    """Evaluate one unit and return its next status.
+    """Judge one unit outside a frame, as `judge_at_marks`; return its next status.
 
     Parameters
     ----------
-    is_quarantined : bool
-        The account's state is not known: verdict and status are unknown whatever the figures.
     is_judging : bool
         False before the first mark frame: nobody is judged without prices.
     """
-    if is_judging:
-        evaluate_unit(units, unit, positions, balances, rules, marks, figures)
-    if is_quarantined:
-        figures.verdict[unit] = VERDICT_UNKNOWN
-        return STATUS_UNKNOWN
     if not is_judging:
+        if is_quarantined:
+            figures.verdict[unit] = VERDICT_UNKNOWN
+            return STATUS_UNKNOWN
         return int(units.status[unit])
-    return int(
-        next_status(
-            int(units.status[unit]),
-            int(units.previous_status[unit]),
-            int(figures.verdict[unit]),
-            figures.equity_micros[unit],
-            figures.requirement_micros[unit],
-            int(rules.clear_ppm[units.preset[unit]]),
-            units.position_count[unit] > 0,
-        )
+    status = int(
+        judge_at_marks(unit, is_quarantined, units, positions, balances, rules, marks, figures)
     )
+    if status == STATUS_LIQUIDATING:
+        figures.level[unit] = LEVEL_HOT  # only a frame knows when its offer expires
+    figures.block_levels[unit // BLOCK_UNITS] |= 1 << int(figures.level[unit])
+    return status
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
@@ -488,75 +521,8 @@ def fold_moves_reference(
     return moves.account.size, STOP_END, NONE
 
 
-def scan_reference(
-    unit_count: int,
-    stream_us: int,
-    accounts: Accounts,
-    units: Units,
-    rules: Rules,
-    figures: Figures,
-    out_status: UInt8,
-    out_signalled: Int64,
-) -> int:
-    """Find the units a mark frame concerns, from figures already written for all units.
-
-    A unit is signalled if its status changes, or if it has positions and stands in liquidation
-    without a case, or if its open case expired or turned bankrupt.
-
-    Parameters
-    ----------
-    stream_us : int
-        Event time of the frame.
-    out_status : uint8, shape (>= unit_count,)
-        Next status of each signalled unit.
-    out_signalled : int64, shape (>= unit_count,)
-        The signalled units, ascending.
-
-    Returns
-    -------
-    int
-        How many units are signalled.
-    """
-    found = 0
-    for unit in range(unit_count):
-        if accounts.quarantined[units.account[unit]] != 0:
-            figures.verdict[unit] = VERDICT_UNKNOWN
-            if units.status[unit] == STATUS_UNKNOWN:
-                continue
-            out_status[unit] = STATUS_UNKNOWN
-            out_signalled[found] = unit
-            found += 1
-            continue
-        verdict = int(figures.verdict[unit])
-        status = int(
-            next_status(
-                int(units.status[unit]),
-                int(units.previous_status[unit]),
-                verdict,
-                figures.equity_micros[unit],
-                figures.requirement_micros[unit],
-                int(rules.clear_ppm[units.preset[unit]]),
-                units.position_count[unit] > 0,
-            )
-        )
-        is_signalled = status != units.status[unit]
-        if not is_signalled and status == STATUS_LIQUIDATING:
-            if units.revision[unit] == 0:
-                is_signalled = units.position_count[unit] > 0
-            else:
-                is_signalled = units.case_expires_us[unit] <= stream_us or (
-                    verdict == VERDICT_BANKRUPT and units.case_verdict[unit] != VERDICT_BANKRUPT
-                )
-        if is_signalled:
-            out_status[unit] = status
-            out_signalled[found] = unit
-            found += 1
-    return found
-
-
 fold_trades_jit = jit(fold_trades_reference)
 fold_moves_jit = jit(fold_moves_reference)
-scan_jit = jit(scan_reference)
 judge_unit_jit = jit(judge_unit)
 
 
@@ -571,13 +537,12 @@ def warm_up() -> None:
         return
     units, positions, balances, rules, marks, figures = map(numba.typeof, example_arguments())
     accounts, cases = numba.typeof(_empty(Accounts)), numba.typeof(_empty(Cases))
-    vector, small = numba.int64[::1], numba.uint8[::1]
+    vector = numba.int64[::1]
     columns = (vector, accounts, units, cases, positions, balances, rules, marks, figures)
     batch = (numba.int64, numba.boolean, numba.int64)
     fold_trades_jit.compile((numba.typeof(_empty(Trades)), *batch, vector, *columns))
     fold_moves_jit.compile((numba.typeof(_empty(Moves)), *batch, *columns))
     judged = (units, positions, balances, rules, marks, figures)
     judge_unit_jit.compile((numba.int64, numba.boolean, numba.boolean, *judged))
-    scan_jit.compile((numba.int64, numba.int64, accounts, units, rules, figures, small, vector))
-    for kernel in (fold_trades_jit, fold_moves_jit, judge_unit_jit, scan_jit):
+    for kernel in (fold_trades_jit, fold_moves_jit, judge_unit_jit):
         kernel.disable_compile()

@@ -15,6 +15,7 @@ import numpy as np
 
 from solvent.kernel import blocks
 from solvent.kernel.layout import (
+    BLOCK_UNITS,
     COUNT_BALANCE_WASTE,
     COUNT_BALANCES,
     COUNT_DIRTY,
@@ -41,11 +42,16 @@ _START = 256
 
 
 def _longer(table: _Table, capacity: int) -> _Table:
-    """Return the same columns with room for `capacity` rows; new rows are zero."""
+    """Return the same columns with room for `capacity` rows; new rows are zero.
+
+    A column with a row for several, or one for many, of the first's rows grows by the same factor.
+    """
     grown = []
     column: Any
-    for column in cast("tuple[Any, ...]", table):
-        larger = np.zeros((capacity, *column.shape[1:]), dtype=column.dtype)
+    columns = cast("tuple[Any, ...]", table)
+    for column in columns:
+        length = capacity * len(column) // len(columns[0])
+        larger = np.zeros((length, *column.shape[1:]), dtype=column.dtype)
         larger[: len(column)] = column
         grown.append(larger)
     return cast("_Table", cast("Any", type(table))(*grown))
@@ -125,6 +131,9 @@ class Columns:
             requirement_micros=np.zeros((_START, 3), np.int64),
             raw_equity_micros=np.zeros(_START, np.int64),
             verdict=np.zeros(_START, np.uint8),
+            level=np.zeros(_START, np.uint8),
+            feeds=np.zeros(_START, np.int64),
+            block_levels=np.zeros(_START // BLOCK_UNITS, np.int64),
         )
         self.counts: Int64 = np.zeros(COUNT_SLOTS, np.int64)
         self.names = name_table(_START)
