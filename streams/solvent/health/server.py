@@ -13,10 +13,11 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from solvent.errors import ConfigError, ServiceError
+from solvent.errors import ConfigError, InvariantError, ServiceError
 
 __all__ = ["Answer", "HealthServer", "bind"]
 
+_START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 5.0
 
 
@@ -95,9 +96,17 @@ class HealthServer:
         self._thread = threading.Thread(target=self._run, name="solvent health", daemon=True)
 
     def start(self) -> None:
-        """Serve from now on; returns once requests are answered."""
+        """Serve from now on; returns once requests are answered.
+
+        Raises
+        ------
+        InvariantError
+            The server's thread did not come up.
+        """
         self._thread.start()
-        self._serving.wait(_STOP_TIMEOUT_S)
+        if not self._serving.wait(_START_TIMEOUT_S):
+            msg = f"health server at {self.url}: not serving after {_START_TIMEOUT_S} s"
+            raise InvariantError(msg)
 
     def stop(self) -> None:
         """Stop serving and close the socket."""
@@ -114,10 +123,10 @@ class HealthServer:
         app = web.Application()
         for path, make in self._answers.items():
             app.router.add_get(path, _handler(make))
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.SockSite(runner, self._listening, shutdown_timeout=1.0).start()
+            await web.SockSite(runner, self._listening).start()
             self._serving.set()
             await self._stop.wait()
         finally:
