@@ -11,8 +11,9 @@ import pytest
 from solvent.errors import PartitionError
 from solvent.kernel.layout import FLAG_LABELS, STATUS_LABELS, VERDICT_LABELS
 from solvent.state.columns import Columns
-from solvent.state.rows import decode_rows, encode_rows
+from solvent.state.rows import encode_rows
 from support.contracts import SCHEMAS
+from support.table import load_rows
 
 DOCUMENT = (SCHEMAS / "accounts" / "ROW.md").read_text()
 EXAMPLE = bytes.fromhex(re.search(r"```hex\n([0-9a-f\n]+)```", DOCUMENT)[1])  # type: ignore[index]
@@ -39,14 +40,7 @@ def documented_formats() -> dict[str, str]:
 
 def restored() -> Columns:
     columns = Columns()
-    decode_rows(
-        columns,
-        ["carol"],
-        [EXAMPLE],
-        instrument_ids=INSTRUMENT_IDS,
-        asset_count=2,
-        default_preset=0,
-    )
+    load_rows(columns, {b"carol": EXAMPLE}, instrument_ids=INSTRUMENT_IDS, asset_count=2)
     return columns
 
 
@@ -73,18 +67,18 @@ def test_account_row_example_read_by_the_documented_layout_says_what_the_text_sa
 
 def test_account_row_example_restored_and_written_again_is_the_same() -> None:
     columns = restored()
-    assert encode_rows(columns, np.array([0], np.int64), INSTRUMENT_IDS) == [EXAMPLE]
+    data, key_size, value_size = encode_rows(columns, np.array([0], np.int64), INSTRUMENT_IDS)
+    assert data.tobytes() == b"carol" + EXAMPLE
+    assert (key_size.tolist(), value_size.tolist()) == ([5], [len(EXAMPLE)])
 
 
 def test_account_row_of_another_version_is_refused() -> None:
     with pytest.raises(PartitionError, match="carol"):
-        decode_rows(
+        load_rows(
             Columns(),
-            ["carol"],
-            [b"\x02" + EXAMPLE[1:]],
+            {b"carol": b"\x02" + EXAMPLE[1:]},
             instrument_ids=INSTRUMENT_IDS,
             asset_count=2,
-            default_preset=0,
         )
 
 

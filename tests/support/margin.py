@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from solvent.engine.margin import MarginShard, warm_up
+from solvent.engine.run import Run
 from solvent.engine.shard import Emit, Outputs
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.wire.inputs import encode_collateral_move, encode_trade
@@ -243,8 +244,7 @@ class Replay:
     def restore(self) -> None:
         """Go on with a new shard, restored as a new owner of the partition would."""
         self.shard = a_shard()
-        for key, value in self.table.items():
-            self.shard.load(key, value)
+        self.shard.load(Run.of([Record(0, 0, key, value) for key, value in self.table.items()]))
         self.shard.resume({}, self.state)
         for topic in self.shard.lookback:
             self.shard.remember(topic, [r for name, r in self.seen if name == topic])

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from solvent.engine.rows import Rows
 from solvent.engine.shard import Emit, Outputs, ShardFacts
 from solvent.errors import InvariantError
 from solvent.runtime.lane import AgentSpec, LaneLimits
@@ -50,12 +51,14 @@ class ToyPrices:
 
     def cut(self):
         rows = [(key, b"%d" % self.sums[key]) for key in sorted(self.changed)]
-        outputs = Outputs(rows=rows, records=self.out, state={"seq": self.seq})
+        outputs = Outputs(rows=Rows.of(rows), records=self.out, state={"seq": self.seq})
         self.changed, self.out = set(), []
         return outputs
 
-    def load(self, key, value):
-        self.sums[key] = int(value)
+    def load(self, rows):
+        for row in rows:
+            if row.key[:1] != b"\0":
+                self.sums[row.key] = int(row.value)
 
     def resume(self, positions, state):
         self.seq = state.get("seq", 0)
@@ -107,12 +110,14 @@ class ToyMargin:
     def cut(self):
         rows = [(key, b"%d %d" % tuple(self.sums[key])) for key in sorted(self.changed)]
         state = {"mark_seq": self.mark_seq}
-        outputs = Outputs(rows=rows, records=self.out, state=state)
+        outputs = Outputs(rows=Rows.of(rows), records=self.out, state=state)
         self.changed, self.out = set(), []
         return outputs
 
-    def load(self, key, value):
-        self.sums[key] = [int(part) for part in value.split()]
+    def load(self, rows):
+        for row in rows:
+            if row.key[:1] != b"\0":
+                self.sums[row.key] = [int(part) for part in row.value.split()]
 
     def resume(self, positions, state):
         self.mark_seq = state.get("mark_seq", 0)

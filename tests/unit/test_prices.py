@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from solvent.engine.prices import MAX_SOURCES, PriceShard
+from solvent.engine.run import Run
 from solvent.engine.shard import Outputs
 from solvent.errors import ConfigError, InvariantError, PartitionError, RejectCode
 from solvent.wire.inputs import encode_clock
@@ -414,8 +415,7 @@ def _script(feeder: Feeder, step: int) -> None:
 
 def _restarted(feeder: Feeder, rows: dict[bytes, bytes | None], outputs: Outputs) -> Feeder:
     shard = PriceShard(a_rulebook())
-    for key, value in rows.items():
-        shard.load(key, value)
+    shard.load(Run.of([Record(0, 0, key, value) for key, value in rows.items()]))
     shard.resume({}, orjson.loads(orjson.dumps(outputs.state)))
     return Feeder(shard, feeder.offset)
 
@@ -474,7 +474,7 @@ def test_resume_of_a_new_partition_starts_at_sequence_one() -> None:
 
 def test_deleted_row_is_unsound() -> None:
     with pytest.raises(PartitionError, match="BTC-PERP"):
-        PriceShard(a_rulebook()).load(b"BTC-PERP", None)
+        PriceShard(a_rulebook()).load(Run.of([Record(0, 0, b"BTC-PERP", None)]))
 
 
 def test_another_topic_is_our_bug() -> None:

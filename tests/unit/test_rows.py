@@ -7,11 +7,13 @@ import struct
 import numpy as np
 import pytest
 
+from solvent.engine.rows import Rows
 from solvent.errors import PartitionError
 from solvent.kernel.layout import COUNT_POSITION_WASTE
 from solvent.state.columns import Columns
-from solvent.state.rows import decode_rows, encode_rows
+from solvent.state.rows import encode_rows
 from support.margin import Log, Replay, a_rulebook, a_trade, ledger_of
+from support.table import load_rows
 
 
 def reference_row(columns: Columns, account: int) -> bytes:
@@ -110,9 +112,7 @@ def test_rows_decoded_in_bulk_give_the_same_columns() -> None:
 def test_row_that_cannot_be_read_stops_the_partition(row: bytes, problem: str) -> None:
     ids = np.array([instrument.id for instrument in a_rulebook().instruments], np.int64)
     with pytest.raises(PartitionError, match=f"account alice: unusable {problem}"):
-        decode_rows(
-            Columns(), ["alice"], [row], instrument_ids=ids, asset_count=3, default_preset=0
-        )
+        load_rows(Columns(), {b"alice": row}, instrument_ids=ids, asset_count=3)
 
 
 def test_columns_grow_and_pack_without_losing_a_position() -> None:
@@ -127,11 +127,12 @@ def test_columns_grow_and_pack_without_losing_a_position() -> None:
     before = ledger_of(replay.shard)
     assert len(before) == 400
     assert columns.counts[COUNT_POSITION_WASTE] > 0
-    rows = encode_rows(columns, np.arange(400), np.array([3, 7, 12], np.int64))
+    rows = Rows(*encode_rows(columns, np.arange(400), np.array([3, 7, 12], np.int64)))
     columns._pack_positions()
     columns._pack_balances()
     assert columns.counts[COUNT_POSITION_WASTE] == 0
     assert ledger_of(replay.shard) == before
-    assert encode_rows(columns, np.arange(400), np.array([3, 7, 12], np.int64)) == rows
+    again = Rows(*encode_rows(columns, np.arange(400), np.array([3, 7, 12], np.int64)))
+    assert list(again) == list(rows)
     replay.run(Log().add("trades.v1", a_trade("more", "acct-0", price="3"), b"acct-0"))
     assert ledger_of(replay.shard)["acct-0"][2]["cross"][0]["BTC-PERP"] == (4, 4_000_000)

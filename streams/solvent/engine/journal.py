@@ -13,6 +13,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from solvent.engine.shard import Outputs
@@ -158,14 +159,16 @@ class SliceJournal:
 
 def _chain(previous: bytes, outputs: Outputs) -> bytes:
     """Return the hash of the previous hash and all that a slice brought, lengths included."""
-    parts: list[bytes] = [previous]
-    for key, value in outputs.rows:
-        parts.append(key)
-        parts.append(b"" if value is None else value)
+    rows = outputs.rows
+    sizes = np.empty(2 * len(rows), np.uint32)
+    sizes[::2] = rows.key_size
+    sizes[1::2] = np.maximum(rows.value_size, 0)
+    parts: list[bytes] = []
     for record in outputs.records:
-        parts.append(record.topic.encode())
-        parts.append(record.key)
-        parts.append(record.value)
-    digest = hashlib.blake2b(array("I", map(len, parts)).tobytes(), digest_size=_HASH_BYTES)
+        parts += (record.topic.encode(), record.key, record.value)
+    lengths = (array("I", [len(previous)]), sizes, array("I", map(len, parts)))
+    digest = hashlib.blake2b(b"".join(each.tobytes() for each in lengths), digest_size=_HASH_BYTES)
+    digest.update(previous)
+    digest.update(rows.data.data)
     digest.update(b"".join(parts))
     return digest.digest()

@@ -23,6 +23,7 @@ from solvent.engine.intake import Fault, Intake
 from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
 from solvent.engine.rejects import reject
+from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.severity import Standing, by_severity
 from solvent.engine.shard import InputRecord, Outputs, ShardFacts
@@ -58,8 +59,9 @@ from solvent.kernel.ledger import (
     judge_unit_jit,
 )
 from solvent.rules.compile import CompiledRulebook
-from solvent.state import rows
+from solvent.state import restored, rows
 from solvent.state.columns import Columns
+from solvent.state.restored import RestoredRows
 from solvent.state.safe_moves import SafeMoves
 from solvent.wire.topics import COLLATERAL, MARKS, TRADES
 
@@ -101,7 +103,8 @@ class MarginShard:
         self._totals = np.zeros(TOTAL_SLOTS + len(rulebook.instruments), np.int64)
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._rejects_by_code: dict[str, int] = {}
-        self._restored: dict[bytes, bytes] = {}
+        self._restored = RestoredRows(self.columns)
+        self._marks_row: bytes | None = None
         self._marks_changed = False
         self._safe_moves = SafeMoves(len(rulebook.feeds))
 
@@ -130,12 +133,9 @@ class MarginShard:
     def cut(self) -> Outputs:
         """Return what was changed since the last cut and start a new slice."""
         changed = self.columns.take_dirty()
-        out: list[tuple[bytes, bytes | None]] = []
-        if changed.size:
-            packed = rows.encode_rows(self.columns, changed, self._instrument_ids)
-            out.extend(zip(map(self.columns.key_of, changed.tolist()), packed, strict=True))
+        out = Rows(*rows.encode_rows(self.columns, changed, self._instrument_ids))
         if self._marks_changed:
-            out.append((MARKS_ROW_KEY, self.marks.row()))
+            out = out.joined(Rows.of([(MARKS_ROW_KEY, self.marks.row())]))
         records = self._desk.records
         self._desk.records = []
         self._marks_changed = False
@@ -143,12 +143,20 @@ class MarginShard:
             rows=out, records=records, state=self._state(), rules=self.rulebook.reference
         )
 
-    def load(self, key: bytes, value: bytes | None) -> None:
-        """Take one row of the table during restore, oldest first."""
-        if value is None:
-            self._restored.pop(key, None)
-        else:
-            self._restored[key] = value
+    def load(self, rows: Run) -> None:
+        """Take rows of the table during restore, oldest first.
+
+        Raises
+        ------
+        PartitionError
+            An account's row was deleted.
+        """
+        self._restored.take(
+            rows.data, rows.key_first, rows.key_size, rows.value_first, rows.value_size
+        )
+        marks_row = rows.last_of(MARKS_ROW_KEY)
+        if marks_row is not None:
+            self._marks_row = marks_row.value
 
     def resume(self, positions: Mapping[str, int], state: Mapping[str, Any]) -> None:
         """Finish a restore.
@@ -171,22 +179,16 @@ class MarginShard:
         for topic in self._offsets:
             known = state["offsets"][topic] if state else positions.get(topic, 0)
             self._offsets[topic] = known
-        marks_row = self._restored.pop(MARKS_ROW_KEY, None)
-        if marks_row is not None:
-            self.marks.load(marks_row)
+        if self._marks_row is not None:
+            self.marks.load(self._marks_row)
         if state:
             self.marks.seq = state["mark_seq"]
             self.marks.stream_us = state["stream_us"]
-        account_rows = {k: v for k, v in self._restored.items() if k[:1] != b"\0"}
-        rows.decode_rows(
-            self.columns,
-            [key.decode() for key in account_rows],
-            account_rows.values(),
+        self._restored.unpack(
             instrument_ids=self._instrument_ids,
             asset_count=len(self.rulebook.assets),
             default_preset=self.rulebook.default_preset,
         )
-        self._restored = {}
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """See input records below the fence again, to rebuild the duplicate window."""
@@ -461,3 +463,4 @@ def warm_up() -> None:
     """Compile every kernel the shard calls; any other argument type raises from then on."""
     kernel.warm_up()
     rows.warm_up()
+    restored.warm_up()

@@ -53,6 +53,8 @@ from typing import Any, Final
 from solvent.domain.policy import OraclePolicy
 from solvent.engine.median import Quote, consensus, is_within_band
 from solvent.engine.rejects import reject
+from solvent.engine.rows import Rows
+from solvent.engine.run import Run
 from solvent.engine.shard import Emit, InputRecord, Outputs, ShardFacts
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
 from solvent.rules.compile import CompiledRulebook
@@ -432,7 +434,7 @@ class PriceShard:
             self._emit_frame()
         records, self._records = self._records, []
         return Outputs(
-            rows=[(name.encode(), feeds[name].row()) for name in touched],
+            rows=Rows.of([(name.encode(), feeds[name].row()) for name in touched]),
             records=records,
             state={
                 "seq": self._seq,
@@ -445,23 +447,24 @@ class PriceShard:
 
     # -- restore
 
-    def load(self, key: bytes, value: bytes | None) -> None:
-        """Take one row of ``price-state.v1``; a feed the rulebook no longer has is passed over.
+    def load(self, rows: Run) -> None:
+        """Take rows of ``price-state.v1``; a feed the rulebook no longer has is passed over.
 
         `resume` then refuses the other rulebook, with its hash.
 
         Raises
         ------
         PartitionError
-            The row is a tombstone.
+            A row is a tombstone.
         """
-        feed = self._feeds.get(key.decode())
-        if feed is None:
-            return
-        if value is None:
-            msg = f"price-state.v1 row {feed.name} was deleted, rows of this table never are"
-            raise PartitionError(msg)
-        feed.restore(decode_price_row(value))
+        for key, value in {row.key: row.value for row in rows}.items():
+            feed = self._feeds.get((key or b"").decode())
+            if feed is None:
+                continue
+            if value is None:
+                msg = f"price-state.v1 row {feed.name} was deleted, rows of this table never are"
+                raise PartitionError(msg)
+            feed.restore(decode_price_row(value))
 
     def resume(self, positions: Mapping[str, int], state: Mapping[str, Any]) -> None:
         """Finish a restore.

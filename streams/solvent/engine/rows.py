@@ -48,6 +48,27 @@ class Rows(Sequence[_Pair]):
             np.array([-1 if value is None else len(value) for _, value in listed], np.int32),
         )
 
+    def joined(self, more: Rows) -> Rows:
+        """Return these rows and then some more."""
+        if not len(self):
+            return more
+        return Rows(
+            np.concatenate([self.data, more.data]),
+            np.concatenate([self.key_size, more.key_size]),
+            np.concatenate([self.value_size, more.value_size]),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Rows):
+            return NotImplemented
+        return bool(
+            np.array_equal(self.key_size, other.key_size)
+            and np.array_equal(self.value_size, other.value_size)
+            and np.array_equal(self.data, other.data)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __len__(self) -> int:
         return self.key_size.size
 

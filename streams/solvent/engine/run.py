@@ -9,18 +9,41 @@ times in milliseconds since 1970 UTC.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, overload
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 
-from solvent.engine.shard import InputRecord
 from solvent.kernel.layout import Int32, Int64, UInt8
 
-__all__ = ["Record", "Run"]
+__all__ = ["InputRecord", "Record", "Run"]
+
+
+class InputRecord(Protocol):
+    """One record as read from Kafka (aiokafka's and kafka-python's records both fit)."""
+
+    @property
+    def offset(self) -> int:
+        """Place in its partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Kafka record time, milliseconds since 1970 UTC."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """Record key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """Record value; None is a tombstone."""
+        ...
 
 
 class Record(NamedTuple):
-    """One record of a run (`solvent.engine.shard.InputRecord`)."""
+    """One record of a run (`InputRecord`)."""
 
     offset: int
     timestamp: int
@@ -120,6 +143,13 @@ class Run(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):
             yield self[index]
+
+    def last_of(self, key: bytes) -> Record | None:
+        """Return the last record of a key, None if there is none."""
+        found = np.flatnonzero(self.key_size == len(key))
+        for place, byte in enumerate(key):
+            found = found[self.data[self.key_first[found] + place] == byte]
+        return self[int(found[-1])] if found.size else None
 
     def _text(self, first: int, size: int) -> bytes | None:
         return None if size < 0 else self.data[first : first + size].tobytes()

@@ -11,31 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from solvent.engine.rows import Rows
+from solvent.engine.run import InputRecord, Run
+
 __all__ = ["Emit", "InputRecord", "Outputs", "Shard", "ShardFacts"]
-
-
-class InputRecord(Protocol):
-    """One record as read from Kafka (aiokafka's and kafka-python's records both fit)."""
-
-    @property
-    def offset(self) -> int:
-        """Place in its partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Kafka record time, milliseconds since 1970 UTC."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Record key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Record value; None is a tombstone."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +36,7 @@ class Outputs:
 
     Attributes
     ----------
-    rows : list of (key, value)
+    rows : Rows
         Changed rows of the shard's table; a value of None deletes.
     records : list of Emit
         Events and rejects in the order they came about.
@@ -67,7 +46,7 @@ class Outputs:
         Rulebook ``id``, ``version`` and ``hash`` in force, for the journal.
     """
 
-    rows: list[tuple[bytes, bytes | None]] = field(default_factory=list)
+    rows: Rows = field(default_factory=lambda: Rows.of([]))
     records: list[Emit] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
     rules: dict[str, Any] = field(default_factory=dict)
@@ -130,8 +109,11 @@ class Shard(Protocol):
         """Return what was changed since the last cut and start a new slice."""
         ...
 
-    def load(self, key: bytes, value: bytes | None) -> None:
-        """Take one row of the table during restore, oldest first; later rows replace earlier."""
+    def load(self, rows: Run) -> None:
+        """Take rows of the table during restore, oldest first; later rows replace earlier.
+
+        Keys that begin with a zero byte are the runtime's (fence, claim) or the shard's own.
+        """
         ...
 
     def resume(self, positions: Mapping[str, int], state: Mapping[str, Any]) -> None:

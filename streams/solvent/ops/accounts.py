@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
+from solvent.engine.journal import FENCE_KEY, SliceJournal
 from solvent.engine.margin import MarginShard
-from solvent.ops.history import read_topic
+from solvent.engine.run import Run
+from solvent.ops.history import HistoryRecord, read_topic
 from solvent.rules import CompiledRulebook
 from solvent.units import MICRO_EXPONENT, parse_scaled
 from solvent.wire.topics import ACCOUNTS, Topics
@@ -25,14 +26,14 @@ def read_shards(
         The table was built under another rulebook.
     """
     shards = [MarginShard(partition, rulebook) for partition in range(topics.partitions)]
-    fences: dict[int, bytes | None] = {}
+    tables: list[list[HistoryRecord]] = [[] for _ in shards]
     for record in read_topic(bootstrap_servers, topics.physical(ACCOUNTS)):
-        if record.key == FENCE_KEY:
-            fences[record.partition] = record.value
-        elif record.key is not None and record.key != CLAIM_KEY:
-            shards[record.partition].load(record.key, record.value)
+        tables[record.partition].append(record)
     for partition, shard in enumerate(shards):
-        journal, state = SliceJournal.from_fence("margin", partition, fences.get(partition))
+        rows = Run.of(tables[partition])
+        shard.load(rows)
+        fence = rows.last_of(FENCE_KEY)
+        journal, state = SliceJournal.from_fence("margin", partition, fence and fence.value)
         shard.resume(journal.positions, state)
     return shards
 

@@ -26,7 +26,7 @@ from solvent.engine.run import Run
 from solvent.engine.shard import Shard, ShardFacts
 from solvent.errors import InvariantError
 from solvent.runtime.meter import LaneMeter, SliceMeter
-from solvent.runtime.restore import restore_shard
+from solvent.runtime.restore import RestoreProgress, restore_shard
 from solvent.runtime.transport import Frame
 from solvent.runtime.writer import KeyValue, PartitionWriter, Target
 from solvent.wire.topics import Topics
@@ -132,6 +132,8 @@ class Lane:
         self.partition = partition
         self.shard = spec.new_shard(partition)
         self.journal = SliceJournal(spec.name, partition)
+        #: While the lane restores, else None.
+        self.restore_progress: RestoreProgress | None = None
         #: logical topic -> next offset, as committed
         self.durable: dict[str, int] = {}
         self.meter = LaneMeter()
@@ -204,16 +206,20 @@ class Lane:
         await self._writer.start()
         claim_offset = await self.claim(generation, instance)
         began_s = asyncio.get_running_loop().time()
-        self.journal, rows = await restore_shard(
-            self.shard,
-            agent=self.spec.name,
-            partition=self.partition,
-            table=self.spec.table,
-            inputs=self.spec.inputs,
-            topics=self._topics,
-            bootstrap_servers=self._bootstrap_servers,
-            claim_offset=claim_offset,
-        )
+        progress = self.restore_progress = RestoreProgress(end=claim_offset)
+        try:
+            self.journal = await restore_shard(
+                self.shard,
+                agent=self.spec.name,
+                partition=self.partition,
+                table=self.spec.table,
+                inputs=self.spec.inputs,
+                topics=self._topics,
+                bootstrap_servers=self._bootstrap_servers,
+                progress=progress,
+            )
+        finally:
+            self.restore_progress = None
         self.durable = dict(self.journal.positions)
         self.facts_before = self.shard.facts()
         log.info(
@@ -221,7 +227,7 @@ class Lane:
             agent=self.spec.name,
             partition=self.partition,
             generation=generation,
-            rows=rows,
+            rows=progress.rows,
             seconds=round(asyncio.get_running_loop().time() - began_s, 3),
             slice=self.journal.slice_number,
             positions=self.durable,

@@ -18,13 +18,10 @@ case is open. The margin preset is not stored: it follows from the account's cla
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numba.extending import register_jitable
-from numpy.typing import NDArray
 
 from solvent.errors import PartitionError
 from solvent.kernel.jit import jit
@@ -37,12 +34,14 @@ from solvent.kernel.layout import (
     Accounts,
     Balances,
     Cases,
+    Int32,
     Int64,
     Positions,
     UInt8,
     Units,
 )
-from solvent.kernel.names import count_names
+from solvent.kernel.names import NameTable
+from solvent.kernel.words import load16, load32, load64, store16, store32, store64
 from solvent.state.columns import Columns
 
 __all__ = ["ROW_VERSION", "decode_rows", "encode_rows", "warm_up"]
@@ -61,44 +60,28 @@ _BAD_ASSET: Final = 4
 _FAULTS: Final = ("", "version", "size", "instrument", "asset")
 
 
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
-def _store(out: UInt8, at: int, value: int, size: int) -> int:
-    """Write the low `size` bytes of an integer; return the place after them."""
-    for k in range(size):
-        out[at + k] = (value >> (8 * k)) & 255
-    return at + size
-
-
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
-def _unsigned(data: UInt8, at: int, size: int) -> int:
-    value = 0
-    for k in range(size - 1, -1, -1):
-        value = value * 256 + int(data[at + k])
-    return value
-
-
-@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
-def _signed(data: UInt8, at: int, size: int) -> int:
-    value = int(data[at + size - 1])
-    if value >= 128:
-        value -= 256
-    for k in range(size - 2, -1, -1):
-        value = value * 256 + int(data[at + k])
-    return value
-
-
-def _measure(accounts: Accounts, units: Units, changed: Int64, out_first: Int64) -> None:
-    """Write where each changed account's row begins, and after the last where it ends."""
-    at = 0
+def _measure(
+    accounts: Accounts,
+    units: Units,
+    names: NameTable,
+    changed: Int64,
+    out_key: Int32,
+    out_value: Int32,
+) -> int:
+    """Write the sizes of the changed accounts' keys and rows; return their sum."""
+    total = 0
     for k in range(changed.size):
-        out_first[k] = at
-        at += _HEADER
-        unit = int(accounts.first_unit[changed[k]])
+        account = int(changed[k])
+        size = _HEADER
+        unit = int(accounts.first_unit[account])
         while unit != NONE:
-            at += _UNIT + _BALANCE * int(units.balance_count[unit])
-            at += _POSITION * int(units.position_count[unit])
+            size += _UNIT + _BALANCE * int(units.balance_count[unit])
+            size += _POSITION * int(units.position_count[unit])
             unit = int(units.next_unit[unit])
-    out_first[changed.size] = at
+        out_key[k] = names.first[account + 1] - names.first[account]
+        out_value[k] = size
+        total += int(out_key[k]) + size
+    return total
 
 
 def _pack(
@@ -107,21 +90,24 @@ def _pack(
     cases: Cases,
     positions: Positions,
     balances: Balances,
+    names: NameTable,
     instrument_ids: Int64,
     changed: Int64,
-    first: Int64,
     out: UInt8,
 ) -> None:
-    """Write the rows of the changed accounts one after the other."""
+    """Write key and row of each changed account one after the other."""
+    at = 0
     for k in range(changed.size):
         account = int(changed[k])
-        at = int(first[k])
-        at = _store(out, at, ROW_VERSION, 1)
-        at = _store(out, at, int(accounts.quarantined[account]), 1)
-        count_at = at
-        at += 2
-        at = _store(out, at, int(accounts.trades_seq[account]), 8)
-        at = _store(out, at, int(accounts.collateral_seq[account]), 8)
+        for place in range(int(names.first[account]), int(names.first[account + 1])):
+            out[at] = names.text[place]
+            at += 1
+        out[at] = ROW_VERSION
+        out[at + 1] = accounts.quarantined[account]
+        count_at = at + 2
+        store64(out, at + 4, int(accounts.trades_seq[account]))
+        store64(out, at + 12, int(accounts.collateral_seq[account]))
+        at += _HEADER
         count = 0
         unit = int(accounts.first_unit[account])
         while unit != NONE:
@@ -129,49 +115,52 @@ def _pack(
             book = int(units.book[unit])
             if book != CROSS:
                 book = int(instrument_ids[book])
-            at = _store(out, at, book, 4)
-            at = _store(out, at, int(units.status[unit]), 1)
-            at = _store(out, at, int(units.previous_status[unit]), 1)
-            at = _store(out, at, int(units.case_verdict[unit]), 1)
-            at = _store(out, at, 0, 1)
-            at = _store(out, at, int(units.flags[unit]), 4)
-            at = _store(out, at, int(units.position_count[unit]), 2)
-            at = _store(out, at, int(units.balance_count[unit]), 2)
-            at = _store(out, at, int(units.episode[unit]), 8)
-            at = _store(out, at, int(units.revision[unit]), 8)
-            at = _store(out, at, int(units.case_expires_us[unit]), 8)
-            at = _store(out, at, int(cases.notional_micros[unit]), 8)
-            at = _store(out, at, int(cases.fills[unit]), 8)
-            at = _store(out, at, int(units.touched_us[unit]), 8)
+            store32(out, at, book)
+            out[at + 4] = units.status[unit]
+            out[at + 5] = units.previous_status[unit]
+            out[at + 6] = units.case_verdict[unit]
+            out[at + 7] = 0
+            store32(out, at + 8, int(units.flags[unit]))
+            store16(out, at + 12, int(units.position_count[unit]))
+            store16(out, at + 14, int(units.balance_count[unit]))
+            store64(out, at + 16, int(units.episode[unit]))
+            store64(out, at + 24, int(units.revision[unit]))
+            store64(out, at + 32, int(units.case_expires_us[unit]))
+            store64(out, at + 40, int(cases.notional_micros[unit]))
+            store64(out, at + 48, int(cases.fills[unit]))
+            store64(out, at + 56, int(units.touched_us[unit]))
+            at += _UNIT
             begin = int(units.first_balance[unit])
             for row in range(begin, begin + int(units.balance_count[unit])):
-                at = _store(out, at, int(balances.asset[row]), 4)
-                at = _store(out, at, int(balances.quanta[row]), 8)
+                store32(out, at, int(balances.asset[row]))
+                store64(out, at + 4, int(balances.quanta[row]))
+                at += _BALANCE
             begin = int(units.first_position[unit])
             for row in range(begin, begin + int(units.position_count[unit])):
-                at = _store(out, at, int(instrument_ids[positions.instrument[row]]), 4)
-                at = _store(out, at, int(positions.size_lots[row]), 8)
-                at = _store(out, at, int(positions.cost_basis_micros[row]), 8)
+                store32(out, at, int(instrument_ids[positions.instrument[row]]))
+                store64(out, at + 4, int(positions.size_lots[row]))
+                store64(out, at + 12, int(positions.cost_basis_micros[row]))
+                at += _POSITION
             unit = int(units.next_unit[unit])
-        _store(out, count_at, count, 2)
+        store16(out, count_at, count)
 
 
-def _count(data: UInt8, first: Int64, out_counts: Int64) -> tuple[int, int]:
+def _count(data: UInt8, first: Int64, last: Int64, out_counts: Int64) -> tuple[int, int]:
     """Check the rows' frame and count units, position and balance slots; return (row, fault)."""
-    for k in range(first.size - 1):
+    for k in range(first.size):
         at = int(first[k])
-        end = int(first[k + 1])
+        end = int(last[k])
         if end - at < _HEADER:
             return k, _BAD_SIZE
         if data[at] != ROW_VERSION:
             return k, _BAD_VERSION
-        count = _unsigned(data, at + 2, 2)
+        count = load16(data, at + 2)
         at += _HEADER
         for _ in range(count):
             if end - at < _UNIT:
                 return k, _BAD_SIZE
-            position_count = _unsigned(data, at + 12, 2)
-            balance_count = _unsigned(data, at + 14, 2)
+            position_count = load16(data, at + 12)
+            balance_count = load16(data, at + 14)
             out_counts[0] += 1
             out_counts[1] += position_count
             out_counts[2] += balance_count
@@ -200,7 +189,6 @@ def _index_of(instrument_ids: Int64, instrument_id: int) -> int:
 def _unpack(
     data: UInt8,
     first: Int64,
-    first_account: int,
     default_preset: int,
     instrument_ids: Int64,
     asset_count: int,
@@ -211,14 +199,13 @@ def _unpack(
     balances: Balances,
     counts: Int64,
 ) -> tuple[int, int]:
-    """Append the rows' accounts to the columns, which have room; return (row, fault)."""
-    for k in range(first.size - 1):
-        account = first_account + k
-        at = int(first[k])
+    """Fill in the accounts, whose units and blocks there is room for; return (row, fault)."""
+    for account in range(first.size):
+        at = int(first[account])
         accounts.quarantined[account] = data[at + 1]
-        count = _unsigned(data, at + 2, 2)
-        accounts.trades_seq[account] = _signed(data, at + 4, 8)
-        accounts.collateral_seq[account] = _signed(data, at + 12, 8)
+        count = load16(data, at + 2)
+        accounts.trades_seq[account] = load64(data, at + 4)
+        accounts.collateral_seq[account] = load64(data, at + 12)
         accounts.first_unit[account] = NONE
         accounts.dirty[account] = 0
         at += _HEADER
@@ -231,13 +218,13 @@ def _unpack(
             else:
                 units.next_unit[previous] = unit
             previous = unit
-            book = _signed(data, at, 4)
+            book = load32(data, at)
             if book != CROSS:
                 book = _index_of(instrument_ids, book)
                 if book == NONE:
-                    return k, _BAD_INSTRUMENT
-            position_count = _unsigned(data, at + 12, 2)
-            balance_count = _unsigned(data, at + 14, 2)
+                    return account, _BAD_INSTRUMENT
+            position_count = load16(data, at + 12)
+            balance_count = load16(data, at + 14)
             units.account[unit] = account
             units.book[unit] = book
             units.next_unit[unit] = NONE
@@ -245,13 +232,13 @@ def _unpack(
             units.status[unit] = data[at + 4]
             units.previous_status[unit] = data[at + 5]
             units.case_verdict[unit] = data[at + 6]
-            units.flags[unit] = _unsigned(data, at + 8, 4)
-            units.episode[unit] = _signed(data, at + 16, 8)
-            units.revision[unit] = _signed(data, at + 24, 8)
-            units.case_expires_us[unit] = _signed(data, at + 32, 8)
-            cases.notional_micros[unit] = _signed(data, at + 40, 8)
-            cases.fills[unit] = _signed(data, at + 48, 8)
-            units.touched_us[unit] = _signed(data, at + 56, 8)
+            units.flags[unit] = load32(data, at + 8)
+            units.episode[unit] = load64(data, at + 16)
+            units.revision[unit] = load64(data, at + 24)
+            units.case_expires_us[unit] = load64(data, at + 32)
+            cases.notional_micros[unit] = load64(data, at + 40)
+            cases.fills[unit] = load64(data, at + 48)
+            units.touched_us[unit] = load64(data, at + 56)
             at += _UNIT
             begin = int(counts[COUNT_BALANCES])
             units.first_balance[unit] = begin
@@ -259,11 +246,11 @@ def _unpack(
             units.balance_capacity[unit] = balance_count
             counts[COUNT_BALANCES] += balance_count
             for row in range(begin, begin + balance_count):
-                asset = _signed(data, at, 4)
+                asset = load32(data, at)
                 if asset < 0 or asset >= asset_count:
-                    return k, _BAD_ASSET
+                    return account, _BAD_ASSET
                 balances.asset[row] = asset
-                balances.quanta[row] = _signed(data, at + 4, 8)
+                balances.quanta[row] = load64(data, at + 4)
                 at += _BALANCE
             begin = int(counts[COUNT_POSITIONS])
             units.first_position[unit] = begin
@@ -271,12 +258,12 @@ def _unpack(
             units.position_capacity[unit] = position_count
             counts[COUNT_POSITIONS] += position_count
             for row in range(begin, begin + position_count):
-                instrument = _index_of(instrument_ids, _signed(data, at, 4))
+                instrument = _index_of(instrument_ids, load32(data, at))
                 if instrument == NONE:
-                    return k, _BAD_INSTRUMENT
+                    return account, _BAD_INSTRUMENT
                 positions.instrument[row] = instrument
-                positions.size_lots[row] = _signed(data, at + 4, 8)
-                positions.cost_basis_micros[row] = _signed(data, at + 12, 8)
+                positions.size_lots[row] = load64(data, at + 4)
+                positions.cost_basis_micros[row] = load64(data, at + 12)
                 at += _POSITION
     return 0, _GOOD
 
@@ -287,8 +274,10 @@ _count_jit = jit(_count)
 _unpack_jit = jit(_unpack)
 
 
-def encode_rows(columns: Columns, changed: Int64, instrument_ids: Int64) -> list[bytes]:
-    """Return the rows of some accounts, in the order given.
+def encode_rows(
+    columns: Columns, changed: Int64, instrument_ids: Int64
+) -> tuple[UInt8, Int32, Int32]:
+    """Return keys and rows of some accounts, in the order given.
 
     Parameters
     ----------
@@ -298,43 +287,54 @@ def encode_rows(columns: Columns, changed: Int64, instrument_ids: Int64) -> list
         Account indices.
     instrument_ids : int64, shape (I,)
         Rulebook ids by instrument index, ascending.
+
+    Returns
+    -------
+    data : uint8, shape (bytes,)
+        Key, row, key, row, and so on.
+    key_size, value_size : int32, shape (n,)
+        Their bytes.
     """
-    first = np.empty(changed.size + 1, np.int64)
-    _measure_jit(columns.accounts, columns.units, changed, first)
-    out = np.empty(int(first[-1]), np.uint8)
+    key_size = np.empty(changed.size, np.int32)
+    value_size = np.empty(changed.size, np.int32)
+    total = _measure_jit(
+        columns.accounts, columns.units, columns.names, changed, key_size, value_size
+    )
+    out = np.empty(total, np.uint8)
     _pack_jit(
         columns.accounts,
         columns.units,
         columns.cases,
         columns.positions,
         columns.balances,
+        columns.names,
         instrument_ids,
         changed,
-        first,
         out,
     )
-    packed = out.tobytes()
-    places = first.tolist()
-    return [packed[a:b] for a, b in pairwise(places)]
+    return out, key_size, value_size
 
 
 def decode_rows(
     columns: Columns,
-    account_ids: list[str],
-    values: Iterable[bytes],
+    data: UInt8,
+    first: Int64,
+    last: Int64,
     *,
     instrument_ids: Int64,
     asset_count: int,
     default_preset: int,
 ) -> None:
-    """Append accounts from their rows, in bulk.
+    """Fill in all accounts from their rows.
 
     Parameters
     ----------
     columns : Columns
-        Written to; none of the accounts may be known yet.
-    account_ids, values
-        Keys and values of the rows, in one order.
+        Written to; its accounts were added, and nothing else.
+    data : uint8, shape (bytes,)
+        Where the rows lie.
+    first, last : int64, shape (accounts,)
+        First byte of each account's row, and the one after it.
     instrument_ids : int64, shape (I,)
         Rulebook ids by instrument index, ascending.
     asset_count : int
@@ -347,28 +347,17 @@ def decode_rows(
     PartitionError
         A row of another version, of a wrong size, or naming what the rulebook does not have.
     """
-    rows = list(values)
-    if not rows:
-        return
-    data: NDArray[np.uint8] = np.frombuffer(bytearray().join(rows), np.uint8)
-    first = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=first[1:])
     needs: Any = np.zeros(3, np.int64)
-    row, fault = _count_jit(data, first, needs)
+    account, fault = _count_jit(data, first, last, needs)
     if fault == _GOOD:
-        begin = count_names(columns.names)
-        columns.reserve_accounts(len(rows), sum(map(len, account_ids)))
         columns.reserve_units(int(columns.counts[COUNT_UNITS] + needs[0]))
         columns.reserve_arenas(
             int(columns.counts[COUNT_POSITIONS] + needs[1]),
             int(columns.counts[COUNT_BALANCES] + needs[2]),
         )
-        for account_id in account_ids:
-            columns.add_account(account_id)
-        row, fault = _unpack_jit(
+        account, fault = _unpack_jit(
             data,
             first,
-            begin,
             default_preset,
             instrument_ids,
             asset_count,
@@ -380,9 +369,8 @@ def decode_rows(
             columns.counts,
         )
     if fault != _GOOD:
-        msg = (
-            f"row of account {account_ids[row]}: unusable {_FAULTS[fault]}, {len(rows[row])} bytes"
-        )
+        size = int(last[account] - first[account])
+        msg = f"row of account {columns.id_of(account)}: unusable {_FAULTS[fault]}, {size} bytes"
         raise PartitionError(msg)
 
 
@@ -391,6 +379,5 @@ def warm_up() -> None:
     columns = Columns()
     ids = np.zeros(0, np.int64)
     encode_rows(columns, np.zeros(0, np.int64), ids)
-    account = columns.add_account("a")
-    row = encode_rows(columns, np.array([account], np.int64), ids)
-    decode_rows(Columns(), ["a"], row, instrument_ids=ids, asset_count=0, default_preset=0)
+    text = np.zeros(0, np.uint8)
+    decode_rows(columns, text, ids, ids, instrument_ids=ids, asset_count=0, default_preset=0)
