@@ -263,7 +263,7 @@ class MarginShard:
         if reason == STOP_QUARANTINE:
             self._quarantine(subject, cause)
         else:
-            self._desk.settle(subject, self._judge(subject), cause)
+            self._desk.settle(np.array([subject], np.int64), [self._judge(subject)], cause)
 
     def _quarantine(self, account: int, cause: Cause) -> None:
         for unit in self.columns.units_of(account):
@@ -303,21 +303,18 @@ class MarginShard:
             return
         columns = self.columns
         units, figures = columns.units, columns.figures
-        standings = [
-            Standing(
-                unit=unit,
-                is_bankrupt=bool(figures.verdict[unit] == VERDICT_BANKRUPT),
-                equity_micros=int(figures.equity_micros[unit, MAINTENANCE]),
-                requirement_micros=int(figures.requirement_micros[unit, MAINTENANCE]),
-                account_id=columns.id_of(int(units.account[unit])),
-                book=int(units.book[unit]),
-            )
-            for unit in signalled.tolist()
-        ]
-        cause = Cause(MARKS, record.offset, "market", False)
-        for standing in by_severity(standings):
-            status = int(self._safe_moves.next_status[standing.unit])
-            self._desk.settle(standing.unit, status, cause)
+        standings = map(
+            Standing,
+            signalled.tolist(),
+            (figures.verdict[signalled] == VERDICT_BANKRUPT).tolist(),
+            figures.equity_micros[signalled, MAINTENANCE].tolist(),
+            figures.requirement_micros[signalled, MAINTENANCE].tolist(),
+            map(columns.id_of, units.account[signalled].tolist()),
+            units.book[signalled].tolist(),
+        )
+        worst_first = np.array([standing.unit for standing in by_severity(standings)], np.int64)
+        statuses = self._safe_moves.next_status[worst_first].tolist()
+        self._desk.settle(worst_first, statuses, Cause(MARKS, record.offset, "market", False))
 
     # -- rejects
 

@@ -18,6 +18,7 @@ from numba.extending import register_jitable
 
 from solvent.kernel.jit import jit
 from solvent.kernel.layout import NONE, Int64, UInt8
+from solvent.kernel.words import load64, mix
 
 __all__ = [
     "NO_PART",
@@ -40,12 +41,11 @@ __all__ = [
 NO_PART: Final = -1
 
 _COLON: Final = 58
-# FNV-1a with a modulus of 2**31: products stay below 2**57, so int64 never wraps, and a hash beside
-# an index fits one slot.
-_FNV_OFFSET: Final = 18652613
-_FNV_PRIME: Final = 16777619
-_MASK: Final = 0x7FFFFFFF
+_SEED: Final = 0x243F6A8885A308D3  # pi
+_HASH_MASK: Final = 0x7FFFFFFF  # a hash beside an index fits one slot
 _INDEX_MASK: Final = 0xFFFFFFFF
+
+_WORD: Final = 8  # bytes
 
 _NAMES: Final = 0
 _BYTES: Final = 1
@@ -142,23 +142,38 @@ def longer_names(table: NameTable, more_names: int, more_bytes: int) -> NameTabl
 @register_jitable  # type: ignore[untyped-decorator, unused-ignore]
 def same_bytes(left: UInt8, left_first: int, right: UInt8, right_first: int, size: int) -> bool:
     """Return whether two stretches of bytes are equal."""
+    if size < _WORD:
+        k = 0
+        while k < size and left[left_first + k] == right[right_first + k]:
+            k += 1
+        return k == size
     k = 0
-    while k < size and left[left_first + k] == right[right_first + k]:
-        k += 1
-    return k == size
+    last = size - _WORD
+    while k < last and load64(left, left_first + k) == load64(right, right_first + k):
+        k += _WORD
+    return k >= last and load64(left, left_first + last) == load64(right, right_first + last)
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _mix_bytes(state: int, text: UInt8, first: int, size: int) -> int:
+    """Return the hash state with a stretch of bytes in it; the last word may overlap."""
+    if size < _WORD:
+        word = size
+        for k in range(first, first + size):
+            word = word * 256 + int(text[k])
+        return mix(state, word)
+    for k in range(0, size - _WORD, _WORD):
+        state = mix(state, load64(text, first + k))
+    return mix(mix(state, size), load64(text, first + size - _WORD))
 
 
 @register_jitable  # type: ignore[untyped-decorator, unused-ignore]
 def hash_name(text: UInt8, first: int, size: int, second: int, second_size: int) -> int:
     """Return the hash of a name of one part (`NO_PART`) or two."""
-    value = _FNV_OFFSET
-    for k in range(first, first + size):
-        value = ((value ^ int(text[k])) * _FNV_PRIME) & _MASK
+    state = _mix_bytes(_SEED, text, first, size)
     if second_size != NO_PART:
-        value = ((value ^ _COLON) * _FNV_PRIME) & _MASK
-        for k in range(second, second + second_size):
-            value = ((value ^ int(text[k])) * _FNV_PRIME) & _MASK
-    return value
+        state = _mix_bytes(state, text, second, second_size)
+    return int(state & _HASH_MASK)
 
 
 @register_jitable  # type: ignore[untyped-decorator, unused-ignore]
