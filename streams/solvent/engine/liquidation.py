@@ -24,13 +24,15 @@ quarantined account's case rests for good: its offers expire and are not renewed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from solvent.domain.sizing import plan_close
-from solvent.domain.verdict import Level, MarginFigures, Verdict
-from solvent.engine.describe import CROSS_NAME, Describer, amounts_text, money_text
+import numpy as np
+
+from solvent.domain.verdict import MarginFigures, Verdict
+from solvent.engine.announce import Announcer, Batch, Ending
+from solvent.engine.describe import CROSS_NAME, amounts_text
 from solvent.engine.markbook import MarkBook
 from solvent.engine.shard import Emit
 from solvent.kernel.layout import (
@@ -40,13 +42,12 @@ from solvent.kernel.layout import (
     STATUS_MARGIN_CALL,
     STATUS_UNKNOWN,
     VERDICT_BANKRUPT,
-    VERDICT_LABELS,
+    Int64,
 )
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
-from solvent.units import format_scaled
 from solvent.wire.outputs import encode
-from solvent.wire.topics import LIQUIDATIONS, MARGIN_STATUS
+from solvent.wire.topics import MARGIN_STATUS
 
 __all__ = ["Cause", "Desk"]
 
@@ -100,199 +101,130 @@ class Desk:
         self._columns = columns
         self._marks = marks
         self._offsets = offsets
-        self._describer = Describer(rulebook, columns, marks)
+        self._announcer = Announcer(partition, rulebook, columns, marks, offsets)
         self.records: list[Emit] = []
 
     # -- what happens
 
-    def settle(self, unit: int, status: int, cause: Cause) -> None:
-        """Bring a freshly judged unit's status and case to where they belong.
+    def settle(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
+        """Bring freshly judged units' statuses and cases to where they belong, in this order.
 
         Parameters
         ----------
-        unit : int
-            Its figures are current.
-        status : int
-            The status they call for.
+        units : int64, shape (n,)
+            Each once; their figures are current.
+        statuses : sequence of int
+            The status each calls for.
         cause : Cause
-            Why it was judged.
+            Why they were judged.
         """
-        columns = self._columns
-        units = columns.units
-        account = int(units.account[unit])
-        before = int(units.status[unit])
-        if status != before:
-            if status == STATUS_UNKNOWN:
-                units.previous_status[unit] = before
-            units.status[unit] = status
-            columns.mark_dirty(account)
-            self._emit_status(unit, before, cause)
-        revision = int(units.revision[unit])
-        if columns.accounts.quarantined[account]:
-            return
-        if status == STATUS_UNKNOWN:
-            if revision and cause.is_ledger:
-                units.case_expires_us[unit] = 0  # revise as soon as it can be judged
-                columns.mark_dirty(account)
-            return
-        if revision:
-            self._continue_case(unit, status, cause)
-        elif status == STATUS_LIQUIDATING and units.position_count[unit]:
-            units.episode[unit] += 1
-            columns.cases.notional_micros[unit] = 0
-            columns.cases.fills[unit] = 0
-            is_bankrupt = columns.figures.verdict[unit] == VERDICT_BANKRUPT
-            self._offer(unit, "opened", "bankrupt" if is_bankrupt else "liquidatable", cause)
+        batch = self._announcer.about(units, cause)
+        for at, status in enumerate(statuses):
+            self._settle(batch, at, status, cause)
 
     def quarantine(self, account: int, cause: Cause) -> None:
         """Take an account that has just been quarantined out of judgement, and say so."""
         units = list(self._columns.units_of(account))
         if not units:
             self._emit_bare_status(account, cause)
-        for unit in units:
-            self.settle(unit, STATUS_UNKNOWN, cause)
+            return
+        self.settle(np.array(units, np.int64), [STATUS_UNKNOWN] * len(units), cause)
 
-    def _continue_case(self, unit: int, status: int, cause: Cause) -> None:
+    def _settle(self, batch: Batch, at: int, status: int, cause: Cause) -> None:
+        columns = self._columns
+        units = columns.units
+        unit, account, before = batch.unit[at], batch.account[at], batch.status[at]
+        if status != before:
+            if status == STATUS_UNKNOWN:
+                units.previous_status[unit] = before
+            units.status[unit] = status
+            columns.mark_dirty(account)
+            self.records.append(batch.status_event(at, before, status))
+        if batch.is_quarantined[at]:
+            return
+        revision = batch.revision[at]
+        if status == STATUS_UNKNOWN:
+            if revision and cause.is_ledger:
+                units.case_expires_us[unit] = 0  # revise as soon as it can be judged
+                columns.mark_dirty(account)
+            return
+        if revision:
+            self._continue_case(batch, at, status, cause)
+        elif status == STATUS_LIQUIDATING and batch.has_positions[at]:
+            columns.cases.notional_micros[unit] = 0
+            columns.cases.fills[unit] = 0
+            is_bankrupt = batch.verdict[at] == VERDICT_BANKRUPT
+            reason = "bankrupt" if is_bankrupt else "liquidatable"
+            units.episode[unit] = batch.episode[at] + 1
+            self._offer(batch, at, status, "opened", reason)
+
+    def _continue_case(self, batch: Batch, at: int, status: int, cause: Cause) -> None:
         units = self._columns.units
+        unit = batch.unit[at]
         if status in {STATUS_HEALTHY, STATUS_MARGIN_CALL}:
-            if cause.kind == "trade" and cause.case_episode == units.episode[unit]:
-                self._end(unit, "closed", "target_reached", cause)
+            if cause.kind == "trade" and cause.case_episode == batch.episode[at]:
+                self._end(batch, at, status, "closed", "target_reached")
             else:
-                self._end(unit, "recovered", cause.kind, cause)
-        elif not units.position_count[unit]:
-            self._end(unit, "closed", "exhausted", cause)
-        elif (
-            self._columns.figures.verdict[unit] == VERDICT_BANKRUPT
-            and units.case_verdict[unit] != VERDICT_BANKRUPT
-        ):
-            self._offer(unit, "revised", "bankrupt", cause)
+                self._end(batch, at, status, "recovered", cause.kind)
+        elif not batch.has_positions[at]:
+            self._end(batch, at, status, "closed", "exhausted")
+        elif batch.verdict[at] == VERDICT_BANKRUPT and units.case_verdict[unit] != VERDICT_BANKRUPT:
+            self._offer(batch, at, status, "revised", "bankrupt")
         elif cause.is_ledger:
-            self._offer(unit, "revised", "ledger_changed", cause)
+            self._offer(batch, at, status, "revised", "ledger_changed")
         elif units.case_expires_us[unit] <= self._marks.stream_us:
-            self._offer(unit, "revised", "expired", cause)
+            self._offer(batch, at, status, "revised", "expired")
 
-    def _offer(self, unit: int, event: str, reason: str, cause: Cause) -> None:
+    def _offer(self, batch: Batch, at: int, status: int, event: str, reason: str) -> None:
         """Emit an offer: the next revision of the unit's case."""
         units = self._columns.units
-        policy = self._rulebook.policies[units.preset[unit]]
-        units.revision[unit] += 1
-        units.case_verdict[unit] = self._columns.figures.verdict[unit]
-        units.case_expires_us[unit] = self._marks.stream_us + policy.offer_ttl_us
-        self._columns.mark_dirty(int(units.account[unit]))
-        self._emit_case(unit, event, reason, cause, self._legs(unit), None)
+        unit = batch.unit[at]
+        policy = self._rulebook.policies[batch.preset[at]]
+        revision = batch.revision[at] + 1
+        expires_us = self._marks.stream_us + policy.offer_ttl_us
+        units.revision[unit] = revision
+        units.case_verdict[unit] = batch.verdict[at]
+        units.case_expires_us[unit] = expires_us
+        self._columns.mark_dirty(batch.account[at])
+        self.records.append(
+            batch.case_event(
+                at,
+                status,
+                event,
+                reason,
+                episode=int(units.episode[unit]),
+                revision=revision,
+                expires_us=expires_us,
+            )
+        )
 
-    def _end(self, unit: int, event: str, reason: str, cause: Cause) -> None:
+    def _end(self, batch: Batch, at: int, status: int, event: str, reason: str) -> None:
         """Emit the last revision of the unit's case and forget the case."""
         units, cases = self._columns.units, self._columns.cases
-        units.revision[unit] += 1
-        ending: dict[str, Any] = {
-            "liquidated_notional": money_text(int(cases.notional_micros[unit])),
-            "fills": int(cases.fills[unit]),
-        }
+        unit = batch.unit[at]
+        bad_debt_micros = None
         if event == "closed":
-            raw_equity = int(self._columns.figures.raw_equity_micros[unit])
             is_lost = reason == "exhausted"
-            ending["bad_debt"] = money_text(max(0, -raw_equity) if is_lost else 0)
-        self._emit_case(unit, event, reason, cause, [], ending)
+            bad_debt_micros = max(0, -batch.raw_equity_micros[at]) if is_lost else 0
+        ending = Ending(int(cases.notional_micros[unit]), int(cases.fills[unit]), bad_debt_micros)
+        self.records.append(
+            batch.case_event(
+                at,
+                status,
+                event,
+                reason,
+                episode=batch.episode[at],
+                revision=batch.revision[at] + 1,
+                expires_us=None,
+                ending=ending,
+            )
+        )
         units.revision[unit] = 0
         units.case_expires_us[unit] = 0
         units.case_verdict[unit] = 0
         cases.notional_micros[unit] = 0
         cases.fills[unit] = 0
-        self._columns.mark_dirty(int(units.account[unit]))
-
-    # -- what is said
-
-    def _legs(self, unit: int) -> list[dict[str, Any]]:
-        """Return the orders that restore health(liquidation_end), as they are published."""
-        units = self._columns.units
-        figures = self._describer.figures(unit)
-        legs = plan_close(
-            self._describer.open_positions(unit),
-            self._rulebook.policies[units.preset[unit]],
-            shortage_micros=figures.shortage_micros,
-            raw_equity_micros=figures.raw_equity_micros,
-            maintenance_micros=figures.requirement_micros[Level.MAINTENANCE],
-        )
-        return [
-            {
-                "market": leg.instrument.name,
-                "side": leg.side,
-                "size": leg.instrument.lot.format(leg.size_lots),
-                "mark_price": format_scaled(leg.mark_price, leg.instrument.price_exponent),
-                "limit_price": format_scaled(leg.limit_price, leg.instrument.price_exponent),
-                "bankruptcy_price": format_scaled(
-                    leg.bankruptcy_price, leg.instrument.price_exponent
-                ),
-                "fund_fee_ppm": leg.fund_fee_ppm,
-            }
-            for leg in legs
-        ]
-
-    def _emit_case(
-        self,
-        unit: int,
-        event: str,
-        reason: str,
-        cause: Cause,
-        legs: list[dict[str, Any]],
-        ending: dict[str, Any] | None,
-    ) -> None:
-        columns = self._columns
-        units = columns.units
-        figures = self._describer.figures(unit)
-        account_id = columns.id_of(int(units.account[unit]))
-        subaccount = self._describer.subaccount(unit)
-        episode = int(units.episode[unit])
-        record = {
-            "schema_version": 1,
-            "liquidation_id": f"{account_id}:{subaccount}:{episode}",
-            "revision": int(units.revision[unit]),
-            "event": event,
-            "reason": reason,
-            "account_id": account_id,
-            "subaccount": subaccount,
-            "episode": episode,
-            "partition": self._partition,
-            "ts_us": self._marks.stream_us,
-            "expires_us": None if ending else int(units.case_expires_us[unit]),
-            "verdict": figures.verdict.label,
-            "status": STATUS_LABELS[units.status[unit]],
-            "mark_seq": self._marks.seq,
-            **amounts_text(figures),
-            "shortfall": money_text(figures.shortage_micros),
-            "positions": self._describer.positions(unit),
-            "collateral": self._describer.collateral(unit),
-            "legs": legs,
-            **self._references(cause),
-            **(ending or {}),
-        }
-        self.records.append(Emit(LIQUIDATIONS, account_id.encode(), encode(record)))
-
-    def _emit_status(self, unit: int, before: int, cause: Cause) -> None:
-        columns = self._columns
-        units = columns.units
-        account = int(units.account[unit])
-        figures = self._describer.figures(unit)
-        clear_ppm = int(self._rulebook.rules.clear_ppm[units.preset[unit]])
-        record = {
-            "schema_version": 1,
-            "account_id": columns.id_of(account),
-            "subaccount": self._describer.subaccount(unit),
-            "partition": self._partition,
-            "ts_us": self._marks.stream_us,
-            "mark_seq": self._marks.seq,
-            "status": STATUS_LABELS[units.status[unit]],
-            "previous_status": STATUS_LABELS[before],
-            "verdict": VERDICT_LABELS[columns.figures.verdict[unit]],
-            "quarantined": bool(columns.accounts.quarantined[account]),
-            "flags": self._describer.flags(unit),
-            **amounts_text(figures),
-            "shortfall": money_text(figures.shortfall_micros),
-            "deposit_to_clear": money_text(figures.deposit_to_clear_micros(clear_ppm)),
-            **self._references(cause),
-        }
-        self.records.append(Emit(MARGIN_STATUS, columns.key_of(account), encode(record)))
+        self._columns.mark_dirty(batch.account[at])
 
     def _emit_bare_status(self, account: int, cause: Cause) -> None:
         """Say that an account without a single unit was quarantined."""

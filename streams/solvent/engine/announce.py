@@ -1,0 +1,348 @@
+"""Events as JSON text, for many units at once: what ``margin-status`` and ``liquidations`` say.
+
+One frame may move twenty thousand units, and their offers are worth most in the first second. So
+the amounts of all units of a batch become text in one kernel call, what is the same for all (the
+trigger, the offsets, the rulebook) is written once, and an event is put together from pieces. The
+bytes are those `solvent.wire.outputs.encode` would give; a test holds them equal. Nothing here
+needs escaping: identifiers are ``[A-Za-z0-9._-]``, amounts are digits, names of the rulebook are
+quoted by the JSON encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from solvent.domain.sizing import OpenPosition, plan_close
+from solvent.engine.describe import CROSS_NAME
+from solvent.engine.markbook import MarkBook
+from solvent.engine.shard import Emit
+from solvent.kernel.layout import (
+    CROSS,
+    FLAG_LABELS,
+    INITIAL,
+    LIQUIDATION_END,
+    MAINTENANCE,
+    STATUS_LABELS,
+    VERDICT_LABELS,
+    Int32,
+    Int64,
+)
+from solvent.kernel.texts import decimal_texts
+from solvent.rules.compile import CompiledRulebook
+from solvent.state.columns import Columns
+from solvent.units import MICRO_EXPONENT, PPM, format_scaled
+from solvent.wire.outputs import encode
+from solvent.wire.topics import LIQUIDATIONS, MARGIN_STATUS
+
+if TYPE_CHECKING:
+    from solvent.engine.liquidation import Cause
+
+__all__ = ["Announcer", "Batch", "Ending"]
+
+#: Columns of a batch's amounts.
+_RAW, _SHORTFALL, _DEPOSIT, _SHORTAGE = 6, 7, 8, 9
+_AMOUNTS: Final = 10
+_INT64_MAX: Final = 2**63 - 1
+
+
+class Ending:
+    """What the last revision of a case adds: amounts of the whole case."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, notional_micros: int, fills: int, bad_debt_micros: int | None) -> None:
+        notional = format_scaled(notional_micros, MICRO_EXPONENT)
+        self._text = f',"liquidated_notional":"{notional}","fills":{fills}'
+        if bad_debt_micros is not None:
+            self._text += f',"bad_debt":"{format_scaled(bad_debt_micros, MICRO_EXPONENT)}"'
+
+    def __str__(self) -> str:
+        return self._text
+
+
+class Announcer:
+    """Writer of one partition's events.
+
+    Parameters
+    ----------
+    partition : int
+        Named in events.
+    rulebook, columns, marks
+        Names, state and prices; figures are those last written to the columns.
+    offsets : mapping of str to int
+        Next offset of each input, kept current by the shard.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        rulebook: CompiledRulebook,
+        columns: Columns,
+        marks: MarkBook,
+        offsets: Mapping[str, int],
+    ) -> None:
+        self.partition = partition
+        self.rulebook = rulebook
+        self.columns = columns
+        self.marks = marks
+        self._offsets = offsets
+        self._rulebook_text = encode(rulebook.reference).decode()
+        self.markets = [encode(instrument.name).decode() for instrument in rulebook.instruments]
+        self.assets = [encode(asset.name).decode() for asset in rulebook.assets]
+        self.lot_numerators = np.array([i.lot.numerator for i in rulebook.instruments], np.int64)
+        self.lot_places = np.array([-i.lot.exponent for i in rulebook.instruments], np.int64)
+        self.asset_places = np.array([-a.quantum_exponent for a in rulebook.assets], np.int64)
+
+    def about(self, units: Int64, cause: Cause) -> Batch:
+        """Look at units together; their figures are current."""
+        return Batch(self, units, cause)
+
+    def book_name(self, book: int) -> str:
+        """Return the wire name of a book."""
+        return CROSS_NAME if book == CROSS else self.rulebook.instruments[book].name
+
+    def references(self, cause: Cause) -> str:
+        """Return what decided, as the last members of an event."""
+        inputs = encode(self._offsets).decode()
+        return (
+            f'"trigger":{{"topic":"{cause.topic}","offset":{cause.offset}}},'
+            f'"inputs":{inputs},"rulebook":{self._rulebook_text}'
+        )
+
+
+class Batch:
+    """Units judged together, and the text of what is said of them; by place in the batch.
+
+    Attributes
+    ----------
+    unit, account, status, preset, revision, episode, verdict, raw_equity_micros : list of int
+        As the columns had them when the batch was made.
+    has_positions, is_quarantined : list
+        Whether anything is open; whether the account is out of judgement.
+    """
+
+    def __init__(self, announcer: Announcer, units: Int64, cause: Cause) -> None:
+        self._announcer = announcer
+        columns, rulebook, marks = announcer.columns, announcer.rulebook, announcer.marks
+        table, figures = columns.units, columns.figures
+        self._units = units
+        accounts = table.account[units]
+        self.unit: list[int] = units.tolist()
+        self.account: list[int] = accounts.tolist()
+        self.status: list[int] = table.status[units].tolist()
+        self.revision: list[int] = table.revision[units].tolist()
+        self.episode: list[int] = table.episode[units].tolist()
+        self.verdict: list[int] = figures.verdict[units].tolist()
+        self.has_positions: list[int] = table.position_count[units].tolist()
+        self.is_quarantined: list[int] = columns.accounts.quarantined[accounts].tolist()
+        self.preset: list[int] = table.preset[units].tolist()
+        self._flags: list[int] = table.flags[units].tolist()
+        self._book: list[int] = table.book[units].tolist()
+        equity, need = figures.equity_micros[units], figures.requirement_micros[units]
+        raw = figures.raw_equity_micros[units]
+        shortfall = np.maximum(0, need[:, INITIAL] - equity[:, INITIAL])
+        shortage = np.maximum(0, need[:, LIQUIDATION_END] - equity[:, LIQUIDATION_END])
+        clear_ppm = rulebook.rules.clear_ppm.tolist()
+        amounts = np.empty((units.size, _AMOUNTS), np.int64)
+        amounts[:, 0:3] = equity
+        amounts[:, 3:6] = need
+        amounts[:, _RAW] = raw
+        amounts[:, _SHORTFALL] = shortfall
+        amounts[:, _SHORTAGE] = shortage
+        # A share of the requirement, rounded up, less health: beyond int64 on the way.
+        amounts[:, _DEPOSIT] = [
+            max(0, -(-clear_ppm[preset] * required // PPM) - has + required)
+            for preset, has, required in zip(
+                self.preset, equity[:, INITIAL].tolist(), need[:, INITIAL].tolist(), strict=True
+            )
+        ]
+        self._text = decimal_texts(
+            amounts.reshape(-1), np.full(amounts.size, -MICRO_EXPONENT, np.int64)
+        )
+        self.raw_equity_micros: list[int] = raw.tolist()
+        self._shortage: list[int] = shortage.tolist()
+        self._maintenance: list[int] = need[:, MAINTENANCE].tolist()
+        self._key: dict[int, bytes] = {}  # by place, once asked for
+        self._ledger: _Ledger | None = None
+        self._when = f'"partition":{announcer.partition},"ts_us":{marks.stream_us}'
+        self._mark_seq = f'"mark_seq":{marks.seq}'
+        self._end = announcer.references(cause)
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def status_event(self, at: int, before: int, status: int) -> Emit:
+        """Return the event of a status that changed."""
+        key = self._key[at] = self._announcer.columns.key_of(self.account[at])
+        flags = self._flags[at]
+        labels = (
+            ",".join(f'"{label}"' for bit, label in FLAG_LABELS.items() if flags & bit)
+            if flags
+            else ""
+        )
+        first = at * _AMOUNTS
+        text = self._text
+        value = (
+            f'{{"schema_version":1,"account_id":"{key.decode()}",'
+            f'"subaccount":"{self._announcer.book_name(self._book[at])}",{self._when},'
+            f'{self._mark_seq},"status":"{STATUS_LABELS[status]}",'
+            f'"previous_status":"{STATUS_LABELS[before]}",'
+            f'"verdict":"{VERDICT_LABELS[self.verdict[at]]}",'
+            f'"quarantined":{"true" if self.is_quarantined[at] else "false"},"flags":[{labels}],'
+            f"{self._amounts(at)},"
+            f'"shortfall":"{text[first + _SHORTFALL]}",'
+            f'"deposit_to_clear":"{text[first + _DEPOSIT]}",{self._end}}}'
+        )
+        return Emit(MARGIN_STATUS, key, value.encode())
+
+    def case_event(
+        self,
+        at: int,
+        status: int,
+        event: str,
+        reason: str,
+        *,
+        episode: int,
+        revision: int,
+        expires_us: int | None,
+        ending: Ending | None = None,
+    ) -> Emit:
+        """Return one revision of a case: an offer with its orders, or with `ending` the last."""
+        announcer = self._announcer
+        ledger = self._ledger
+        if ledger is None:
+            ledger = self._ledger = _Ledger(announcer, self._units)
+        key = self._key.get(at) or announcer.columns.key_of(self.account[at])
+        account_id = key.decode()
+        subaccount = announcer.book_name(self._book[at])
+        legs = "" if ending else self._legs(at, ledger)
+        shortage = self._text[at * _AMOUNTS + _SHORTAGE]
+        value = (
+            f'{{"schema_version":1,"liquidation_id":"{account_id}:{subaccount}:{episode}",'
+            f'"revision":{revision},"event":"{event}","reason":"{reason}",'
+            f'"account_id":"{account_id}","subaccount":"{subaccount}","episode":{episode},'
+            f'{self._when},"expires_us":{"null" if expires_us is None else expires_us},'
+            f'"verdict":"{VERDICT_LABELS[self.verdict[at]]}","status":"{STATUS_LABELS[status]}",'
+            f'{self._mark_seq},{self._amounts(at)},"shortfall":"{shortage}",'
+            f'"positions":[{ledger.positions(at)}],"collateral":[{ledger.collateral(at)}],'
+            f'"legs":[{legs}],{self._end}{ending or ""}}}'
+        )
+        return Emit(LIQUIDATIONS, key, value.encode())
+
+    def _amounts(self, at: int) -> str:
+        first = at * _AMOUNTS
+        a, b, c, d, e, f, raw = self._text[first : first + _SHORTFALL]
+        return (
+            f'"equity":{{"initial":"{a}","liquidation_end":"{b}","maintenance":"{c}"}},'
+            f'"requirement":{{"initial":"{d}","liquidation_end":"{e}","maintenance":"{f}"}},'
+            f'"raw_equity":"{raw}"'
+        )
+
+    def _legs(self, at: int, ledger: _Ledger) -> str:
+        """Return the orders that restore health(liquidation_end)."""
+        legs = plan_close(
+            ledger.open_positions(at),
+            self._announcer.rulebook.policies[self.preset[at]],
+            shortage_micros=self._shortage[at],
+            raw_equity_micros=self.raw_equity_micros[at],
+            maintenance_micros=self._maintenance[at],
+        )
+        parts = []
+        for leg in legs:
+            instrument, side, size_lots, _, limit_price, bankruptcy_price, fund_fee_ppm = leg
+            exponent = instrument.price_exponent
+            parts.append(
+                f'{{"market":{self._announcer.markets[instrument.index]},"side":"{side}",'
+                f'"size":"{instrument.lot.format(size_lots)}",'
+                f'"mark_price":{ledger.price(instrument.mark_feed)},'
+                f'"limit_price":"{format_scaled(limit_price, exponent)}",'
+                f'"bankruptcy_price":"{format_scaled(bankruptcy_price, exponent)}",'
+                f'"fund_fee_ppm":{fund_fee_ppm}}}'
+            )
+        return ",".join(parts)
+
+
+class _Ledger:
+    """Positions and balances of a batch, as text; by place in the batch."""
+
+    def __init__(self, announcer: Announcer, units: Int64) -> None:
+        self._announcer = announcer
+        columns = announcer.columns
+        table, positions, balances = columns.units, columns.positions, columns.balances
+        rows, self._position_first = _rows(table.first_position[units], table.position_count[units])
+        markets = positions.instrument[rows].astype(np.int64)
+        sizes = positions.size_lots[rows]
+        self._market: list[int] = markets.tolist()
+        self._size: list[int] = sizes.tolist()
+        numerators = announcer.lot_numerators[markets]
+        self._cost_text = decimal_texts(
+            positions.cost_basis_micros[rows], np.full(rows.size, -MICRO_EXPONENT, np.int64)
+        )
+        if (np.abs(sizes) <= _INT64_MAX // numerators).all():
+            self._size_text = decimal_texts(sizes * numerators, announcer.lot_places[markets])
+        else:
+            lots = [i.lot for i in announcer.rulebook.instruments]
+            self._size_text = [
+                lots[m].format(s) for m, s in zip(self._market, self._size, strict=True)
+            ]
+        rows, self._balance_first = _rows(table.first_balance[units], table.balance_count[units])
+        assets = balances.asset[rows].astype(np.int64)
+        self._asset: list[int] = assets.tolist()
+        self._amount_text = decimal_texts(balances.quanta[rows], announcer.asset_places[assets])
+        self._price_text: dict[int | None, str] = {None: "null"}
+
+    def positions(self, at: int) -> str:
+        """Return a unit's positions."""
+        instruments, markets = self._announcer.rulebook.instruments, self._announcer.markets
+        parts = []
+        for row in range(self._position_first[at], self._position_first[at + 1]):
+            market = self._market[row]
+            parts.append(
+                f'{{"market":{markets[market]},"size":"{self._size_text[row]}",'
+                f'"cost_basis":"{self._cost_text[row]}",'
+                f'"mark_price":{self.price(instruments[market].mark_feed)}}}'
+            )
+        return ",".join(parts)
+
+    def collateral(self, at: int) -> str:
+        """Return a unit's balances."""
+        assets, names = self._announcer.rulebook.assets, self._announcer.assets
+        parts = []
+        for row in range(self._balance_first[at], self._balance_first[at + 1]):
+            asset = self._asset[row]
+            parts.append(
+                f'{{"asset":{names[asset]},"amount":"{self._amount_text[row]}",'
+                f'"index_price":{self.price(assets[asset].index_feed)}}}'
+            )
+        return ",".join(parts)
+
+    def open_positions(self, at: int) -> list[OpenPosition]:
+        """Return a unit's positions at their marks, for sizing; all marks must be known."""
+        instruments = self._announcer.rulebook.instruments
+        price = self._announcer.marks.marks.price
+        found = []
+        for row in range(self._position_first[at], self._position_first[at + 1]):
+            instrument = instruments[self._market[row]]
+            found.append(
+                OpenPosition(instrument, self._size[row], int(price[instrument.mark_feed]))
+            )
+        return found
+
+    def price(self, feed: int | None) -> str:
+        """Return the last price of a feed as JSON; null without one, and for no feed."""
+        text = self._price_text.get(feed)
+        if text is None:
+            price = None if feed is None else self._announcer.marks.price_text(feed)
+            text = self._price_text[feed] = "null" if price is None else f'"{price}"'
+        return text
+
+
+def _rows(first: Int64, count: Int32) -> tuple[Int64, list[int]]:
+    """Return the arena rows of all blocks behind each other, and where each block begins there."""
+    counts = count.astype(np.int64)
+    ends = np.cumsum(counts)
+    rows = np.arange(ends[-1] if ends.size else 0) + np.repeat(first - (ends - counts), counts)
+    return rows, [0, *ends.tolist()]
