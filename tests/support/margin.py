@@ -243,7 +243,7 @@ class Replay:
 
     def restore(self) -> None:
         """Go on with a new shard, restored as a new owner of the partition would."""
-        self.shard = a_shard()
+        self.shard = MarginShard(0, self.shard.rulebook)
         self.shard.load(Run.of([Record(0, 0, key, value) for key, value in self.table.items()]))
         self.shard.resume({}, self.state)
         for topic in self.shard.lookback:

@@ -106,7 +106,7 @@ class MarginShard:
         self._restored = RestoredRows(self.columns)
         self._marks_row: bytes | None = None
         self._marks_changed = False
-        self._safe_moves = SafeMoves(len(rulebook.feeds))
+        self.safe_moves = SafeMoves(len(rulebook.feeds))
 
     # -- the Shard interface
 
@@ -296,7 +296,7 @@ class MarginShard:
             return
         self._counts["frames"] += 1
         self._marks_changed = True
-        signalled = self._safe_moves.look(
+        signalled = self.safe_moves.look(
             self.columns, self.rulebook.rules, self.marks.marks, self.marks.stream_us
         )
         if not signalled.size:
@@ -313,7 +313,7 @@ class MarginShard:
             units.book[signalled].tolist(),
         )
         worst_first = np.array([standing.unit for standing in by_severity(standings)], np.int64)
-        statuses = self._safe_moves.next_status[worst_first].tolist()
+        statuses = self.safe_moves.next_status[worst_first].tolist()
         self._desk.settle(worst_first, statuses, Cause(MARKS, record.offset, "market", False))
 
     # -- rejects

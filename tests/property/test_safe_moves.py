@@ -1,0 +1,315 @@
+"""The safe-move index against full evaluation: same verdicts, statuses and bytes, always (D12).
+
+First one unit under marks anywhere within its safe move; then whole shards, one of which judges all
+units at every frame, over walks, jumps, trades, moves, outages of feeds, expiries and restores.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from solvent.engine.margin import MarginShard
+from solvent.kernel.evaluate import evaluate_units_jit
+from solvent.kernel.judge import next_status_jit
+from solvent.kernel.layout import STATUS_LABELS, STATUS_UNKNOWN, Marks
+from solvent.kernel.safe_move import LEVEL_HOT, move_of
+from solvent.rules import CompiledRulebook, parse_rulebook
+from solvent.wire.topics import MARKS
+from support.books import Book, Columns, books, pack, prices, some_rules
+from support.margin import Log, Replay, a_rulebook
+
+RULES = some_rules(
+    collateral={
+        "ETH": {
+            "initial_haircut_ppm": 120_000,
+            "maintenance_haircut_ppm": 80_000,
+            "initial_surcharge_ppm": 70_000,
+            "maintenance_surcharge_ppm": 50_000,
+        }
+    },
+    clear_ppm=200_000,
+)
+FEEDS = len(RULES.feeds)
+
+
+# -- one unit
+
+
+def judged(columns: Columns, marks: Marks) -> tuple[int, int]:
+    """Evaluate the one unit and return its verdict and next status."""
+    units, figures = columns.units, columns.figures
+    evaluate_units_jit(
+        units, 1, columns.positions, columns.balances, RULES.rules, marks, figures, 0, 1
+    )
+    status = next_status_jit(
+        int(units.status[0]),
+        int(units.previous_status[0]),
+        int(figures.verdict[0]),
+        figures.equity_micros[0],
+        figures.requirement_micros[0],
+        int(RULES.rules.clear_ppm[0]),
+        bool(units.position_count[0]),
+    )
+    return int(figures.verdict[0]), status
+
+
+def at_rest(columns: Columns, marks: Marks) -> tuple[int, int]:
+    """Give the unit the status its figures call for, as the shard would settle it."""
+    for _ in range(3):
+        verdict, status = judged(columns, marks)
+        before = int(columns.units.status[0])
+        if status == before:
+            return verdict, status
+        if status == STATUS_UNKNOWN:
+            columns.units.previous_status[0] = before
+        columns.units.status[0] = status
+    msg = "a status that does not come to rest"
+    raise AssertionError(msg)
+
+
+usable = st.lists(st.sampled_from([1, 1, 1, 0]), min_size=FEEDS, max_size=FEEDS)
+#: Where in its safe range each feed goes, -1 to 1: mostly to an end.
+corners = st.lists(
+    st.one_of(st.sampled_from([-1.0, 1.0]), st.floats(-1, 1)), min_size=FEEDS, max_size=FEEDS
+)
+
+
+def moved(marks: Marks, move: float, where: list[float]) -> Marks:
+    """Return marks moved by at most `move`, rounded inwards and kept above 0."""
+    reach = [
+        int(float(price) * move * abs(part)) for price, part in zip(marks.price, where, strict=True)
+    ]
+    signed = [-far if part < 0 else far for far, part in zip(reach, where, strict=True)]
+    return marks._replace(price=np.maximum(marks.price + np.array(signed, np.int64), 1))
+
+
+@settings(max_examples=400)
+@given(
+    books(RULES),
+    prices(RULES),
+    usable,
+    st.sampled_from(range(len(STATUS_LABELS))),
+    st.lists(corners, min_size=1, max_size=4),
+    st.floats(0.9, 1.1),
+)
+def test_marks_within_a_units_safe_move_change_neither_verdict_nor_status(
+    book: Book,
+    marks: Marks,
+    is_usable: list[int],
+    status: int,
+    wheres: list[list[float]],
+    cushion: float,
+) -> None:
+    marks = marks._replace(is_usable=np.array(is_usable, np.uint8))
+    columns = pack([funded(book, marks, cushion)], RULES)
+    columns.units.status[0] = status
+    verdict, rest = at_rest(columns, marks)
+    level = int(columns.figures.level[0])
+    assume(level != LEVEL_HOT)
+    for where in wheres:
+        assert judged(columns, moved(marks, move_of(level), where)) == (verdict, rest)
+
+
+def funded(book: Book, marks: Marks, cushion: float) -> Book:
+    """Return the book with USDC that brings equity near the initial requirement."""
+    columns = pack([book], RULES)
+    judged(columns, marks._replace(is_usable=np.ones(FEEDS, np.uint8)))
+    equity = int(columns.figures.equity_micros[0, 0])
+    wanted = int(columns.figures.requirement_micros[0, 0] * cushion)
+    balances = dict(book.balances)
+    balances["USDC"] = max(-(2**52), min(2**52, balances.get("USDC", 0) + wanted - equity))
+    return Book(book.legs, tuple(sorted(balances.items())))
+
+
+# -- whole shards
+
+
+def a_wide_rulebook() -> CompiledRulebook:
+    """Return the rulebook of these tests with 70 more markets: more feeds than bits of a mask."""
+    model = a_rulebook().model.model_dump(mode="json", exclude_none=True)
+    markets = model["presets"]["cross-margin"]["requirement"]["sum"][0]["markets"]
+    like = model["instruments"]["BTC-PERP"]
+    for number in range(70):
+        name = f"M{number}"
+        model["feeds"][name] = {"exponent": -2}
+        model["instruments"][f"{name}-PERP"] = {**like, "id": 100 + number, "mark_feed": name}
+        markets[f"{name}-PERP"] = markets["BTC-PERP"]
+    return parse_rulebook(json.dumps(model))
+
+
+class Pair:
+    """Two shards fed alike; one is restored now and then, the other judges all at each frame."""
+
+    def __init__(self, rulebook: CompiledRulebook) -> None:
+        self.feeds = [feed.name for feed in rulebook.feeds]
+        self.markets = [instrument.name for instrument in rulebook.instruments]
+        self.indexed = Replay(MarginShard(0, rulebook))
+        self.full = Replay(MarginShard(0, rulebook))
+        self.log = Log()
+        self.prices = dict.fromkeys(self.feeds, 100.0)
+        self.time_s = 0
+        self.judged = 0
+        self.judged_in_full = 0
+
+    def feed(self) -> None:
+        """Apply what the log gained to both, cut both, and hold them against each other."""
+        for topic, record in self.log.entries[len(self.full.seen) :]:
+            self.full.shard.safe_moves.forget()
+            for replay in (self.indexed, self.full):
+                replay.apply(topic, [record])
+            if topic == MARKS:
+                self.judged += self.indexed.shard.safe_moves.judged
+                self.judged_in_full += self.full.shard.safe_moves.judged
+                assert self.verdicts(self.indexed) == self.verdicts(self.full)
+        one, other = self.indexed.cut(), self.full.cut()
+        assert list(one.rows) == list(other.rows)
+        assert one.records == other.records
+        assert one.state == other.state
+
+    @staticmethod
+    def verdicts(replay: Replay) -> dict[tuple[str, int], int]:
+        columns = replay.shard.columns
+        return {
+            (name, int(columns.units.book[unit])): int(columns.figures.verdict[unit])
+            for account, name in enumerate(replay.shard.keys())
+            for unit in columns.units_of(account)
+        }
+
+    def frame(self, names: list[str], state: str = "valid", since_s: int = 0) -> None:
+        texts = {name: f"{self.prices[name]:.2f}" for name in names}
+        self.log.marks(texts, at_s=self.time_s, state=state, since_s=since_s)
+
+    def move_prices(self, changes: dict[int, float]) -> None:
+        names = []
+        for number, change in changes.items():
+            name = self.feeds[number % len(self.feeds)]
+            self.prices[name] = min(1e6, max(1.0, self.prices[name] * (1 + change)))
+            names.append(name)
+        self.frame(names)
+
+    def trade(self, account: int, market: int, lots: int, kind: int) -> None:
+        name = self.markets[market % len(self.markets)]
+        feed = name.removesuffix("-PERP")
+        more: dict[str, Any] = {}
+        if kind == 1:
+            more["subaccount"] = name
+        if kind == 2:
+            more["liquidation_id"] = f"acct-{account}:cross:1"
+        self.log.trade(
+            f"acct-{account}",
+            market=name,
+            side="buy" if lots > 0 else "sell",
+            size=f"{abs(lots) / 2}",
+            price=f"{round(self.prices[feed] * 2) / 2}",
+            fee="0.01",
+            **more,
+        )
+
+    def deposit(self, account: int, asset: str, amount: int, is_isolated: bool) -> None:
+        self.log.move(
+            f"acct-{account}",
+            asset=asset,
+            kind="deposit" if amount > 0 else "withdrawal",
+            amount=f"{max(1, abs(amount))}",
+            subaccount="BTC-PERP" if is_isolated else "cross",
+        )
+
+
+accounts, feed_numbers = st.integers(0, 5), st.integers(0, 80)
+tiny, small, large = st.floats(-0.0005, 0.0005), st.floats(-0.02, 0.02), st.floats(-0.6, 1.2)
+steps = st.one_of(
+    st.tuples(st.just("marks"), st.dictionaries(feed_numbers, tiny, max_size=4)),
+    st.tuples(st.just("marks"), st.dictionaries(st.integers(0, 3), small, max_size=4)),
+    st.tuples(st.just("marks"), st.dictionaries(st.integers(0, 3), small, max_size=4)),
+    st.tuples(st.just("marks"), st.dictionaries(feed_numbers, large, max_size=2)),
+    st.tuples(
+        st.just("trade"), accounts, st.integers(0, 9), st.integers(-4, 6).filter(bool),
+        st.integers(0, 3),
+    ),
+    st.tuples(
+        st.just("deposit"), accounts, st.sampled_from(["USDC", "USDC", "ETHER", "JUNK"]),
+        st.integers(-40, 80), st.booleans(),
+    ),
+    st.tuples(st.just("state"), feed_numbers, st.sampled_from(["stale", "uncertain", "valid"])),
+    st.tuples(st.just("state"), st.integers(0, 2), st.sampled_from(["stale", "valid", "valid"])),
+    st.tuples(st.just("wait"), st.integers(1, 70)),
+    st.tuples(st.just("restore")),
+    st.tuples(st.just("gap"), accounts),
+)  # fmt: skip
+
+
+def play(pair: Pair, step: tuple[Any, ...]) -> None:
+    kind, *values = step
+    if kind == "marks":
+        pair.move_prices(values[0])
+    elif kind == "trade":
+        pair.trade(*values)
+    elif kind == "deposit":
+        pair.deposit(*values)
+    elif kind == "state":
+        name = pair.feeds[values[0] % len(pair.feeds)]
+        pair.frame([name], values[1], pair.time_s)  # a valid one serves after its grace
+    elif kind == "wait":
+        pair.time_s += values[0]
+        pair.frame([])
+    elif kind == "restore":
+        pair.indexed.restore()
+    else:
+        for seq in (1, 5):
+            pair.log.trade(f"acct-{values[0]}", seq=seq)
+    pair.feed()
+
+
+@pytest.fixture(scope="module", params=["narrow", "wide"])
+def rulebook(request: pytest.FixtureRequest) -> CompiledRulebook:
+    return a_wide_rulebook() if request.param == "wide" else a_rulebook()
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(log=st.lists(steps, min_size=10, max_size=50))
+def test_shard_with_index_equals_full_evaluation(
+    rulebook: CompiledRulebook, log: list[tuple[Any, ...]]
+) -> None:
+    pair = Pair(rulebook)
+    for account in range(6):
+        pair.deposit(account, "USDC", 30 + 15 * account, False)
+    pair.frame(pair.feeds)
+    for account in range(6):
+        pair.trade(account, account % 3, 2, 0)
+    pair.feed()
+    for step in log:
+        play(pair, step)
+
+
+def test_long_walk_judges_few_and_equals_full_evaluation() -> None:
+    """1,500 frames of 20 basis points each over 150 accounts, trades between, restores at times."""
+    chance = random.Random(5)
+    pair = Pair(a_rulebook())
+    for account in range(150):
+        pair.deposit(account, "USDC", chance.randint(16, 300), False)
+    pair.frame(pair.feeds)
+    for account in range(150):
+        pair.trade(account, 0, chance.choice([-2, 2]), 0)
+    pair.feed()
+    assert pair.judged_in_full == 150
+    before = pair.judged
+    for step in range(1_500):
+        changes = {feed: chance.gauss(0, 0.002) for feed in range(3)}
+        pair.move_prices(changes)
+        pair.time_s += 1
+        if step % 10 == 0:
+            pair.trade(chance.randrange(150), 0, chance.choice([-1, 1]), 0)
+        if step % 500 == 499:
+            pair.feed()
+            pair.indexed.restore()
+    pair.feed()
+    events = {event["event"] for event in pair.full.events("liquidations.v1")}
+    assert events >= {"opened", "revised"}
+    assert 20 * (pair.judged - before) < pair.judged_in_full
