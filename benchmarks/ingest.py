@@ -1,26 +1,40 @@
-"""How many trades a second does one worker make durable, exactly once, with every unit judged?
+"""How many trades a second does a worker make durable, exactly once, with every unit judged?
 
-Events are records of ``trades.v1``, one partition, preloaded; accounts are all active and funded,
-and marks are in force, so each trade is decoded, folded, judged, written to its account's row and
-committed in its slice's transaction. Rates are events per second of wall time, and per CPU-second
-of the worker (all its threads).
+Events are records of ``trades.v1``, preloaded; accounts are all active and funded, and marks are in
+force, so each trade is decoded, folded, judged, written to its account's row and committed in its
+slice's transaction. Rates are events per second of wall time, and per CPU-second of the workers
+(all their threads).
 
-What is timed: from the first committed slice with trades to the last, as a read_committed reader of
-``journal.v1`` sees them; the records seen first are not counted, so neither start-up nor restore
-is in the figure. What is not done: liquidations (nobody is near trouble), marks during the run.
-Restore, a figure of its own, is the measured worker's take-over: the account rows, and the deposits
-read again for the duplicate window.
-The run is checked afterwards: every trade counted once, none refused, and every position equal to
-an independent sum.
+Layouts are partitions x workers: ``solvent`` is the first, one partition and one worker; ``_4p``
+has four partitions, ``_2w`` two workers that share them. What is timed: while every worker commits,
+from the slice by which the last of them has begun to the one after which the first has no more, as
+a read_committed reader of ``journal.v1`` sees them. Neither start-up nor restore is in it. Broker,
+workers and that reader share this machine's cores: where they are fewer than busy processes, a
+second worker cannot double the rate, and the rate per CPU-second is the one to compare.
+
+What is not done: liquidations (nobody is near trouble), marks during the run. Each run is checked
+afterwards: every trade counted once, none refused, every position equal to an independent sum, and
+the account tables of all layouts the same.
+
+Peers read the same records of the first layout, each in a process of its own, and judge nothing:
+``aiokafka_fetch`` counts records; ``faust_table`` is a stock Faust agent with a table, at least
+once; ``quix_eos`` is Quix Streams exactly-once with its state store; ``kafka_python`` is a loop
+written by hand that folds into a dict and commits changed rows with its offsets
+(`benchmarks.peers` says what each guarantees).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -34,6 +48,7 @@ from benchmarks.pipeline import (
     Slice,
     Worker,
     produce,
+    python_with,
     read_committed,
     run_peer,
     running_pipeline,
@@ -41,7 +56,8 @@ from benchmarks.pipeline import (
 from benchmarks.workload import Message, Workload
 from solvent.engine.journal import FENCE_KEY, SliceJournal
 from solvent.engine.margin import MarginShard
-from solvent.errors import InvariantError
+from solvent.engine.run import Record, Run
+from solvent.errors import ConfigError, InvariantError
 from solvent.kernel.layout import COUNT_UNITS
 from solvent.ops.history import offsets_of
 from solvent.rules import builtin_rulebook
@@ -56,39 +72,87 @@ from solvent.wire.topics import (
     TRADES,
 )
 
-__all__ = ["IngestOptions", "IngestRun", "measure"]
+__all__ = ["IngestOptions", "Layout", "measure"]
 
 _RULEBOOK = "demo"
-_READY_S = 180.0
-_PEER_S = 180.0
+_READY_S = 240.0
+_PEER_S = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestOptions:
     """What is measured, and on what."""
 
+    layouts: str = option("1x1,4x1,4x2", "partitions x workers, by commas; peers read the first")
     events: int = option(1_000_000, "trades", least=1_000, most=100_000_000)
     accounts: int = option(100_000, "active accounts", least=1, most=9_999_999)
     seed: int = option(7, "of the workload")
     slice_records: int = option(20_000, "most records in one transaction", least=1)
+    fetch_events: int = option(1_000_000, "trades the bare fetch loop reads; 0: leave it out")
     faust_events: int = option(30_000, "trades the Faust peer reads; 0: leave it out")
-    fetch_peer: bool = option(True, "measure the bare fetch loop")
+    quix_events: int = option(300_000, "trades the Quix Streams peer reads; 0: leave it out")
+    kafka_python_events: int = option(
+        100_000, "trades the kafka-python peer reads; 0: leave it out"
+    )
 
 
-SMOKE = IngestOptions(events=10_000, accounts=2_000, slice_records=500, faust_events=0)
+SMOKE = IngestOptions(
+    layouts="1x1,2x2",
+    events=10_000,
+    accounts=2_000,
+    slice_records=500,
+    faust_events=2_000,
+    quix_events=2_000,
+    kafka_python_events=2_000,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How many partitions and workers."""
+
+    partitions: int
+    workers: int
+
+    @property
+    def suffix(self) -> str:
+        """What it adds to the names of figures."""
+        partitions = f"_{self.partitions}p" if self.partitions > 1 else ""
+        return partitions + (f"_{self.workers}w" if self.workers > 1 else "")
+
+    @classmethod
+    def read(cls, text: str) -> list[Layout]:
+        """Read layouts such as ``1x1,4x2``.
+
+        Raises
+        ------
+        ConfigError
+            [SLV-400] It is none, a worker would have no partition, or peers could not read the
+            first.
+        """
+        found = re.fullmatch(r"[1-9]\d?x[1-9](,[1-9]\d?x[1-9])*", text)
+        layouts = [cls(*map(int, part.split("x"))) for part in text.split(",")] if found else []
+        if not layouts or any(x.workers > x.partitions for x in layouts):
+            msg = f"layouts {text!r}: PARTITIONSxWORKERS by commas, no more workers than partitions"
+            raise ConfigError(msg)
+        if layouts[0].partitions > 1:
+            msg = f"layouts {text!r}: the first must have one partition, since peers read it"
+            raise ConfigError(msg)
+        return layouts
 
 
 @dataclass(slots=True)
 class IngestRun:
-    """What was seen of the measured worker; seconds between the first and the last slice seen."""
+    """What was seen of measured workers; the timed part is that in which all of them commit."""
 
-    records: int
-    timed_records: int
     slices: int
+    timed_records: int
     seconds: float
     cpu_seconds: float
-    restored_rows: int
-    restore_seconds: float
+    broker_cpu_seconds: float | None
+    rows_written: int
+    result_hash: str
+    published: dict[str, int]
 
 
 def measure(options: IngestOptions) -> Measured:
@@ -97,47 +161,86 @@ def measure(options: IngestOptions) -> Measured:
     Raises
     ------
     SolventError
-        Something the pipeline needs is missing, or the run was not complete and correct.
+        Something the pipeline needs is missing, or a run was not complete and correct.
     """
+    layouts = Layout.read(options.layouts)
     settings = load_settings()
     rulebook = builtin_rulebook(_RULEBOOK)
     workload = Workload(rulebook=rulebook, accounts=options.accounts, seed=options.seed)
-    worker_settings = {
-        "SOLVENT_RULEBOOK": _RULEBOOK,
-        "SOLVENT_MAX_SLICE_RECORDS": str(options.slice_records),
-    }
-    with running_pipeline(settings) as pipeline:
-        journal = Journal(pipeline)
-        try:
-            say("opening accounts")
-            _open_accounts(pipeline, workload, journal, worker_settings)
-            say(f"writing {options.events:,} trades")
-            lots, size = _load_trades(pipeline, workload, options.events)
-            rows_before = offsets_of(pipeline.bootstrap_servers, pipeline.topics.physical(ACCOUNTS))
-            say("measuring the worker")
-            found = _measure_worker(pipeline, journal, worker_settings, options.events)
-        finally:
-            journal.close()
-        say("reading the table back")
-        table, rows_written = _read_table(pipeline, rows_before[0][1])
-        _check(pipeline, workload, options.events, table, lots)
-        peers = _measure_peers(pipeline, options)
-        published = {topic: _published(pipeline, topic) for topic in (LIQUIDATIONS, MARGIN_STATUS)}
+    runs: dict[Layout, IngestRun] = {}
+    peers: dict[str, dict[str, Any]] = {}
+    missing: dict[str, str] = {}
+    size = 0.0
+    for layout in layouts:
+        say(f"layout: partitions {layout.partitions}, workers {layout.workers}")
+        with running_pipeline(settings, partitions=layout.partitions) as pipeline:
+            runs[layout], size = _measure_layout(pipeline, layout, workload, options)
+            if layout is layouts[0]:
+                peers, missing = _measure_peers(pipeline, options)
+    hashes = {found.result_hash for found in runs.values()}
+    if len(hashes) > 1:
+        msg = f"the account tables of the layouts {options.layouts} differ: {sorted(hashes)}"
+        raise InvariantError(msg)
+    first = runs[layouts[0]]
+    versions = {k: v for found in peers.values() for k, v in found.get("versions", {}).items()}
     return Measured(
-        figures=_figures(found, rows_written, peers),
+        figures=_figures(runs, peers, options.events),
         workload={
-            "partitions": 1,
             "rulebook": rulebook.reference,
             "markets": len(rulebook.instruments),
-            "bytes_a_trade": round(size / options.events, 1),
-            "liquidations": published[LIQUIDATIONS],
-            "status_changes": published[MARGIN_STATUS],
+            "bytes_a_trade": round(size, 1),
+            "liquidations": first.published[LIQUIDATIONS],
+            "status_changes": first.published[MARGIN_STATUS],
+            **({"peers": missing} if missing else {}),
         },
-        result_hash=_hash(table),
+        result_hash=first.result_hash,
+        versions=versions,
     )
 
 
-# -- the run
+# -- one layout
+
+
+def _measure_layout(
+    pipeline: Pipeline,
+    layout: Layout,
+    workload: Workload,
+    options: IngestOptions,
+) -> tuple[IngestRun, float]:
+    """Measure one layout; return what was found and the mean bytes of a trade."""
+    given = {
+        "SOLVENT_RULEBOOK": _RULEBOOK,
+        "SOLVENT_MAX_SLICE_RECORDS": str(options.slice_records),
+    }
+    journal = Journal(pipeline)
+    try:
+        say("opening accounts")
+        _open_accounts(pipeline, workload, journal, given)
+        say(f"writing {options.events:,} trades")
+        lots, size = _load_trades(pipeline, workload, options.events)
+        accounts = pipeline.topics.physical(ACCOUNTS)
+        offsets = offsets_of(pipeline.bootstrap_servers, accounts)
+        say(f"measuring {layout.workers} of the worker" if layout.workers > 1 else "measuring")
+        samples, slices = _watch_workers(pipeline, journal, given, layout, options.events)
+    finally:
+        journal.close()
+    say("reading the tables back")
+    tables = [_read_table(pipeline, p, offsets[p][1]) for p in range(layout.partitions)]
+    _check(pipeline, workload, options.events, [table for table, _ in tables], lots)
+    begin, end = _window(slices, layout)
+    at = {sample.seen_s: sample for sample in samples}
+    first, last = at[begin], at[end]
+    broker_s = [s.broker_cpu_s for s in (first, last) if s.broker_cpu_s is not None]
+    return IngestRun(
+        slices=len(slices),
+        timed_records=sum(s.counts[TRADES] for s, _ in slices if begin < s.seen_s <= end),
+        seconds=end - begin,
+        cpu_seconds=last.cpu_s - first.cpu_s,
+        broker_cpu_seconds=broker_s[1] - broker_s[0] if broker_s else None,
+        rows_written=sum(written for _, written in tables),
+        result_hash=_hash({k: v for table, _ in tables for k, v in table.items()}),
+        published={t: _published(pipeline, t) for t in (LIQUIDATIONS, MARGIN_STATUS)},
+    ), size
 
 
 def _open_accounts(
@@ -147,24 +250,29 @@ def _open_accounts(
     produce(pipeline, workload.ticks())
     worker = Worker(pipeline, "open", settings)
     try:
-        for topic, count, what in (
-            (MARKS, 1, "first marks"),
-            (COLLATERAL, workload.accounts, "deposits"),
+        for _ in journal.follow(
+            [worker],
+            lambda: all(counts[MARKS] for counts in journal.counts),
+            what="first marks",
+            deadline_s=_READY_S,
         ):
-            if topic == COLLATERAL:
-                produce(pipeline, workload.deposits())
-            for _ in journal.follow(
-                worker, lambda t, k=topic, n=count: t.get(k, 0) >= n, what=what, deadline_s=_READY_S
-            ):
-                pass
+            pass
+        produce(pipeline, workload.deposits())
+        for _ in journal.follow(
+            [worker],
+            lambda: journal.total(COLLATERAL) >= workload.accounts,
+            what="deposits",
+            deadline_s=_READY_S,
+        ):
+            pass
     finally:
         worker.stop()
 
 
 def _load_trades(
     pipeline: Pipeline, workload: Workload, count: int
-) -> tuple[NDArray[np.int64], int]:
-    """Write the trades; return the lots each account must end with, and the bytes of the values."""
+) -> tuple[NDArray[np.int64], float]:
+    """Write the trades; return the lots each account must end with, and the mean bytes of one."""
     lots = np.zeros((workload.accounts, len(workload.rulebook.instruments)), np.int64)
     size = 0
 
@@ -177,61 +285,124 @@ def _load_trades(
             yield message
 
     produce(pipeline, messages())
-    return lots, size
+    return lots, size / count
 
 
-def _measure_worker(
-    pipeline: Pipeline, journal: Journal, settings: dict[str, str], count: int
-) -> IngestRun:
-    worker = Worker(pipeline, "measured", settings)
-    seen: list[Slice] = []
-    cpu: list[float] = []
-    try:
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """CPU seconds used so far, when a slice was seen."""
+
+    seen_s: float
+    cpu_s: float
+    broker_cpu_s: float | None
+
+
+def _watch_workers(
+    pipeline: Pipeline,
+    journal: Journal,
+    settings: dict[str, str],
+    layout: Layout,
+    count: int,
+) -> tuple[list[_Sample], list[tuple[Slice, int]]]:
+    """Let workers commit all trades; return CPU samples, and slices with trades and whose they are.
+
+    A slice belongs to the worker that had its partition in the end; -1 if it was committed before
+    that one took the partition over.
+    """
+    slices: list[Slice] = []
+    samples: list[_Sample] = []
+    with ExitStack() as stack:
+        workers = []
+        for number in range(layout.workers):
+            workers.append(Worker(pipeline, f"measured-{number}", settings))
+            stack.callback(workers[-1].stop)
         for part in journal.follow(
-            worker, lambda t: t.get(TRADES, 0) >= count, what="trades", deadline_s=_READY_S
+            workers, lambda: journal.total(TRADES) >= count, what="trades", deadline_s=_READY_S
         ):
-            if TRADES in part.counts:
-                seen.append(part)
-                cpu.append(machine.cpu_seconds(worker.pid))
-    finally:
-        worker.stop()
-    acquired = next(line for line in worker.logged("lane_acquired") if line["agent"] == "margin")
-    return IngestRun(
-        records=sum(part.counts[TRADES] for part in seen),
-        timed_records=sum(p.counts[TRADES] for p in seen if p.seen_s > seen[0].seen_s),
-        slices=len(seen),
-        seconds=seen[-1].seen_s - seen[0].seen_s,
-        cpu_seconds=cpu[-1] - cpu[0],
-        restored_rows=acquired["rows"],
-        restore_seconds=acquired["seconds"],
-    )
+            if TRADES not in part.counts:
+                continue
+            slices.append(part)
+            if not samples or samples[-1].seen_s < part.seen_s:
+                broker = pipeline.broker_pid
+                cpu_s = sum(machine.cpu_seconds(worker.pid) for worker in workers)
+                broker_s = None if broker is None else machine.cpu_seconds(broker)
+                samples.append(_Sample(part.seen_s, cpu_s, broker_s))
+    owners: dict[int, tuple[float, int]] = {}
+    wall_s = time.time() - time.monotonic()
+    for number, worker in enumerate(workers):
+        for line in worker.logged("lane_acquired"):
+            if line["agent"] == "margin":
+                acquired_s = datetime.fromisoformat(line["timestamp"]).timestamp() - wall_s
+                owner = (acquired_s, number)
+                owners[line["partition"]] = max(owner, owners.get(line["partition"], owner))
+    owned = []
+    for part in slices:
+        acquired_s, number = owners[part.partition]
+        owned.append((part, number if part.seen_s > acquired_s else -1))
+    return samples, owned
 
 
-def _measure_peers(pipeline: Pipeline, options: IngestOptions) -> dict[str, dict[str, Any]]:
-    topic = pipeline.topics.physical(TRADES)
-    place = (pipeline.bootstrap_servers, topic)
-    peers = {}
-    if options.fetch_peer:
-        say("measuring a bare fetch loop")
-        peers["aiokafka_fetch"] = run_peer(
-            "aiokafka_fetch", *place, str(options.events), deadline_s=_PEER_S
-        )
-    if options.faust_events:
-        say("measuring stock Faust with a table")
-        events = str(min(options.faust_events, options.events))
-        folder = str(pipeline.folder / "faust-peer")
-        peers["faust_table"] = run_peer("faust_table", *place, events, folder, deadline_s=_PEER_S)
-    return peers
+def _window(slices: list[tuple[Slice, int]], layout: Layout) -> tuple[float, float]:
+    """Return when the last worker's first slice and the first worker's last slice were seen.
+
+    If they never worked at the same time the window is empty, and no rate is given.
+    """
+    seen: dict[int, list[float]] = {number: [] for number in range(layout.workers)}
+    for part, owner in slices:
+        if owner >= 0:
+            seen[owner].append(part.seen_s)
+    begin = max(min(times, default=math.inf) for times in seen.values())
+    end = min(max(times, default=-math.inf) for times in seen.values())
+    if begin < end:
+        return begin, end
+    say("the workers did not work at the same time: no rates; give more --events")
+    return slices[0][0].seen_s, slices[0][0].seen_s
+
+
+# -- peers
+
+
+def _measure_peers(
+    pipeline: Pipeline, options: IngestOptions
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Measure each peer; return what they found, and which could not be measured and why."""
+    place = (pipeline.bootstrap_servers, pipeline.topics.physical(TRADES))
+    slice_records = str(options.slice_records)
+    # name -> (what it imports, records, further arguments)
+    plan: dict[str, tuple[str, int, tuple[str, ...]]] = {
+        "aiokafka_fetch": ("aiokafka", options.fetch_events, ()),
+        "faust_table": ("faust", options.faust_events, (str(pipeline.folder / "faust-peer"),)),
+        "quix_eos": (
+            "quixstreams",
+            options.quix_events,
+            (slice_records, str(pipeline.folder / "quix-peer")),
+        ),
+        "kafka_python": ("kafka", options.kafka_python_events, (slice_records,)),
+    }
+    found = {}
+    missing = {}
+    for name, (module, events, further) in plan.items():
+        python = python_with(module)
+        if not events:
+            missing[name] = "left out"
+        elif python is None:
+            missing[name] = "not installed"
+            say(f"peer {name}: {module} is not installed (`make bench` installs it)")
+        else:
+            say(f"measuring the peer {name}")
+            count = str(min(events, options.events))
+            found[name] = run_peer(name, *place, count, *further, deadline_s=_PEER_S, python=python)
+    return found, missing
 
 
 # -- what it left
 
 
-def _read_table(pipeline: Pipeline, begin: int) -> tuple[dict[bytes, bytes], int]:
-    """Return the account table by key, and how many account rows lie at or above an offset."""
+def _read_table(pipeline: Pipeline, partition: int, begin: int) -> tuple[dict[bytes, bytes], int]:
+    """Return an account table by key, and how many account rows lie at or above an offset."""
     table: dict[bytes, bytes] = {}
     written = 0
-    for record in read_committed(pipeline, ACCOUNTS):
+    for record in read_committed(pipeline, ACCOUNTS, partition=partition):
         table[record.key] = record.value
         if record.offset >= begin and record.key[:1] != b"\0":
             written += 1
@@ -242,12 +413,24 @@ def _check(
     pipeline: Pipeline,
     workload: Workload,
     events: int,
-    table: dict[bytes, bytes],
+    tables: list[dict[bytes, bytes]],
     lots: NDArray[np.int64],
 ) -> None:
     """Hold what was committed against what was sent."""
-    journal, state = SliceJournal.from_fence("margin", 0, table[FENCE_KEY])
-    counts = state["counts"]
+    counts: Counter[str] = Counter()
+    positions: Counter[str] = Counter()
+    found_lots = np.zeros_like(lots)
+    for partition, table in enumerate(tables):
+        journal, state = SliceJournal.from_fence("margin", partition, table[FENCE_KEY])
+        counts.update(state["counts"])
+        positions.update(journal.positions)
+        if not state["mark_seq"]:
+            raise InvariantError(f"partition {partition}: no marks were in force")
+        shard = MarginShard(partition, workload.rulebook)
+        rows = [Record(0, 0, key, value) for key, value in table.items() if key[:1] != b"\0"]
+        shard.load(Run.of(rows))
+        shard.resume(journal.positions, state)
+        found_lots += _lots(shard, lots.shape)
     wrong = [
         f"{name} is {found}, {expected} expected"
         for name, found, expected in (
@@ -256,19 +439,12 @@ def _check(
             ("duplicates", counts["duplicate_trades"] + counts["duplicate_moves"], 0),
             ("rejects", counts["rejects"], 0),
             ("records in rejects", _published(pipeline, REJECTS), 0),
-            ("next trades offset", journal.positions[TRADES], events),
+            ("next trades offset", positions[TRADES], events),
         )
         if found != expected
     ]
-    shard = MarginShard(0, workload.rulebook)
-    for key, value in table.items():
-        if key[:1] != b"\0":
-            shard.load(key, value)
-    shard.resume(journal.positions, state)
-    if not np.array_equal(_lots(shard, lots.shape), lots):
+    if not np.array_equal(found_lots, lots):
         wrong.append("positions differ from the sum of the fills")
-    if not state["mark_seq"]:
-        wrong.append("no marks were in force")
     if wrong:
         msg = "the measured run is not correct: " + "; ".join(wrong)
         raise InvariantError(msg)
@@ -290,7 +466,8 @@ def _lots(shard: MarginShard, shape: tuple[int, ...]) -> NDArray[np.int64]:
 
 def _published(pipeline: Pipeline, topic: str) -> int:
     """Return how many records a topic holds; markers are no records."""
-    return len(read_committed(pipeline, topic))
+    partitions = range(pipeline.topics.partitions_of(topic))
+    return sum(len(read_committed(pipeline, topic, partition=p)) for p in partitions)
 
 
 def _hash(table: dict[bytes, bytes]) -> str:
@@ -307,26 +484,47 @@ def _hash(table: dict[bytes, bytes]) -> str:
 
 
 def _figures(
-    run: IngestRun, rows_written: int, peers: dict[str, dict[str, Any]]
+    runs: dict[Layout, IngestRun], peers: dict[str, dict[str, Any]], events: int
 ) -> dict[str, float | None]:
-    figures: dict[str, float | None] = {
-        "solvent.events_per_s": _rate(run.timed_records, run.seconds),
-        "solvent.events_per_cpu_s": _rate(run.timed_records, run.cpu_seconds),
-        "solvent.seconds": round(run.seconds, 3),
-        "solvent.slices": run.slices,
-        "solvent.records_per_slice": round(run.records / run.slices, 1),
-        "solvent.rows_written": rows_written,
-        "solvent.rows_per_s": _rate(rows_written * run.timed_records / run.records, run.seconds),
-        "solvent.restored_rows": run.restored_rows,
-        "solvent.restore_rows_per_s": _rate(run.restored_rows, run.restore_seconds),
-    }
-    for name, found in peers.items():
-        for unit, key in (("events_per_s", "seconds"), ("events_per_cpu_s", "cpu_seconds")):
-            ours, theirs = figures[f"solvent.{unit}"], _rate(found["records"], found[key])
-            figures[f"{name}.{unit}"] = theirs
-            ratio = None if ours is None or not theirs else float(f"{ours / theirs:.3g}")
-            figures[f"ratio.{unit}.solvent_to_{name}"] = ratio
+    figures: dict[str, float | None] = {}
+    for layout, found in runs.items():
+        broker_s = found.broker_cpu_seconds
+        whole = found.timed_records / events
+        for name, value in {
+            "events_per_s": _rate(found.timed_records, found.seconds),
+            "events_per_cpu_s": _rate(found.timed_records, found.cpu_seconds),
+            "events_timed": found.timed_records,
+            "seconds": round(found.seconds, 3),
+            "cpu_seconds": round(found.cpu_seconds, 2),
+            "broker_cpu_seconds": None if broker_s is None else round(broker_s, 2),
+            "slices": found.slices,
+            "records_per_slice": round(events / found.slices, 1),
+            "rows_written": found.rows_written,
+            "rows_per_s": _rate(found.rows_written * whole, found.seconds),
+        }.items():
+            figures[f"solvent{layout.suffix}.{name}"] = value
+    for name, result in peers.items():
+        for unit, key in _UNITS:
+            figures[f"{name}.{unit}"] = _rate(result["records"], result[key])
+    for name in peers:
+        for unit, _ in _UNITS:
+            figures[f"ratio.{unit}.solvent_to_{name}"] = _ratio(figures, unit, "solvent", name)
+    for layout in runs:
+        one = Layout(layout.partitions, 1)
+        if layout.workers > 1 and one in runs:
+            for unit, _ in _UNITS:
+                names = (f"solvent{layout.suffix}", f"solvent{one.suffix}")
+                figures[f"ratio.{unit}.{names[0]}_to_{names[1]}"] = _ratio(figures, unit, *names)
     return figures
+
+
+#: Unit of a rate -> the seconds it is over.
+_UNITS = (("events_per_s", "seconds"), ("events_per_cpu_s", "cpu_seconds"))
+
+
+def _ratio(figures: dict[str, float | None], unit: str, one: str, other: str) -> float | None:
+    ours, theirs = figures[f"{one}.{unit}"], figures[f"{other}.{unit}"]
+    return None if ours is None or not theirs else float(f"{ours / theirs:.3g}")
 
 
 def _rate(count: float, seconds: float) -> float | None:

@@ -8,6 +8,7 @@ sees a record.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import signal
@@ -15,10 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import aiokafka
@@ -26,7 +29,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaConsumer, TopicPartition
 
-from benchmarks.workload import Message
+from benchmarks.workload import Message, partition_of
 from solvent.errors import ServiceError
 from solvent.ops import topics as topic_plan
 from solvent.ops.broker import admin_client
@@ -40,6 +43,7 @@ __all__ = [
     "Slice",
     "Worker",
     "produce",
+    "python_with",
     "read_committed",
     "run_peer",
     "running_pipeline",
@@ -56,16 +60,18 @@ class Slice:
     """One committed slice: when it was seen, and how many records of each input it took."""
 
     seen_s: float
+    partition: int
     counts: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Broker address, topic names, and a directory for logs."""
+    """Broker address, topic names, a directory for logs, and the broker's process if it is ours."""
 
     bootstrap_servers: str
     topics: Topics
     folder: Path
+    broker_pid: int | None
 
 
 class Worker:
@@ -127,14 +133,11 @@ class Worker:
 class Journal:
     """Reader of ``journal.v1``: what the margin agent has committed, slice by slice.
 
-    Parameters
-    ----------
-    pipeline : Pipeline
-        It must have one partition.
+    `counts` holds records read so far, by partition and input topic.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.totals: dict[str, int] = {}
+        self.counts: list[Counter[str]] = [Counter() for _ in range(pipeline.topics.partitions)]
         self._consumer = KafkaConsumer(
             bootstrap_servers=pipeline.bootstrap_servers.split(","),
             isolation_level="read_committed",
@@ -142,38 +145,44 @@ class Journal:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
         )
-        place = TopicPartition(pipeline.topics.physical(JOURNAL), 0)
-        self._consumer.assign([place])
-        self._consumer.seek_to_beginning(place)
+        name = pipeline.topics.physical(JOURNAL)
+        places = [TopicPartition(name, p) for p in range(len(self.counts))]
+        self._consumer.assign(places)
+        self._consumer.seek_to_beginning(*places)
+
+    def total(self, topic: str) -> int:
+        """Return how many records of an input were read, all partitions together."""
+        return sum(counts[topic] for counts in self.counts)
 
     def follow(
         self,
-        worker: Worker,
-        done: Callable[[dict[str, int]], bool],
+        workers: Sequence[Worker],
+        done: Callable[[], bool],
         *,
         what: str,
         deadline_s: float,
     ) -> Iterator[Slice]:
-        """Yield committed slices as they are seen, until `done` is true of the totals by topic.
+        """Yield committed slices as they are seen, until `done` is true of what was read.
 
         Raises
         ------
         ServiceError
-            The worker ended, or the deadline passed.
+            A worker ended, or the deadline passed.
         """
         end = time.monotonic() + deadline_s
-        while not done(self.totals):
-            worker.check()
+        while not done():
+            for worker in workers:
+                worker.check()
             fetched = self._consumer.poll(timeout_ms=_POLL_MS)
             seen_s = time.monotonic()
             for records in fetched.values():
                 for record in records:
                     counts = orjson.loads(record.value)["counts"]
-                    for topic, count in counts.items():
-                        self.totals[topic] = self.totals.get(topic, 0) + count
-                    yield Slice(seen_s, counts)
+                    self.counts[record.partition].update(counts)
+                    yield Slice(seen_s, record.partition, counts)
             if seen_s > end:
-                msg = f"{what}: not within {deadline_s:.0f} s; read so far: {self.totals}"
+                so_far = [dict(counts) for counts in self.counts]
+                msg = f"{what}: not within {deadline_s:.0f} s; read so far: {so_far}"
                 raise ServiceError(msg)
 
     def close(self) -> None:
@@ -188,6 +197,7 @@ def running_pipeline(settings: Settings, *, partitions: int = 1) -> Iterator[Pip
         folder = Path(tempfile.mkdtemp(prefix="solvent-bench-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         bootstrap = settings.bootstrap_servers
+        kafka: LocalKafka | None = None
         topics = Topics(prefix=f"solvent-bench-{os.getpid()}.", partitions=partitions)
         if bootstrap is None:
             kafka = LocalKafka(folder, heap=settings.kafka_heap, cache_dir=settings.cache_dir)
@@ -196,11 +206,16 @@ def running_pipeline(settings: Settings, *, partitions: int = 1) -> Iterator[Pip
         else:
             stack.callback(_delete_topics, bootstrap, topics.prefix)
         topic_plan.apply(bootstrap, topics)
-        yield Pipeline(bootstrap, topics, folder)
+        yield Pipeline(bootstrap, topics, folder, None if kafka is None else kafka.pid)
 
 
-def produce(pipeline: Pipeline, messages: Iterable[Message], *, partition: int = 0) -> int:
-    """Write messages of one topic to one partition in large batches; return how many."""
+def produce(
+    pipeline: Pipeline, messages: Iterable[Message], *, partition: int | None = None
+) -> int:
+    """Write messages of one topic in large batches; return how many.
+
+    They go to the partition given, or each to that of its key, as Kafka's own producers choose it.
+    """
     return asyncio.run(_produce(pipeline, messages, partition))
 
 
@@ -209,7 +224,25 @@ def read_committed(pipeline: Pipeline, topic: str, *, partition: int = 0) -> lis
     return asyncio.run(_read_committed(pipeline, pipeline.topics.physical(topic), partition))
 
 
-def run_peer(module: str, *arguments: str, deadline_s: float) -> dict[str, Any]:
+def python_with(module: str) -> str | None:
+    """Return a Python that can import a module: this one, else that of the `bench` extra.
+
+    Returns
+    -------
+    str or None
+        Its executable; None if the module is installed in neither.
+    """
+    if importlib.util.find_spec(module) is not None:
+        return sys.executable
+    other = Path(sys.prefix, "peers")  # made by `make bench`
+    if any(other.glob(f"lib/python*/site-packages/{module}/__init__.py")):
+        return str(other / "bin" / "python")
+    return None
+
+
+def run_peer(
+    module: str, *arguments: str, deadline_s: float, python: str = sys.executable
+) -> dict[str, Any]:
     """Run a peer in a process of its own and return the JSON object it prints when it is done.
 
     Raises
@@ -217,21 +250,35 @@ def run_peer(module: str, *arguments: str, deadline_s: float) -> dict[str, Any]:
     ServiceError
         It ended, or the deadline passed, without that line.
     """
-    command = [sys.executable, "-m", f"benchmarks.peers.{module}", *arguments]
-    process = subprocess.Popen(
-        command,
-        cwd=Path(__file__).resolve().parents[1],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    command = [python, "-m", f"benchmarks.peers.{module}", *arguments]
+    with TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            command,
+            cwd=Path(__file__).resolve().parents[1],
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            start_new_session=True,
+        )
+        answer = _answer(process, time.monotonic() + deadline_s)
+        if answer is None:
+            complaints.seek(0)
+            lines = complaints.read().decode(errors="replace").strip().splitlines()
+            msg = (
+                f"peer {module}: no result within {deadline_s:.0f} s, exit code "
+                f"{process.returncode}: {lines[-1] if lines else 'it said nothing'}"
+            )
+            raise ServiceError(msg)
+        return answer
+
+
+def _answer(process: subprocess.Popen[bytes], end_s: float) -> dict[str, Any] | None:
+    """Return the first JSON object a process prints before a time, and stop it."""
     if process.stdout is None:
         raise AssertionError
     os.set_blocking(process.stdout.fileno(), False)
-    end = time.monotonic() + deadline_s
     printed = b""
     try:
-        while time.monotonic() < end:
+        while time.monotonic() < end_s:
             ended = process.poll() is not None
             printed += process.stdout.read() or b""
             for line in printed.split(b"\n")[:-1]:
@@ -244,11 +291,10 @@ def run_peer(module: str, *arguments: str, deadline_s: float) -> dict[str, Any]:
     finally:
         _stop(process)
         process.stdout.close()
-    msg = f"peer {module}: no result within {deadline_s:.0f} s, exit code {process.returncode}"
-    raise ServiceError(msg)
+    return None
 
 
-async def _produce(pipeline: Pipeline, messages: Iterable[Message], partition: int) -> int:
+async def _produce(pipeline: Pipeline, messages: Iterable[Message], partition: int | None) -> int:
     producer = AIOKafkaProducer(
         bootstrap_servers=pipeline.bootstrap_servers,
         acks="all",
@@ -258,24 +304,31 @@ async def _produce(pipeline: Pipeline, messages: Iterable[Message], partition: i
     await producer.start()
     count = 0
     pending: list[asyncio.Future[Any]] = []
+    batches: dict[tuple[str, int], Any] = {}
+
+    async def send(place: tuple[str, int]) -> None:
+        topic, target = place
+        name = pipeline.topics.physical(topic)
+        pending.append(await producer.send_batch(batches.pop(place), name, partition=target))
+        if len(pending) >= _IN_FLIGHT:
+            await pending.pop(0)
+
     try:
-        batch = producer.create_batch()
-        topic = ""
-
-        async def send() -> None:
-            pending.append(await producer.send_batch(batch, topic, partition=partition))
-            if len(pending) >= _IN_FLIGHT:
-                await pending.pop(0)
-
-        for message in messages:
-            topic = topic or pipeline.topics.physical(message.topic)
-            if batch.append(key=message.key, value=message.value, timestamp=None) is None:
-                await send()
-                batch = producer.create_batch()
-                batch.append(key=message.key, value=message.value, timestamp=None)
+        for topic, key, value in messages:
+            target = partition
+            if target is None:
+                target = partition_of(key, pipeline.topics.partitions_of(topic))
+            place = topic, target
+            if place not in batches:
+                batches[place] = producer.create_batch()
+            batch = batches[place]
+            if batch.append(key=key, value=value, timestamp=None) is None:
+                await send(place)
+                batch = batches[place] = producer.create_batch()
+                batch.append(key=key, value=value, timestamp=None)
             count += 1
-        if batch.record_count():
-            await send()
+        for place in list(batches):
+            await send(place)
         for future in pending:
             await future
     finally:
@@ -308,7 +361,8 @@ async def _read_committed(pipeline: Pipeline, topic: str, partition: int) -> lis
 
 def _delete_topics(bootstrap_servers: str, prefix: str) -> None:
     with admin_client(bootstrap_servers) as admin:
-        names = [name for name in admin.list_topics() if name.startswith(prefix)]
+        # Peers name topics after ours: Quix Streams puts "changelog__" before the name.
+        names = [name for name in admin.list_topics() if prefix in name]
         if names:
             admin.delete_topics(names)
 

@@ -8,17 +8,20 @@ bytes, on any machine.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from kafka.partitioner.default import murmur2
 
 from solvent.rules import CompiledRulebook
 from solvent.units import MICRO_EXPONENT, format_scaled
 from solvent.wire.inputs import encode_clock, encode_collateral_move, encode_tick, encode_trade
 from solvent.wire.topics import COLLATERAL, ORACLE_TICKS, TRADES
 
-__all__ = ["START_US", "Fill", "Message", "Workload"]
+__all__ = ["START_US", "Fill", "Message", "Workload", "partition_of"]
 
 START_US = 1_743_120_000_000_000  # 2025-03-28 00:00 UTC
 
@@ -140,3 +143,9 @@ class Workload:
             value = encode_tick(source="bench", feed=feed.name, price=price, ts_us=ts_us)
             yield Message(ORACLE_TICKS, feed.name.encode(), value)
         yield Message(ORACLE_TICKS, b"clock", encode_clock(ts_us=ts_us))
+
+
+@functools.lru_cache(maxsize=1 << 20)  # murmur2 in Python costs more than all else of a message
+def partition_of(key: bytes, partitions: int) -> int:
+    """Return the partition that Kafka's producers choose for a key."""
+    return 0 if partitions == 1 else (int(murmur2(key)) & 0x7FFFFFFF) % partitions

@@ -1,7 +1,7 @@
-"""The ingest benchmark at its smallest size: does it run, and is what it measured right? Untimed.
+"""The benchmarks at their smallest size: do they run, and is what they measured right? Untimed.
 
-It checks itself that every trade was counted once, none refused and every position is the sum of
-its fills; here it is run as users run it, and twice, since the table must not depend on slicing.
+Each checks what its run left behind; here it is run as users run it, and its result hash, which
+must not depend on slicing, partitions or workers, is held against a second run of other shape.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks import ingest
 from benchmarks.report import as_markdown, replace_section
 from benchmarks.workload import Workload
 
@@ -24,8 +25,12 @@ from support.broker import Broker
 EVENTS, ACCOUNTS = 10_000, 2_000
 
 
-def bench(kafka: Broker, *options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "solvent.cli.main", "bench", "ingest", "--smoke", "--json"]
+#: What every result has; `commit` says which sources.
+SHAPE = {"bench", "figures", "workload", "machine", "versions", "commit", "result_hash"}
+
+
+def bench(kafka: Broker, name: str, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "solvent.cli.main", "bench", name, "--smoke", "--json"]
     done = subprocess.run(
         [*command, *options],
         env={**os.environ, "SOLVENT_BOOTSTRAP_SERVERS": kafka.bootstrap_servers},
@@ -35,35 +40,49 @@ def bench(kafka: Broker, *options: str) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert result.keys() == SHAPE
+    assert result["bench"] == name
+    assert all(isinstance(value, int | float) for value in result["figures"].values())
+    assert {"cpu", "cores", "memory_gib", "load_average"} <= result["machine"].keys()
     return result
 
 
+def topics_left(kafka: Broker) -> list[str]:
+    with admin_client(kafka.bootstrap_servers) as admin:
+        return [name for name in admin.list_topics() if "solvent-bench-" in name]
+
+
 @pytest.mark.kafka
-def test_bench_ingest_smoke_twice_is_complete_and_leaves_equal_tables(kafka: Broker) -> None:
-    first = bench(kafka)
-    assert first["bench"] == "ingest"
+@pytest.mark.timeout(1200)
+def test_bench_ingest_smoke_in_any_layout_is_complete_and_leaves_equal_tables(
+    kafka: Broker,
+) -> None:
+    first = bench(kafka, "ingest", "--layouts", "1x1")
     figures = first["figures"]
-    assert figures["solvent.events_per_s"] > 0
-    assert figures["aiokafka_fetch.events_per_s"] > 0
     assert {
+        "solvent.events_per_s",
         "solvent.events_per_cpu_s",
+        "aiokafka_fetch.events_per_s",
+        "faust_table.events_per_s",
+        "kafka_python.events_per_s",
         "ratio.events_per_s.solvent_to_aiokafka_fetch",
     } <= figures.keys()
+    is_measured = "quix_eos.events_per_s" in figures
+    assert is_measured or first["workload"]["peers"]["quix_eos"] == "not installed"
     assert figures["solvent.slices"] * figures["solvent.records_per_slice"] == EVENTS
-    assert figures["solvent.restored_rows"] == ACCOUNTS + 1  # and the marks row
     assert figures["solvent.rows_written"] >= ACCOUNTS - 100  # 5 trades an account on average
     assert (first["workload"]["events"], first["workload"]["accounts"]) == (EVENTS, ACCOUNTS)
     assert (first["workload"]["liquidations"], first["workload"]["status_changes"]) == (0, 0)
-    assert {"cpu", "cores", "memory_gib", "load_average"} <= first["machine"].keys()
 
-    second = bench(kafka, "--slice-records", "1700")
+    peerless = [f"--{peer}-events=0" for peer in ("fetch", "faust", "quix", "kafka-python")]
+    second = bench(kafka, "ingest", "--layouts", "1x1,2x2", "--slice-records", "1700", *peerless)
     assert second["result_hash"] == first["result_hash"]
-    with admin_client(kafka.bootstrap_servers) as admin:
-        left = [name for name in admin.list_topics() if name.startswith("solvent-bench-")]
-    assert left == []
+    assert second["figures"]["solvent_2p_2w.slices"] >= 2
+    assert topics_left(kafka) == []
 
     section = as_markdown(first, "A question?\n\nHow.")
     assert f"`{first['result_hash']}`" in section
+    assert "| solvent | value |" in section
     once = replace_section("# Results\n", "ingest", section)
     assert replace_section(once, "ingest", section) == once
     assert replace_section(once, "other", "new\n").startswith(once.rstrip())
@@ -86,3 +105,24 @@ def test_bench_without_a_checkout_says_what_to_do(
     monkeypatch.setattr(command, "__file__", str(tmp_path / "a/b/c/d/bench.py"))
     assert run(["bench", "ingest"]) == 3
     assert "source checkout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--layouts", "1x2"], "no more workers than partitions"),
+        (["--layouts", "4x1"], "the first must have one partition"),
+    ],
+)
+def test_bench_ingest_with_layouts_that_cannot_be_says_why(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ingest.main(["--smoke", *options]) == 3
+    assert said in capsys.readouterr().err
+
+
+def test_bench_option_beyond_its_limit_names_both(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        ingest.main(["--events", "5"])
+    assert ending.value.code == 2
+    assert "--events: 5 is not within 1,000 to 100,000,000" in capsys.readouterr().err
