@@ -177,7 +177,7 @@ def _tune_collector() -> None:
 
 
 def _check_topics(bootstrap: str, settings: Settings) -> None:
-    """Refuse to start on missing topics or wrong partition counts."""
+    """Refuse to start on missing topics, wrong partition counts or too small batches."""
     found = topic_plan.plan(
         bootstrap, Topics(prefix=settings.topic_prefix, partitions=settings.partitions)
     )
@@ -186,6 +186,14 @@ def _check_topics(bootstrap: str, settings: Settings) -> None:
         names = ", ".join(state.name for state in wrong)
         message = f"topics missing or with other partition counts: {names}; `solvent topics plan`"
         raise ConfigError(message)
+    for state in found.to_alter:
+        size, wanted = state.config_drift.get("max.message.bytes", (None, "0"))
+        if size is not None and int(size) < int(wanted):
+            message = (
+                f"topic {state.physical}: max.message.bytes is {size}, the record batches of a "
+                f"slice may have {wanted}: run `solvent topics apply`"
+            )
+            raise ConfigError(message)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ def test_apply_on_empty_broker_creates_every_topic_as_the_table_says(kafka: Brok
     assert found[TRADES].found_partitions == 3
     assert found[ORACLE_TICKS].found_partitions == 1
     assert found[ACCOUNTS].found_config["cleanup.policy"] == "compact"
+    assert found[ACCOUNTS].found_config["max.message.bytes"] == str(8 << 20)
     assert found[MARKS].found_config["retention.ms"] == str(30 * 24 * 3600 * 1000)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from solvent.ops.broker import admin_client
+from solvent.ops.topics import plan
 from solvent.rules import builtin_rulebook
-from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS
+from solvent.wire.topics import ACCOUNTS, COLLATERAL, MARKS, ORACLE_TICKS
 from support.broker import Broker
 from support.mixed import mixed_records
 from support.pipeline import Pipeline
@@ -63,6 +65,26 @@ def test_worker_without_what_it_needs_refuses_in_one_line(
     assert found == code
     assert line.startswith("solvent worker: SLV-")
     assert told in line
+
+
+def test_worker_whose_table_takes_small_batches_only_refuses(make_pipeline: MakePipeline) -> None:
+    """Else the first large slice would end it, and every restart after that."""
+    from kafka.admin import ConfigResource
+
+    pipeline = make_pipeline()
+    accounts = pipeline.topics.physical(ACCOUNTS)
+    with admin_client(pipeline.kafka.bootstrap_servers) as admin:
+        admin.alter_configs(
+            [ConfigResource("topic", accounts, {"max.message.bytes": str(1 << 20)})]
+        )
+    wait_for(
+        lambda: plan(pipeline.kafka.bootstrap_servers, pipeline.topics),
+        lambda found: bool(found.to_alter),
+    )
+    code, last = exit_of(pipeline)
+    assert code == 3
+    assert f"topic {accounts}: max.message.bytes is 1048576" in last
+    assert "8388608: run `solvent topics apply`" in last
 
 
 def test_worker_under_another_rulebook_than_its_table_refuses(make_pipeline: MakePipeline) -> None:

@@ -22,6 +22,7 @@ import orjson
 import structlog
 
 from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
+from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.shard import Shard, ShardFacts
 from solvent.errors import InvariantError
@@ -420,29 +421,29 @@ class Lane:
         outputs = self.shard.cut()
         closing = self.journal.close(outputs)
         durable = dict(self.journal.positions)
-        batches: dict[Target, list[KeyValue]] = {}
+        pairs: dict[Target, list[KeyValue]] = {}
         for record in outputs.records:
             for target in self._targets(record.topic, everywhere=record.everywhere):
-                batches.setdefault(target, []).append((record.key, record.value))
+                pairs.setdefault(target, []).append((record.key, record.value))
         journal = self._target(self.spec.journal)
-        batches.setdefault(journal, []).append((closing.journal_key, closing.journal_value))
-        table = batches.setdefault(self._target(self.spec.table), [])
-        table.extend(outputs.rows)
-        table.append((FENCE_KEY, closing.fence_value))
+        pairs.setdefault(journal, []).append((closing.journal_key, closing.journal_value))
+        records = [(target, [Rows.of(ordinary)]) for target, ordinary in pairs.items()]
+        fence = Rows.of([(FENCE_KEY, closing.fence_value)])
+        records.append((self._target(self.spec.table), [outputs.rows, fence]))
         acknowledge, self._acknowledge = self._acknowledge, []
         self._committing = asyncio.create_task(
-            self._commit(batches, durable, acknowledge, metered), name=f"commit {self._name}"
+            self._commit(records, durable, acknowledge, metered), name=f"commit {self._name}"
         )
         self._committing.add_done_callback(lambda _: self._wake.set())
 
     async def _commit(
         self,
-        batches: dict[Target, list[KeyValue]],
+        records: list[tuple[Target, list[Rows]]],
         durable: dict[str, int],
         acknowledge: list[Acknowledge],
         metered: SliceMeter,
     ) -> None:
-        await self._writer.write(batches.items())
+        await self._writer.write(records)
         self.durable = durable
         self.meter.commit(metered)
         for done in acknowledge:

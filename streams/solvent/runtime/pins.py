@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.producer import sender
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from faust.app.base import App
 from faust.tables.base import Collection
 from faust.tables.manager import TableManager
@@ -69,11 +70,17 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
     PartitionRecords,
     AIOKafkaProducer.commit_transaction,
     AIOKafkaProducer.send_batch,
+    BatchBuilder,
+    MessageAccumulator._append_batch,
+    MessageAccumulator._pop_batch,
+    MessageAccumulator.add_batch,
+    MessageBatch,
+    sender.SendProduceReqHandler.create_request,
     sender.Sender._do_add_partitions_to_txn,
 )
 
 #: Fingerprint of the methods above in the pinned versions.
-_FINGERPRINT: Final = "09de88b90437b6619ecf797ec8078bbd"
+_FINGERPRINT: Final = "83e86558857d5748cfc8d7cf2b2f192f"
 
 
 def fingerprint() -> str:

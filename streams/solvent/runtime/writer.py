@@ -1,23 +1,36 @@
 """One partition's transactional producer: begin, write batches, commit; all or nothing.
 
-Every write here is awaited before the commit: aiokafka commits a transaction one of whose batches
-failed (FAUST.md), so only the futures tell the truth.
+Record batches are built by a kernel and handed to aiokafka as they are, in the place of its own
+builder's. Every write here is awaited before the commit: aiokafka commits a transaction one of
+whose batches failed (FAUST.md), so only the futures tell the truth.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
+import numpy as np
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.producer import sender
 
+from solvent.engine.rows import Rows
 from solvent.errors import InvariantError
+from solvent.kernel.batches import (
+    HEADER_BYTES,
+    ROW_OVERHEAD,
+    put_rows_jit,
+    seal_batch,
+    set_producer,
+)
+from solvent.wire.topics import MAX_BATCH_BYTES
 
-__all__ = ["FENCED_ERRORS", "KeyValue", "PartitionWriter", "Target"]
+__all__ = ["FENCED_ERRORS", "KeyValue", "PartitionWriter", "Target", "record_batches"]
 
 log = structlog.get_logger(__name__)
 
@@ -26,8 +39,6 @@ FENCED_ERRORS = (ProducerFenced, InvalidProducerEpoch)
 
 KeyValue = tuple[bytes, bytes | None]
 
-#: Below the topics' default limit of 1 MiB a batch, with room for its header.
-_MAX_BATCH_BYTES = 900_000
 _STOP_TIMEOUT_S = 5.0
 
 
@@ -48,6 +59,96 @@ def tune_transactions() -> None:
     sender.BACKOFF_OVERRIDE = 0.001
 
 
+class _RecordBatch:
+    """A finished batch, with what aiokafka asks of its own `BatchBuilder`."""
+
+    def __init__(self, data: bytearray, count: int) -> None:
+        self._data = data
+        self._count = count
+
+    def record_count(self) -> int:
+        """Return the number of records."""
+        return self._count
+
+    def size(self) -> int:
+        """Return the bytes."""
+        return len(self._data)
+
+    def close(self) -> None:
+        """Do nothing: it is closed."""
+
+    def closed(self) -> bool:
+        """Return whether nothing can be added."""
+        return True
+
+    def append(self, **record: object) -> None:  # noqa: ARG002
+        """Refuse another record, as a full batch does."""
+        return
+
+    def _set_producer_state(
+        self, producer_id: int, producer_epoch: int, base_sequence: int
+    ) -> None:
+        set_producer(self._data, producer_id, producer_epoch, base_sequence)
+
+    def _build(self) -> bytearray:
+        return self._data
+
+
+def record_batches(rows: Sequence[Rows], now_ms: int, limit: int) -> list[_RecordBatch]:
+    """Return transactional record batches that hold all rows in order, as few as the limit allows.
+
+    Parameters
+    ----------
+    rows : sequence of Rows
+        One after the other.
+    now_ms : int
+        Their Kafka record time.
+    limit : int
+        Bytes of a batch.
+
+    Raises
+    ------
+    InvariantError
+        [SLV-900] A row alone is larger.
+    """
+    batches = []
+    rest = sum(part.data.size + ROW_OVERHEAD * len(part) for part in rows)
+    data, at, count = bytearray(min(limit, HEADER_BYTES + rest)), HEADER_BYTES, 0
+    for part in rows:
+        row = first = 0
+        while row < len(part):
+            before = first
+            row, first, at, count = put_rows_jit(
+                part.data,
+                part.key_size,
+                part.value_size,
+                row,
+                first,
+                limit,
+                np.frombuffer(data, np.uint8),
+                at,
+                count,
+            )
+            rest -= first - before
+            if row == len(part):
+                break
+            if count == 0:
+                size = int(part.key_size[row]) + max(int(part.value_size[row]), 0)
+                message = f"row {part[row][0]!r} of {size} bytes, limit {limit} a batch"
+                raise InvariantError(message)
+            batches.append(_sealed(data, at, count, now_ms))
+            data, at, count = bytearray(min(limit, HEADER_BYTES + rest)), HEADER_BYTES, 0
+    if count:
+        batches.append(_sealed(data, at, count, now_ms))
+    return batches
+
+
+def _sealed(data: bytearray, size: int, count: int, now_ms: int) -> _RecordBatch:
+    del data[size:]
+    seal_batch(data, count, now_ms, is_transactional=True)
+    return _RecordBatch(data, count)
+
+
 class PartitionWriter:
     """Transactional producer of one lane.
 
@@ -66,8 +167,6 @@ class PartitionWriter:
             transactional_id=transactional_id,
             acks="all",
             linger_ms=0,
-            max_batch_size=_MAX_BATCH_BYTES,
-            max_request_size=8 << 20,
             transaction_timeout_ms=30_000,
             request_timeout_ms=40_000,
             # The broker answers a produce that comes right after a commit with a retriable error;
@@ -86,8 +185,10 @@ class PartitionWriter:
         except Exception as error:
             log.info("producer_stop_failed", id=self.transactional_id, error=repr(error))
 
-    async def write(self, records: Iterable[tuple[Target, list[KeyValue]]]) -> None:
+    async def write(self, records: Iterable[tuple[Target, Sequence[Rows]]]) -> None:
         """Write everything in one transaction and return once it is committed.
+
+        A target's rows go out in the order given; each target is named once.
 
         Raises
         ------
@@ -98,11 +199,17 @@ class PartitionWriter:
             is all or nothing.
         """
         producer = self._producer
-        batches = [(target, batch) for target, pairs in records for batch in self._pack(pairs)]
+        now_ms = time.time_ns() // 1_000_000
+        columns = [
+            [(target, batch) for batch in record_batches(rows, now_ms, MAX_BATCH_BYTES)]
+            for target, rows in records
+        ]
         await producer.begin_transaction()
+        # aiokafka sends one batch of a partition at a time: the first of each partition first.
         pending = [
             await producer.send_batch(batch, target.topic, partition=target.partition)
-            for target, batch in batches
+            for one_each in zip_longest(*columns)
+            for target, batch in filter(None, one_each)
         ]
         for future in pending:
             await future
@@ -117,20 +224,3 @@ class PartitionWriter:
         await producer.commit_transaction()
         offset: int = metadata.offset
         return offset
-
-    def _pack(self, pairs: list[KeyValue]) -> list[object]:
-        producer = self._producer
-        batches = []
-        batch = producer.create_batch()
-        append = batch.append
-        for key, value in pairs:
-            if append(key=key, value=value, timestamp=None) is None:
-                batches.append(batch)
-                batch = producer.create_batch()
-                append = batch.append
-                if append(key=key, value=value, timestamp=None) is None:
-                    size = len(value or b"")
-                    message = f"record {key!r} of {size} bytes, limit {_MAX_BATCH_BYTES} a batch"
-                    raise InvariantError(message)
-        batches.append(batch)
-        return batches

@@ -19,6 +19,7 @@ __all__ = [
     "LIQUIDATIONS",
     "MARGIN_STATUS",
     "MARKS",
+    "MAX_BATCH_BYTES",
     "ORACLE_TICKS",
     "PRICE_JOURNAL",
     "PRICE_STATE",
@@ -41,6 +42,10 @@ MARGIN_STATUS = "margin-status.v1"
 REJECTS = "rejects.v1"
 JOURNAL = "journal.v1"
 PRICE_JOURNAL = "price-journal.v1"
+
+#: Bytes of the largest record batch we write: a slice's rows usually fit into one. The broker's own
+#: limit does not matter where the topic has one.
+MAX_BATCH_BYTES = 8 << 20
 
 _DAY_MS = 86_400_000
 
@@ -85,11 +90,13 @@ class TopicSpec:
         Inputs carry the broker's time: a record's own time is judged against it, and a producer's
         clock, or a client that sends none, must not get good records refused.
         """
-        if self.retention_ms is None:
-            return {"cleanup.policy": "compact", "retention.ms": "-1"}
-        config = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+        config = {"cleanup.policy": "compact", "retention.ms": "-1"}
+        if self.retention_ms is not None:
+            config = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
         if self.role is Role.INPUT:
             config["message.timestamp.type"] = "LogAppendTime"
+        else:
+            config["max.message.bytes"] = str(MAX_BATCH_BYTES)
         return config
 
 
