@@ -6,6 +6,9 @@ import asyncio
 import http.client
 import os
 import re
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,6 +136,19 @@ def test_watchdog_sees_a_blocked_event_loop_from_its_own_thread() -> None:
     finally:
         watch.stop()
     assert stalled == ["event loop"]
+
+
+def test_stalled_worker_ends_even_if_its_log_is_blocked() -> None:
+    script = """
+        import logging, threading
+        from solvent.worker import _end_stalled, configure_logging
+        configure_logging("info")
+        logging.getLogger().handlers[0].acquire()  # as by a write to a pipe nobody reads
+        threading.Thread(target=_end_stalled, args=("event loop", 1.0)).start()
+        threading.Event().wait()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 7
 
 
 def test_watchdog_that_is_told_to_stop_ends_nothing() -> None:

@@ -161,8 +161,8 @@ class _Scrape:
 
     def read(self, lanes: Lanes, now_s: float) -> None:
         """Add what the lanes say at a moment of Unix time."""
-        for agent, count in dict(lanes.fenced).items():
-            self.add("solvent_transactions_fenced", [agent], count)
+        for agent in lanes.specs:
+            self.add("solvent_transactions_fenced", [agent], lanes.fenced[agent])
         held = lanes.held()
         for sight in look_at(lanes, now_s=now_s):
             self._add_sight(sight)

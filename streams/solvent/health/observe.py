@@ -167,11 +167,8 @@ def _inputs(lanes: Lanes, lane: Lane) -> tuple[InputSight, ...]:
 
 
 def _restore(lane: Lane) -> RestoreSight | None:
-    progress = getattr(lane, "restore_progress", None)
-    if progress is None:
-        return None
-    share = progress.offset / progress.end if progress.end > 0 else 1.0
-    return RestoreSight(progress.rows, min(1.0, share))
+    progress = lane.restore_progress
+    return None if progress is None else RestoreSight(progress.rows, progress.percent / 100)
 
 
 def _oracle_age_s(lane: Lane, now_s: float) -> dict[str, float] | None:
