@@ -11,6 +11,7 @@
    7  `worker`: it made no progress for too long and ended itself
   10  `topics plan`: apply would create or alter
   11  `topics plan`: a partition count differs, which apply refuses
+  12  `replay --verify`: the history differs from what its inputs bring
   70  a bug of ours (SLV-9xx or an unexpected exception)
  130  interrupted
 ==== =========================================================================
@@ -33,6 +34,8 @@ __all__ = [
     "EPILOG",
     "EXIT_BUG",
     "EXIT_CHECK_FAILED",
+    "EXIT_DIFFERS",
+    "EXIT_INTERRUPTED",
     "EXIT_OK",
     "EXIT_PARTITION_DRIFT",
     "EXIT_TOPICS_PENDING",
@@ -45,7 +48,9 @@ EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
 EXIT_TOPICS_PENDING = 10
 EXIT_PARTITION_DRIFT = 11
+EXIT_DIFFERS = 12
 EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
 
 _BY_CLASS: tuple[tuple[type[SolventError], int], ...] = (
     (ConfigError, 3),
@@ -59,8 +64,8 @@ _BY_CLASS: tuple[tuple[type[SolventError], int], ...] = (
 
 EPILOG = (
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 configuration, 4 and 41-49 a service, "
-    "5 contract, 6 partition, 7 a stalled worker, 10 and 11 topics to change, 70 a bug, "
-    "130 interrupted."
+    "5 contract, 6 partition, 7 a stalled worker, 10 and 11 topics to change, "
+    "12 history differs, 70 a bug, 130 interrupted."
 )
 KAFKA_EPILOG = (
     "Exit codes: 0 ok, 1 not running (status), 41 no Java 17+, 42 no Maven or jars not resolved, "

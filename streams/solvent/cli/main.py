@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "doctor": ("doctor", "Check everything a worker needs; red lines say what to do."),
     "topics": ("topics", "Plan, create and list the pipeline's topics."),
     "load": ("load", "Load history from a file into the input topics."),
+    "replay": ("replay", "Run a history again: verify it, or see what it brings."),
     "evaluate": ("evaluate", "Judge one snapshot offline: JSON in, JSON out."),
     "accounts": ("accounts", "Look at the account table of a running pipeline."),
     "executor": ("executor", "Run the reference liquidation executor."),
