@@ -96,5 +96,7 @@ def decimal_texts(values: Int64, places: Int64) -> list[str]:
 
 def warm_up() -> None:
     """Compile the one accepted signature; any other array type raises from then on."""
+    if format_decimals_jit.signatures:
+        return
     format_decimals_jit.compile((types.int64[::1], types.int64[::1], types.uint8[::1]))
     format_decimals_jit.disable_compile()
