@@ -243,7 +243,13 @@ class Lane:
             The partition was taken over by another worker.
         """
         row = orjson.dumps({"schema_version": 1, "generation": generation, "instance": instance})
-        return await self._writer.claim(self._target(self.spec.table), CLAIM_KEY, row)
+        try:
+            return await self._writer.claim(self._target(self.spec.table), CLAIM_KEY, row)
+        except BaseException:
+            # Fenced, or cut short by the next rebalance: a producer amid a transaction begins no
+            # other, so neither it nor the shard it would prove ours can be kept.
+            self._state = _State.DEAD
+            raise
 
     def open(self) -> None:
         """Start taking frames; positions are those of the last committed slice."""
