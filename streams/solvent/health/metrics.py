@@ -21,10 +21,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from solvent.health.observe import LANE_STATES, LaneSight, look_at
+from solvent.health.observe import LANE_STATES, LaneSight
 from solvent.wire.topics import MARKS, ORACLE_TICKS
 
 if TYPE_CHECKING:
+    from solvent.engine.shard import ShardFacts
     from solvent.runtime.lane import Lane
     from solvent.runtime.lanes import Lanes
 
@@ -81,8 +82,9 @@ class WorkerCollector(Collector):
         Returns the lanes, None before there are any.
     stalls : callable
         Returns seconds without progress by lane or event loop.
-    is_ready : callable
-        Whether ``/readyz`` would say so.
+    look : callable
+        Returns whether ``/readyz`` would say ready at a moment of Unix time, and the lanes as
+        they were seen for it.
     """
 
     def __init__(
@@ -91,12 +93,12 @@ class WorkerCollector(Collector):
         *,
         lanes: Callable[[], Lanes | None],
         stalls: Callable[[], Mapping[str, float]],
-        is_ready: Callable[[], bool],
+        look: Callable[[float], tuple[bool, Sequence[LaneSight]]],
     ) -> None:
         self._instance = instance
         self._lanes = lanes
         self._stalls = stalls
-        self._is_ready = is_ready
+        self._look = look
 
     def describe(self) -> Iterator[Metric]:
         """Say nothing: the registry needs no names in advance."""
@@ -104,23 +106,24 @@ class WorkerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family, also those without a sample yet."""
-        yield from self._about_the_worker()
+        now_s = time.time()
+        is_ready, sights = self._look(now_s)
+        yield from self._about_the_worker(is_ready=is_ready)
         scrape = _Scrape()
         for subject, seconds in self._stalls().items():
             scrape.add("solvent_stalled_seconds", [subject], seconds)
         lanes = self._lanes()
         if lanes is not None:
-            scrape.read(lanes, time.time())
+            scrape.read(lanes, sights, now_s)
         yield from scrape.families()
 
-    def _about_the_worker(self) -> Iterator[Metric]:
+    def _about_the_worker(self, *, is_ready: bool) -> Iterator[Metric]:
         info = GaugeMetricFamily(
             "solvent_worker_info", "Always 1; who this is.", labels=("instance", "version")
         )
         info.add_metric([self._instance, metadata.version("solvent")], 1)
         yield info
-        ready = float(self._is_ready())
-        yield GaugeMetricFamily("solvent_worker_ready", "1 if /readyz says ready.", value=ready)
+        yield GaugeMetricFamily("solvent_worker_ready", "1 if /readyz says ready.", value=is_ready)
 
 
 def worker_registry(collector: WorkerCollector) -> CollectorRegistry:
@@ -159,19 +162,19 @@ class _Scrape:
         """Add one sample."""
         self._plain[name].add_metric(labels, value)
 
-    def read(self, lanes: Lanes, now_s: float) -> None:
-        """Add what the lanes say at a moment of Unix time."""
+    def read(self, lanes: Lanes, sights: Sequence[LaneSight], now_s: float) -> None:
+        """Add what was seen of the lanes at a moment of Unix time, and what they counted."""
         for agent in lanes.specs:
             self.add("solvent_transactions_fenced", [agent], lanes.fenced[agent])
         held = lanes.held()
-        for sight in look_at(lanes, now_s=now_s):
+        for sight in sights:
             self._add_sight(sight)
             lane = held.get((sight.agent, sight.partition))
             if lane is None:
                 continue
             self._add_meter(lane, sight)
-            if sight.state not in {"pending", "restoring"}:  # else the shard is being built
-                self._add_facts(lane, sight, now_s)
+            if sight.facts is not None:
+                self._add_facts(lane, sight, sight.facts, now_s)
 
     def _add_sight(self, sight: LaneSight) -> None:
         names = _names(sight)
@@ -200,9 +203,8 @@ class _Scrape:
         ):
             self._histograms[name].add_metric(names, histogram.cumulated(), histogram.total)
 
-    def _add_facts(self, lane: Lane, sight: LaneSight, now_s: float) -> None:
-        names = _names(sight)
-        facts, before = lane.shard.facts(), lane.facts_before
+    def _add_facts(self, lane: Lane, sight: LaneSight, facts: ShardFacts, now_s: float) -> None:
+        names, before = _names(sight), lane.facts_before
         for topic, count in facts.duplicates.items():
             since = count - before.duplicates.get(topic, 0)
             self.add("solvent_duplicates", [*names, topic], since)

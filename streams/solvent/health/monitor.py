@@ -58,7 +58,7 @@ class Monitor:
                 instance,
                 lanes=lambda: self._lanes,
                 stalls=lambda: self._watch.stalls.seconds,
-                is_ready=lambda: all(check.ok for check in self._ready()[0]),
+                look=self._look,
             )
         )
 
@@ -89,19 +89,22 @@ class Monitor:
 
     def readyz(self) -> Answer:
         """Answer whether it may be relied on, and how far each lane is."""
-        checks, sights = self._ready()
+        checks, sights = self._ready(time.time())
         return self._page(checks, lanes=[_lane_page(sight) for sight in sights])
 
     def metrics(self) -> Answer:
         """Answer with the metrics."""
         return Answer(_OK, CONTENT_TYPE_LATEST, render(self._registry))
 
-    def _ready(self) -> tuple[list[Check], list[LaneSight]]:
+    def _look(self, now_s: float) -> tuple[bool, list[LaneSight]]:
+        checks, sights = self._ready(now_s)
+        return all(check.ok for check in checks), sights
+
+    def _ready(self, now_s: float) -> tuple[list[Check], list[LaneSight]]:
         lanes = self._lanes
         if lanes is None or not all(pulse.beats for pulse in self._pulses.values()):
             starting = Check(check="start", ok=False, value="starting", limit="running")
             return [starting], []
-        now_s = time.time()
         sights = look_at(lanes, now_s=now_s)
         stalls = self._watch.stalls.seconds
         settled = lanes.is_settled

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from solvent.wire.topics import MARKS
 
 if TYPE_CHECKING:
+    from solvent.engine.shard import ShardFacts
     from solvent.runtime.lane import Lane
     from solvent.runtime.lanes import LaneKey, Lanes
     from solvent.runtime.transport import FetchState
@@ -70,6 +71,8 @@ class LaneSight:
         While the lane is open.
     restore : RestoreSight or None
         While it restores.
+    facts : ShardFacts or None
+        What the shard says, once it is whole.
     oracle_age_s : mapping of str to float
         Feed -> seconds since it last had a valid mark; empty before the first frame that this
         lane folded, None for a lane that reads no marks. The age of the newest frame is by its
@@ -83,6 +86,7 @@ class LaneSight:
     progress: Hashable
     inputs: tuple[InputSight, ...] = ()
     restore: RestoreSight | None = None
+    facts: ShardFacts | None = None
     oracle_age_s: Mapping[str, float] | None = None
 
     @property
@@ -112,7 +116,7 @@ def look_at(lanes: Lanes, *, now_s: float | None = None) -> list[LaneSight]:
     lanes : Lanes
         Of a running worker.
     now_s : float, optional
-        Unix time, seconds; without it no ages are looked at, which is cheaper.
+        Unix time, seconds; without it shards are not asked, which is cheaper.
     """
     return [_look_at_lane(lanes, key, lane, now_s) for key, lane in sorted(lanes.held().items())]
 
@@ -135,6 +139,7 @@ def _look_at_lane(lanes: Lanes, key: LaneKey, lane: Lane | None, now_s: float | 
         is_waiting = lanes.is_assigned(key)  # to be replaced
     else:
         is_waiting = lane.is_busy or any(place.unread for place in inputs)
+    facts = None if now_s is None else lane.shard.facts()
     return LaneSight(
         agent=agent,
         partition=partition,
@@ -142,7 +147,8 @@ def _look_at_lane(lanes: Lanes, key: LaneKey, lane: Lane | None, now_s: float | 
         is_waiting=is_waiting,
         progress=(state, id(lane), lane.meter.slices),
         inputs=inputs,
-        oracle_age_s=None if now_s is None else _oracle_age_s(lane, now_s),
+        facts=facts,
+        oracle_age_s=None if now_s is None else _oracle_age_s(lane, facts, now_s),
     )
 
 
@@ -171,12 +177,11 @@ def _restore(lane: Lane) -> RestoreSight | None:
     return None if progress is None else RestoreSight(progress.rows, progress.percent / 100)
 
 
-def _oracle_age_s(lane: Lane, now_s: float) -> dict[str, float] | None:
-    if MARKS not in lane.spec.inputs:
+def _oracle_age_s(lane: Lane, facts: ShardFacts | None, now_s: float) -> dict[str, float] | None:
+    if facts is None or MARKS not in lane.spec.inputs:
         return None
     last_ms = lane.meter.last_record_ms.get(MARKS)
     if last_ms is None:
         return {}
     frame_age_s = max(0.0, now_s - last_ms / 1000)
-    unjudged_us = lane.shard.facts().unjudged_us
-    return {feed: frame_age_s + silent_us / 1e6 for feed, silent_us in unjudged_us.items()}
+    return {feed: frame_age_s + us / 1e6 for feed, us in facts.unjudged_us.items()}
