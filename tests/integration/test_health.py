@@ -58,6 +58,9 @@ def own_kafka(tmp_path: Path) -> Iterator[LocalKafka]:
 
 def pages_of(pipeline: Pipeline, page: str = "/readyz") -> list[dict[str, Any]]:
     """Return what every running worker of the pipeline answers."""
+    for worker in (pipeline.worker, *pipeline.others):
+        if worker is not None and worker.returncode:
+            pytest.fail(f"worker ended with {worker.returncode}: {worker.log.read_text()[-2000:]}")
     asked = (ask(address, page) for address in known_workers(pipeline.tmp_path))
     return [body for body in asked if body is not None]
 
