@@ -20,6 +20,7 @@ from numba.extending import register_jitable
 
 from solvent.kernel.jit import jit
 from solvent.kernel.layout import Int32, Int64, UInt8
+from solvent.kernel.words import copy_bytes
 
 __all__ = [
     "BATCH_BASE",
@@ -451,13 +452,11 @@ def put_rows_reference(
         out[at + 1] = 0
         at = _put_varint(out, at + 2, count)
         at = _put_varint(out, at, key)
-        for k_byte in range(key):
-            out[at + k_byte] = data[data_at + k_byte]
+        copy_bytes(data, data_at, key, out, at)
         at += key
         data_at += key
         at = _put_varint(out, at, value)
-        for k_byte in range(value_bytes):
-            out[at + k_byte] = data[data_at + k_byte]
+        copy_bytes(data, data_at, value_bytes, out, at)
         at += value_bytes
         data_at += value_bytes
         out[at] = 0

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, register_jitable
 from numba.np import arrayobj
 
 from solvent.kernel.layout import UInt8
 
-__all__ = ["load16", "load32", "load64", "mix", "store16", "store32", "store64"]
+__all__ = ["copy_bytes", "load16", "load32", "load64", "mix", "store16", "store32", "store64"]
 
 assert sys.byteorder == "little", "account rows and hashes are little-endian"
 
@@ -54,6 +54,18 @@ def store32(out: UInt8, at: int, value: int) -> None:
 def store16(out: UInt8, at: int, value: int) -> None:
     """Write the low 2 bytes of an integer at a place."""
     _store(out, at, value, 2)
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def copy_bytes(data: UInt8, first: int, size: int, out: UInt8, at: int) -> None:
+    """Copy so many bytes from a place to a place in another array."""
+    done = 0
+    while done + 8 <= size:
+        store64(out, at + done, load64(data, first + done))
+        done += 8
+    while done < size:
+        out[at + done] = data[first + done]
+        done += 1
 
 
 def mix(state: int, word: int) -> int:

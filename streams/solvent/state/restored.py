@@ -26,6 +26,7 @@ from solvent.kernel.names import (
     find_name,
     hash_name,
 )
+from solvent.kernel.words import copy_bytes
 from solvent.state.columns import Columns
 from solvent.state.rows import decode_rows
 
@@ -75,10 +76,7 @@ def _take(
             room[account] = bytes_
             used += bytes_
         size[account] = bytes_
-        to = int(first[account])
-        start = int(value_first[row])
-        for k in range(bytes_):
-            kept[to + k] = data[start + k]
+        copy_bytes(data, int(value_first[row]), bytes_, kept, int(first[account]))
     return used, NONE
 
 
@@ -88,8 +86,7 @@ def _gather(first: Int64, size: Int64, room: Int64, kept: UInt8, out: UInt8) -> 
     for account in range(first.size):
         start = int(first[account])
         bytes_ = int(size[account])
-        for k in range(bytes_):
-            out[used + k] = kept[start + k]
+        copy_bytes(kept, start, bytes_, out, used)
         first[account] = used
         room[account] = bytes_
         used += bytes_
