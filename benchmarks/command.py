@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
+import structlog
+
 from benchmarks import machine, report
 from solvent.cli.exits import exit_code
 from solvent.errors import SolventError
@@ -95,6 +97,10 @@ def run(
     chosen = {name: given[name] for name in base if given[name] is not None}
     options = type(full)(**{**base, **chosen})
     logging.getLogger("aiokafka").setLevel(logging.ERROR)  # retries after a topic was made
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     loads = {"start": machine.load_average()}
     try:
         found = measure(options)

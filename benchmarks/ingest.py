@@ -50,9 +50,10 @@ from benchmarks.pipeline import (
     produce,
     python_with,
     read_committed,
-    run_peer,
+    run_process,
     running_pipeline,
 )
+from benchmarks.report import rate, ratio
 from benchmarks.workload import Message, Workload
 from solvent.engine.journal import FENCE_KEY, SliceJournal
 from solvent.engine.margin import MarginShard
@@ -391,7 +392,14 @@ def _measure_peers(
         else:
             say(f"measuring the peer {name}")
             count = str(min(events, options.events))
-            found[name] = run_peer(name, *place, count, *further, deadline_s=_PEER_S, python=python)
+            found[name] = run_process(
+                f"benchmarks.peers.{name}",
+                *place,
+                count,
+                *further,
+                deadline_s=_PEER_S,
+                python=python,
+            )
     return found, missing
 
 
@@ -491,8 +499,8 @@ def _figures(
         broker_s = found.broker_cpu_seconds
         whole = found.timed_records / events
         for name, value in {
-            "events_per_s": _rate(found.timed_records, found.seconds),
-            "events_per_cpu_s": _rate(found.timed_records, found.cpu_seconds),
+            "events_per_s": rate(found.timed_records, found.seconds),
+            "events_per_cpu_s": rate(found.timed_records, found.cpu_seconds),
             "events_timed": found.timed_records,
             "seconds": round(found.seconds, 3),
             "cpu_seconds": round(found.cpu_seconds, 2),
@@ -500,39 +508,30 @@ def _figures(
             "slices": found.slices,
             "records_per_slice": round(events / found.slices, 1),
             "rows_written": found.rows_written,
-            "rows_per_s": _rate(found.rows_written * whole, found.seconds),
+            "rows_per_s": rate(found.rows_written * whole, found.seconds),
         }.items():
             figures[f"solvent{layout.suffix}.{name}"] = value
     for name, result in peers.items():
         for unit, key in _UNITS:
-            figures[f"{name}.{unit}"] = _rate(result["records"], result[key])
+            figures[f"{name}.{unit}"] = rate(result["records"], result[key])
     for name in peers:
         for unit, _ in _UNITS:
-            figures[f"ratio.{unit}.solvent_to_{name}"] = _ratio(figures, unit, "solvent", name)
+            figures[f"ratio.{unit}.solvent_to_{name}"] = ratio(
+                figures[f"solvent.{unit}"], figures[f"{name}.{unit}"]
+            )
     for layout in runs:
         one = Layout(layout.partitions, 1)
         if layout.workers > 1 and one in runs:
             for unit, _ in _UNITS:
                 names = (f"solvent{layout.suffix}", f"solvent{one.suffix}")
-                figures[f"ratio.{unit}.{names[0]}_to_{names[1]}"] = _ratio(figures, unit, *names)
+                figures[f"ratio.{unit}.{names[0]}_to_{names[1]}"] = ratio(
+                    *(figures[f"{name}.{unit}"] for name in names)
+                )
     return figures
 
 
 #: Unit of a rate -> the seconds it is over.
 _UNITS = (("events_per_s", "seconds"), ("events_per_cpu_s", "cpu_seconds"))
-
-
-def _ratio(figures: dict[str, float | None], unit: str, one: str, other: str) -> float | None:
-    ours, theirs = figures[f"{one}.{unit}"], figures[f"{other}.{unit}"]
-    return None if ours is None or not theirs else float(f"{ours / theirs:.3g}")
-
-
-def _rate(count: float, seconds: float) -> float | None:
-    """Return count a second in four figures; None if there was nothing to time."""
-    if count <= 0 or seconds <= 0:
-        return None
-    rate = count / seconds
-    return round(rate, max(0, 3 - math.floor(math.log10(rate))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ __all__ = [
     "produce",
     "python_with",
     "read_committed",
-    "run_peer",
+    "run_process",
     "running_pipeline",
 ]
 
@@ -240,17 +240,17 @@ def python_with(module: str) -> str | None:
     return None
 
 
-def run_peer(
+def run_process(
     module: str, *arguments: str, deadline_s: float, python: str = sys.executable
 ) -> dict[str, Any]:
-    """Run a peer in a process of its own and return the JSON object it prints when it is done.
+    """Run a module in a process of its own and return the JSON object it prints when it is done.
 
     Raises
     ------
     ServiceError
         It ended, or the deadline passed, without that line.
     """
-    command = [python, "-m", f"benchmarks.peers.{module}", *arguments]
+    command = [python, "-m", module, *arguments]
     with TemporaryFile() as complaints:
         process = subprocess.Popen(
             command,
@@ -264,7 +264,7 @@ def run_peer(
             complaints.seek(0)
             lines = complaints.read().decode(errors="replace").strip().splitlines()
             msg = (
-                f"peer {module}: no result within {deadline_s:.0f} s, exit code "
+                f"{module}: no result within {deadline_s:.0f} s, exit code "
                 f"{process.returncode}: {lines[-1] if lines else 'it said nothing'}"
             )
             raise ServiceError(msg)

@@ -9,6 +9,7 @@ benchmark, between comments that name it; writing replaces that section and leav
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["RESULTS", "add_options", "as_markdown", "replace_section", "show"]
+__all__ = ["RESULTS", "add_options", "as_markdown", "rate", "ratio", "replace_section", "show"]
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = (
@@ -91,6 +92,19 @@ def replace_section(text: str, name: str, section: str) -> str:
     if pattern.search(text):
         return pattern.sub(lambda _: block, text)
     return f"{text.rstrip()}\n\n{block}"
+
+
+def rate(count: float, seconds: float) -> float | None:
+    """Return count a second in four figures; None if there was nothing to time."""
+    if count <= 0 or seconds <= 0:
+        return None
+    found = count / seconds
+    return round(found, max(0, 3 - math.floor(math.log10(found))))
+
+
+def ratio(one: float | None, other: float | None) -> float | None:
+    """Return one over the other in three figures; None if either is missing."""
+    return None if one is None or not other else float(f"{one / other:.3g}")
 
 
 def _groups(figures: dict[str, float]) -> dict[str, dict[str, float]]:

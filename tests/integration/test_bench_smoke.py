@@ -10,14 +10,17 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import ingest
+from benchmarks import ingest, restore
 from benchmarks.report import as_markdown, replace_section
+from benchmarks.take_over import table_digest
 from benchmarks.workload import Workload
 
+from solvent.engine.margin import MarginShard
 from solvent.ops.broker import admin_client
 from solvent.rules import builtin_rulebook
 from support.broker import Broker
@@ -86,6 +89,35 @@ def test_bench_ingest_smoke_in_any_layout_is_complete_and_leaves_equal_tables(
     once = replace_section("# Results\n", "ingest", section)
     assert replace_section(once, "ingest", section) == once
     assert replace_section(once, "other", "new\n").startswith(once.rstrip())
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(1200)
+def test_bench_restore_smoke_restores_what_the_engine_alone_makes_of_the_same_inputs(
+    kafka: Broker,
+) -> None:
+    result = bench(kafka, "restore")
+    figures = result["figures"]
+    assert {
+        "rows_per_s",
+        "ready_seconds",
+        "seconds_per_1m_accounts",
+        "aiokafka_fetch.rows_per_s",
+        "ratio.rows_per_s.aiokafka_fetch_to_restore",
+    } <= figures.keys()
+    slices = restore.SMOKE.accounts // restore.SMOKE.block
+    assert figures["rows"] >= restore.SMOKE.accounts + slices  # a fence a slice; and claims
+    assert topics_left(kafka) == []
+
+    rulebook = builtin_rulebook("demo")
+    workload = Workload(rulebook=rulebook, accounts=restore.SMOKE.accounts, seed=restore.SMOKE.seed)
+    shard = MarginShard(0, rulebook)
+    ends: Counter[str] = Counter()
+    for block in restore.blocks(workload, restore.SMOKE):
+        for topic, messages in block.items():
+            shard.apply(topic, restore.as_run(messages, ends[topic]))
+            ends[topic] += len(messages)
+    assert result["result_hash"] == table_digest(shard)[0]
 
 
 def test_bench_workload_same_seed_same_bytes() -> None:
