@@ -13,13 +13,14 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
 UV_VERSION := 0.9.30
 
-.PHONY: help demo test check bench lock clean needs-python needs-java
+.PHONY: help demo test check bench chaos lock clean needs-python needs-java
 
 help:
 	@echo "make demo    real crash prices through a local Kafka, live liquidations  (ARGS=...)"
 	@echo "make test    the whole suite on a real local Kafka                       (ARGS=...)"
 	@echo "make check   format, lint, types, layers"
 	@echo "make bench   measure this machine                                        (ARGS=...)"
+	@echo "make chaos   kill, freeze and cut off workers and broker, long            (ARGS=...)"
 	@echo "make lock    write requirements/*.txt again from pyproject.toml"
 	@echo "make clean   remove .venv and caches; .solvent (data) stays"
 
@@ -37,6 +38,9 @@ check: $(STAMP)
 
 bench: needs-java $(STAMP) $(PEERS)/.installed
 	@$(BIN)/solvent bench $(ARGS)
+
+chaos: needs-java $(STAMP)
+	@PYTHONPATH=tests:. $(BIN)/python -m chaos $(ARGS)
 
 lock: $(STAMP)
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url \

@@ -1,0 +1,169 @@
+"""Chaos rounds on one broker, with totals: ``make chaos ARGS="--rounds N --seed S"``.
+
+Round i of a run is the plan of seed S + i, so a failing round is run again by its own seed alone;
+it is printed with its schedule. ``--write`` puts the totals into ``benchmarks/RESULTS.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import machine, report
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from chaos.broker import ChaosKafka
+from chaos.forks import Forks
+from chaos.plan import Plan, broker_plan, mixed_plan, steps_plan, zombies_plan
+from chaos.rounds import Outcome, Round
+
+PLANS: dict[str, Callable[[int], Plan]] = {
+    "mixed": mixed_plan,
+    "steps": steps_plan,
+    "zombies": zombies_plan,
+    "broker": broker_plan,
+}
+
+QUESTION = """Is anything lost or doubled if workers and broker are killed, frozen, cut off?
+
+Rounds on a real broker, each with topics of its own: load, up to four workers that are killed
+(kill -9, at random and at every named step of a take-over and of a slice), frozen beyond their
+session and thawed, cut off from the broker, stopped and started, some with a jumping wall clock,
+while the broker is killed, frozen, made unreachable or torn in the middle of an append. After each
+round the account table equals an independent fold of the inputs, the journal covers every input
+offset once, fresh shards fed the journal's runs reproduce every hash and every outgoing record,
+every offer has its later life, and the group has no lag. `make chaos` runs it.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run rounds; returns 1 if one does not hold."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="how many rounds (default 3)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first round")
+    parser.add_argument("--plan", choices=PLANS, default="mixed", help="kind of plan")
+    parser.add_argument("--keep", action="store_true", help="keep logs and data of good rounds too")
+    parser.add_argument("--stop", action="store_true", help="stop at the first failing round")
+    report.add_options(parser)
+    options = parser.parse_args(argv)
+    console = Console(stderr=True)
+    folder = Path(tempfile.mkdtemp(prefix="solvent-chaos-"))
+    outcomes: list[Outcome] = []
+    load = {"start": machine.load_average()}
+    began = time.monotonic()
+    try:
+        _run(options, folder, outcomes, console)
+    except KeyboardInterrupt:
+        console.print("interrupted")
+    bad = [outcome for outcome in outcomes if outcome.problems]
+    if not bad and not options.keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        console.print(f"logs and data: {folder}")
+    for outcome in bad:
+        console.print(outcome.report(), markup=False, highlight=False)
+    if outcomes:
+        load["end"] = machine.load_average()
+        result = _result(options, outcomes, load, time.monotonic() - began)
+        report.show(
+            result,
+            as_json=options.json,
+            write=options.write and not bad,
+            question=QUESTION,
+        )
+    return 1 if bad or not outcomes else 0
+
+
+def _run(
+    options: argparse.Namespace, folder: Path, outcomes: list[Outcome], console: Console
+) -> None:
+    plans = [PLANS[options.plan](options.seed + number) for number in range(options.rounds)]
+    kafka = ChaosKafka(folder / "kafka", workers=max(len(plan.lives) for plan in plans))
+    progress = Progress(
+        TextColumn("chaos"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    forks = None
+    try:
+        kafka.start()
+        forks = Forks()
+        with progress:
+            task = progress.add_task("rounds", total=len(plans), told="")
+            for plan in plans:
+                path = folder / f"round-{plan.seed}"
+                prefix = f"{plan.name}-{plan.seed}."
+                outcome = Round(plan, kafka, forks, path, prefix=prefix).run()
+                outcomes.append(outcome)
+                done = sum((o.done for o in outcomes), Counter())
+                progress.update(
+                    task,
+                    advance=1,
+                    told=f"{done['kill -9']} kill -9, {done['freeze']} frozen, "
+                    f"{done['broker kill']} broker kills, {done['rebalance']} rebalances",
+                )
+                verdict = "FAILS" if outcome.problems else "exact"
+                found = outcome.findings
+                progress.console.print(
+                    f"seed {plan.seed}: {verdict} in {outcome.seconds:.0f} s, "
+                    f"{outcome.done['kill -9']} kill -9, {found.inputs:,} inputs, "
+                    f"{found.slices:,} slices, {found.outputs:,} records out"
+                )
+                if outcome.problems and options.stop:
+                    return
+    finally:
+        if forks is not None:
+            forks.close()
+        kafka.close()
+
+
+def _result(
+    options: argparse.Namespace,
+    outcomes: list[Outcome],
+    load: dict[str, list[float]],
+    seconds: float,
+) -> dict[str, object]:
+    done = sum((outcome.done for outcome in outcomes), Counter())
+    findings = [outcome.findings for outcome in outcomes]
+    figures: dict[str, float] = {
+        "rounds": len(outcomes),
+        "failed_rounds": sum(1 for outcome in outcomes if outcome.problems),
+        "lost": sum(found.lost for found in findings),
+        "doubled": sum(found.doubled for found in findings),
+        "minutes": round(seconds / 60, 1),
+        "input_records": sum(found.inputs for found in findings),
+        "slices": sum(found.slices for found in findings),
+        "records_out": sum(found.outputs for found in findings),
+        "offers_opened": sum(found.events["opened"] for found in findings),
+        "refused_records": sum(found.rejects for found in findings),
+        "repeats_dropped": sum(found.duplicates for found in findings),
+    }
+    figures |= {f"faults.{name}": count for name, count in sorted(done.items())}
+    return {
+        "bench": "chaos",
+        "figures": figures,
+        "workload": {
+            "plan": options.plan,
+            "seeds": f"{options.seed} to {options.seed + len(outcomes) - 1}",
+            "partitions": outcomes[0].plan.partitions,
+            "accounts": outcomes[0].plan.accounts,
+        },
+        "machine": {**machine.describe_machine(), "load_average": load},
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+        "result_hash": "none: what a fault hits differs from run to run",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
