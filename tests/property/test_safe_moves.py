@@ -289,23 +289,23 @@ def test_shard_with_index_equals_full_evaluation(
 
 
 def test_long_walk_judges_few_and_equals_full_evaluation() -> None:
-    """1,500 frames of 20 basis points each over 150 accounts, trades between, restores at times."""
+    """1,500 frames of 20 basis points over 600 accounts, three blocks; trades, some restores."""
     chance = random.Random(5)
     pair = Pair(a_rulebook())
-    for account in range(150):
-        pair.deposit(account, "USDC", chance.randint(16, 300), False)
+    for account in range(600):
+        pair.deposit(account, "USDC", chance.choice([chance.randint(16, 40), 300, 300, 300]), False)
     pair.frame(pair.feeds)
-    for account in range(150):
+    for account in range(600):
         pair.trade(account, 0, chance.choice([-2, 2]), 0)
     pair.feed()
-    assert pair.judged_in_full == 150
+    assert pair.judged_in_full == 600
     before = pair.judged
     for step in range(1_500):
         changes = {feed: chance.gauss(0, 0.002) for feed in range(3)}
         pair.move_prices(changes)
         pair.time_s += 1
         if step % 10 == 0:
-            pair.trade(chance.randrange(150), 0, chance.choice([-1, 1]), 0)
+            pair.trade(chance.randrange(600), 0, chance.choice([-1, 1]), 0)
         if step % 500 == 499:
             pair.feed()
             pair.indexed.restore()

@@ -204,7 +204,7 @@ class Figures(NamedTuple):
 
 
 #: Units of one bit vector of levels: consecutive ones.
-BLOCK_UNITS: Final = 64
+BLOCK_UNITS: Final = 256
 #: A time no stream reaches.
 NEVER_US: Final = 2**63 - 1
 
@@ -218,7 +218,8 @@ class Watch(NamedTuple):
     were judged by, ``fired`` int64 (LEVELS,) the feeds a frame fires for a level, as a mask.
     ``block_expires_us`` int64 (ceil(U / BLOCK_UNITS),) is at most the first expiry of an offer to
     a unit of the block that is not judged at every frame, ``first_expires_us`` int64 (1,) at most
-    the first of all.
+    the first of all. ``read_ahead`` int64 (1,) means nothing: without a place to put it, what is
+    read ahead would not be read.
     """
 
     lowest: Int64
@@ -229,6 +230,7 @@ class Watch(NamedTuple):
     fired: Int64
     block_expires_us: Int64
     first_expires_us: Int64
+    read_ahead: Int64
 
 
 # -- the ledger side: accounts, cases and batches of decoded records (kernel/ledger.py)

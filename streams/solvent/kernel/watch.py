@@ -11,8 +11,8 @@ Always judged are units without a safe move, units that have news (status and ca
 afterwards, by the next frame that is known) and those a record left in liquidation. A feed that
 becomes usable, or ceases to be, fires all levels. Offers expire in stream time, and are due then.
 
-What is due is found by blocks: 64 units share a vector of the levels they have. A frame in which
-little fires reads eight bytes for 64 units, and nothing of the units themselves.
+What is due is found by blocks: 256 units share a vector of the levels they have. A frame in which
+little fires reads eight bytes for 256 units, and nothing of the units themselves.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ _DTYPES: Final[dict[Any, Any]] = {Int64: np.int64, Int32: np.int32, UInt8: np.ui
 #: Takes what rounding a band's width may add.
 _TIGHTER: Final = 1.0 - 2.0**-40
 _HOT_BIT: Final = 1 << LEVEL_HOT
+#: Units read ahead of being judged.
+_BATCH: Final = 32
 
 
 @register_jitable
@@ -90,6 +92,91 @@ def _fire(is_all: bool, marks: Marks, watch: Watch) -> int:
 
 
 @register_jitable
+def _find_due(
+    is_all: bool,
+    unit_count: int,
+    stream_us: int,
+    due_levels: int,
+    units: Units,
+    figures: Figures,
+    watch: Watch,
+    out_due: Int64,
+) -> int:
+    """Write the units to be judged, ascending; return how many.
+
+    Blocks that have any keep the levels and the first expiry of the others alone.
+    """
+    found = 0
+    is_expiring = watch.first_expires_us[0] <= stream_us
+    for block in range((unit_count + BLOCK_UNITS - 1) // BLOCK_UNITS):
+        is_concerned = is_all or figures.block_levels[block] & due_levels != 0
+        if not is_concerned and not (is_expiring and watch.block_expires_us[block] <= stream_us):
+            continue
+        levels = 0
+        expires_us = NEVER_US
+        first = block * BLOCK_UNITS
+        for unit in range(first, min(first + BLOCK_UNITS, unit_count)):
+            level = int(figures.level[unit])
+            is_due = is_all or level == LEVEL_HOT
+            if not is_due and due_levels >> level & 1 != 0:
+                is_due = watch.fired[level] & figures.feeds[unit] != 0
+            is_open = _is_open(unit, units)
+            if is_due or (is_open and units.case_expires_us[unit] <= stream_us):
+                out_due[found] = unit
+                found += 1
+                continue
+            levels |= 1 << level
+            if is_open:
+                expires_us = min(expires_us, int(units.case_expires_us[unit]))
+        figures.block_levels[block] = levels
+        watch.block_expires_us[block] = expires_us
+    return found
+
+
+@register_jitable
+def _is_open(unit: int, units: Units) -> bool:
+    """Tell whether a unit has an open case that does not rest."""
+    return bool(units.status[unit] == STATUS_LIQUIDATING and units.revision[unit] > 0)
+
+
+@register_jitable
+def _read_ahead(
+    due: Int64,
+    first: int,
+    last: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    figures: Figures,
+) -> int:
+    """Touch what judging some units will read, many at a time.
+
+    Units that are due lie far apart, and judging one waits for memory a dozen times, one after the
+    other. Reads that nothing waits for overlap: 600 ns a unit become 250 in a million units.
+    """
+    seen = 0
+    for k in range(first, last):
+        unit = due[k]
+        seen ^= (
+            int(units.account[unit]) ^ int(units.preset[unit]) ^ int(units.previous_status[unit])
+        )
+        seen ^= int(units.first_position[unit]) ^ int(units.position_count[unit])
+        seen ^= int(units.first_balance[unit]) ^ int(units.balance_count[unit])
+        seen ^= int(figures.equity_micros[unit, 0]) ^ int(figures.requirement_micros[unit, 0])
+        seen ^= int(figures.raw_equity_micros[unit]) ^ int(figures.verdict[unit])
+    for k in range(first, last):
+        unit = due[k]
+        if units.position_count[unit] > 0:
+            row = units.first_position[unit]
+            seen ^= int(positions.instrument[row]) ^ int(positions.size_lots[row])
+            seen ^= int(positions.cost_basis_micros[row])
+        if units.balance_count[unit] > 0:
+            row = units.first_balance[unit]
+            seen ^= int(balances.asset[row]) ^ int(balances.quanta[row])
+    return seen
+
+
+@register_jitable
 def _has_news(unit: int, status: int, stream_us: int, units: Units, figures: Figures) -> bool:
     """Tell whether Python must look at a unit just judged.
 
@@ -109,14 +196,6 @@ def _has_news(unit: int, status: int, stream_us: int, units: Units, figures: Fig
             and units.case_verdict[unit] != VERDICT_BANKRUPT
         )
     )
-
-
-@register_jitable
-def _first_expiry(block_count: int, watch: Watch) -> int:
-    first_us = NEVER_US
-    for block in range(block_count):
-        first_us = min(first_us, int(watch.block_expires_us[block]))
-    return first_us
 
 
 def look_reference(
@@ -157,54 +236,39 @@ def look_reference(
         How many units have news, how many were judged.
     """
     due_levels = _fire(is_all, marks, watch) | _HOT_BIT
-    block_count = (unit_count + BLOCK_UNITS - 1) // BLOCK_UNITS
-    is_expiring = watch.first_expires_us[0] <= stream_us
-    first_expires_us = int(watch.first_expires_us[0])
+    due = out_news  # those with news are written over those judged before
+    due_count = int(
+        _find_due(is_all, unit_count, stream_us, due_levels, units, figures, watch, due)
+    )
     found = 0
-    judged = 0
-    for block in range(block_count):
-        is_concerned = is_all or figures.block_levels[block] & due_levels != 0
-        if not is_concerned and not (is_expiring and watch.block_expires_us[block] <= stream_us):
-            continue
-        levels = 0
-        expires_us = NEVER_US
-        first = block * BLOCK_UNITS
-        for unit in range(first, min(first + BLOCK_UNITS, unit_count)):
-            level = int(figures.level[unit])
-            is_open = units.status[unit] == STATUS_LIQUIDATING and units.revision[unit] > 0
-            if (
-                is_all
-                or level == LEVEL_HOT
-                or watch.fired[level] & figures.feeds[unit] != 0
-                or (is_open and units.case_expires_us[unit] <= stream_us)
-            ):
-                judged += 1
-                status = judge_at_marks(
-                    unit,
-                    accounts.quarantined[units.account[unit]] != 0,
-                    units,
-                    positions,
-                    balances,
-                    rules,
-                    marks,
-                    figures,
-                )
-                if _has_news(unit, status, stream_us, units, figures):
-                    figures.level[unit] = LEVEL_HOT
-                    out_status[unit] = status
-                    out_news[found] = unit
-                    found += 1
-                level = int(figures.level[unit])
-            if is_open and level != LEVEL_HOT:
-                expires_us = min(expires_us, int(units.case_expires_us[unit]))
-            levels |= 1 << level
-        figures.block_levels[block] = levels
-        watch.block_expires_us[block] = expires_us
-        first_expires_us = min(first_expires_us, expires_us)
-    if is_expiring:
-        first_expires_us = _first_expiry(block_count, watch)
-    watch.first_expires_us[0] = first_expires_us
-    return found, judged
+    first_expires_us = NEVER_US
+    for batch in range(0, due_count, _BATCH):
+        last = min(batch + _BATCH, due_count)
+        watch.read_ahead[0] = _read_ahead(due, batch, last, units, positions, balances, figures)
+        for k in range(batch, last):
+            unit = int(due[k])
+            block = unit // BLOCK_UNITS
+            is_quarantined = accounts.quarantined[units.account[unit]] != 0
+            status = judge_at_marks(
+                unit, is_quarantined, units, positions, balances, rules, marks, figures
+            )
+            if _has_news(unit, status, stream_us, units, figures):
+                figures.level[unit] = LEVEL_HOT
+                out_status[unit] = status
+                out_news[found] = unit
+                found += 1
+            elif figures.level[unit] != LEVEL_HOT and _is_open(unit, units):
+                expires_us = int(units.case_expires_us[unit])
+                watch.block_expires_us[block] = min(watch.block_expires_us[block], expires_us)
+                first_expires_us = min(first_expires_us, expires_us)
+            figures.block_levels[block] |= 1 << int(figures.level[unit])
+    if watch.first_expires_us[0] <= stream_us:
+        for block in range((unit_count + BLOCK_UNITS - 1) // BLOCK_UNITS):
+            first_expires_us = min(first_expires_us, int(watch.block_expires_us[block]))
+        watch.first_expires_us[0] = first_expires_us
+    else:
+        watch.first_expires_us[0] = min(int(watch.first_expires_us[0]), first_expires_us)
+    return found, due_count
 
 
 look_jit = jit(look_reference)

@@ -1,9 +1,9 @@
 """State of the safe-move index: which units a frame of marks must be held against (DESIGN D12).
 
-Beside the columns it takes 9.25 bytes a unit (a level and a feed mask, among the figures; bit
-vectors and expiries by blocks of 64 units) and about 1 KB a feed (`solvent.kernel.watch`). It is
-derived state: no row holds it, a restored shard judges all units at its first frame and has it
-again. What it leaves out cannot change, so no output depends on where it was built.
+It takes 18 bytes a unit (9 for a level and a feed mask, among the figures, and 9 of room for units
+with news), 16 a block of 256 units and 1 KB a feed (`solvent.kernel.watch`). It is derived state:
+no row holds it, a restored shard judges all units at its first frame and has it again. What it
+leaves out cannot change, so no output depends on where it was built.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class SafeMoves:
         What the kernel keeps.
     next_status : uint8, shape (>= units,)
         Next status of each unit the last look returned.
+    news : int64, shape (>= units,)
+        Room for the units with news.
     judged : int
         Units judged at the last look.
     """
@@ -46,10 +48,11 @@ class SafeMoves:
             fired=np.zeros(LEVELS, np.int64),
             block_expires_us=np.zeros(0, np.int64),
             first_expires_us=np.zeros(1, np.int64),
+            read_ahead=np.zeros(1, np.int64),
         )
         self.next_status: UInt8 = np.zeros(0, np.uint8)
         self.judged = 0
-        self._news: Int64 = np.zeros(0, np.int64)
+        self.news: Int64 = np.zeros(0, np.int64)
         self._knows_all = False
 
     def forget(self) -> None:
@@ -84,15 +87,15 @@ class SafeMoves:
             columns.figures,
             self.watch,
             self.next_status,
-            self._news,
+            self.news,
         )
         self._knows_all = True
-        return self._news[:found]
+        return self.news[:found]
 
     def _make_room(self, capacity: int) -> None:
-        if len(self._news) < capacity:
+        if len(self.news) < capacity:
             self.next_status = np.zeros(capacity, np.uint8)
-            self._news = np.zeros(capacity, np.int64)
+            self.news = np.zeros(capacity, np.int64)
             blocks = np.zeros(capacity // BLOCK_UNITS, np.int64)
             known = self.watch.block_expires_us
             blocks[: len(known)] = known
