@@ -24,6 +24,8 @@ from solvent.wire.topics import Topics
 
 __all__ = ["LaneApp", "RuntimeOptions", "make_lane_app"]
 
+#: How old the consumer's knowledge of topics may be, ms; aiokafka's default is five minutes.
+METADATA_MAX_AGE_MS = 3_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeOptions:
@@ -111,6 +113,9 @@ def make_lane_app(options: RuntimeOptions, specs: Iterable[AgentSpec]) -> LaneAp
         consumer_max_fetch_size=4 << 20,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=options.instance,
+        # A broker just started may answer that it knows no topics, and the group's leader then
+        # assigns none: nobody works until the leader asks again.
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         broker_commit_interval=1.0,
         broker_session_timeout=options.session_timeout_s,
         broker_heartbeat_interval=min(1.0, options.session_timeout_s / 3),
