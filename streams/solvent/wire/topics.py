@@ -87,15 +87,15 @@ class TopicSpec:
     def config(self) -> dict[str, str]:
         """Return the broker settings that matter, as the admin API spells them.
 
-        Inputs carry the broker's time: a record's own time is judged against it, and a producer's
-        clock, or a client that sends none, must not get good records refused.
+        Records carry the broker's time. A record's own time is judged against it, and the clock of
+        a producer must not get good records refused. The clock of a worker must not either: a
+        broker refuses what is an hour ahead of it, and deletes by a record's time.
         """
         config = {"cleanup.policy": "compact", "retention.ms": "-1"}
         if self.retention_ms is not None:
             config = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
-        if self.role is Role.INPUT:
-            config["message.timestamp.type"] = "LogAppendTime"
-        else:
+        config["message.timestamp.type"] = "LogAppendTime"
+        if self.role is not Role.INPUT:
             config["max.message.bytes"] = str(MAX_BATCH_BYTES)
         return config
 
