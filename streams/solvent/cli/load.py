@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from solvent.ops.load import LoadSummary
 
-__all__ = ["app"]
+__all__ = ["DEFAULT_FEEDS", "app", "symbol_feeds"]
 
 app = typer.Typer(epilog=EPILOG, no_args_is_help=True, rich_markup_mode=None)
 
-_DEFAULT_FEEDS = ("BTCUSDT=BTC-PERP",)
+DEFAULT_FEEDS = ("BTCUSDT=BTC-PERP",)
 
 
 @app.command(epilog=EPILOG)
@@ -77,7 +77,7 @@ def load(
         if topic not in (None, ORACLE_TICKS):
             msg = f"--bars makes records of {ORACLE_TICKS}, --topic says {topic}"
             raise typer.BadParameter(msg)
-        feeds = _feeds([*(feed or _DEFAULT_FEEDS), *(index or ())])
+        feeds = symbol_feeds([*(feed or DEFAULT_FEEDS), *(index or ())])
         bar_us = None if bar_seconds is None else round(bar_seconds * 1_000_000)
         options = ops.BarOptions(feeds=feeds, source=source, bar_us=bar_us)
         sequence = ops.bars_sequence(file, options)
@@ -110,7 +110,14 @@ def load(
         _print(summary)
 
 
-def _feeds(pairs: list[str]) -> dict[str, tuple[str, ...]]:
+def symbol_feeds(pairs: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return the feeds of each symbol from SYMBOL=FEED pairs.
+
+    Raises
+    ------
+    ConfigError
+        [SLV-432] One is no such pair.
+    """
     feeds: dict[str, tuple[str, ...]] = {}
     for pair in pairs:
         symbol, equals, name = pair.partition("=")

@@ -15,10 +15,13 @@ import typer
 
 from solvent.cli.common import DataDirOption, JsonOption, note, print_json, print_line
 from solvent.cli.exits import EPILOG, EXIT_DIFFERS, EXIT_INTERRUPTED
+from solvent.cli.load import DEFAULT_FEEDS, symbol_feeds
 from solvent.errors import ConfigError
 
 if TYPE_CHECKING:
     from solvent.engine.verify import Difference
+    from solvent.ops.logs import KafkaLogs
+    from solvent.ops.replay import ReplayReport
     from solvent.ops.verify import Progress, VerifyReport
     from solvent.rules import CompiledRulebook
     from solvent.settings import Settings
@@ -53,6 +56,44 @@ def replay(
     record: Annotated[
         Path | None, typer.Option(help="Write all that is on the pipeline's topics to a tape.")
     ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--inputs",
+            help="Replay files: FILE, TOPIC=FILE or a folder, may repeat.",
+            metavar="PATH",
+        ),
+    ] = None,
+    bars: Annotated[
+        Path | None, typer.Option(help="With --inputs: prices from the bars of a Parquet file.")
+    ] = None,
+    feed: Annotated[
+        list[str] | None,
+        typer.Option(help="With --bars: SYMBOL=FEED, may repeat. [default: BTCUSDT=BTC-PERP]"),
+    ] = None,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(help="With --bars: SYMBOL=FEED, one more feed from the same bars."),
+    ] = None,
+    by_event_time: Annotated[
+        bool,
+        typer.Option("--by-event-time", help="Replay the input topics merged by event time."),
+    ] = False,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, help="With --inputs. [default: SOLVENT_PARTITIONS]")
+    ] = None,
+    slice_records: Annotated[
+        int, typer.Option(min=1, help="Without a journal: records in a slice.")
+    ] = 100_000,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="With --inputs: pass over rows that are no records.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Without a journal: new folder for what it brings.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="With --out: jsonl or parquet.", metavar="FORMAT")
+    ] = "jsonl",
     rulebook: Annotated[
         Path | None,
         typer.Option("--rulebook", "-r", help="Rulebook. [default: SOLVENT_RULEBOOK]"),
@@ -65,37 +106,62 @@ def replay(
     --verify follows the journal: every slice must bring the hash it had and every byte that lies on
     the topics, else the first difference is named and the command exits with 12. --record keeps a
     pipeline's history in one file, for --verify --tape.
+
+    --inputs and --by-event-time need no journal: the inputs are merged by event time and go through
+    the price side and the margin side in one process; a hash in the end tells whether two replays
+    brought the same. Files need no broker.
     """
     from solvent.settings import load_settings
 
-    if verify == (record is not None):
-        msg = "say one of --verify and --record"
+    modes = (verify, record is not None, bool(inputs or bars), by_event_time)
+    if sum(modes) != 1:
+        msg = "say one of --verify, --record, --inputs and --by-event-time"
         raise typer.BadParameter(msg)
-    settings = load_settings(rulebook=rulebook, data_dir=data_dir)
-    if record is not None:
-        _record(settings, record, json=json)
-        return
     if agent not in {"margin", "prices"}:
         msg = f"agent {agent!r}: margin or prices"
         raise typer.BadParameter(msg)
-    _verify(
-        settings,
-        tape,
-        json=json,
-        agent=agent,
-        partitions=partition,
-        from_slice=from_slice,
-        to_slice=to_slice,
-    )
+    if form not in {"jsonl", "parquet"}:
+        msg = f"format {form!r}: jsonl or parquet"
+        raise typer.BadParameter(msg)
+    settings = load_settings(rulebook=rulebook, data_dir=data_dir, partitions=partitions)
+    if record is not None:
+        _record(settings, record, json=json)
+    elif verify:
+        _verify(
+            settings,
+            tape,
+            json=json,
+            agent=agent,
+            partitions=partition,
+            from_slice=from_slice,
+            to_slice=to_slice,
+        )
+    else:
+        _merge(
+            settings,
+            inputs or [],
+            None if bars is None else (bars, [*(feed or DEFAULT_FEEDS), *(index or ())]),
+            json=json,
+            slice_records=slice_records,
+            skip_bad=skip_bad,
+            out=out,
+            form=form,
+        )
 
 
-def _record(settings: Settings, path: Path, *, json: bool) -> None:
+def _logs(settings: Settings) -> KafkaLogs:
     from solvent.ops.broker import resolve_bootstrap
-    from solvent.ops.logs import KafkaLogs, write_tape
+    from solvent.ops.logs import KafkaLogs
     from solvent.wire.topics import Topics
 
     topics = Topics(prefix=settings.topic_prefix, partitions=settings.partitions)
-    count = write_tape(path, KafkaLogs(resolve_bootstrap(settings), topics))
+    return KafkaLogs(resolve_bootstrap(settings), topics)
+
+
+def _record(settings: Settings, path: Path, *, json: bool) -> None:
+    from solvent.ops.logs import write_tape
+
+    count = write_tape(path, _logs(settings))
     told = {"tape": str(path), "records": count, "bytes": path.stat().st_size}
     if json:
         print_json(told)
@@ -104,14 +170,11 @@ def _record(settings: Settings, path: Path, *, json: bool) -> None:
 
 
 def _verify(settings: Settings, tape: Path | None, *, json: bool, **options: Any) -> None:  # noqa: ANN401
-    from solvent.ops.broker import resolve_bootstrap
-    from solvent.ops.logs import KafkaLogs, Tape
+    from solvent.ops.logs import Tape
     from solvent.ops.verify import VerifyOptions, verify
-    from solvent.wire.topics import Topics
 
     rulebook = _rulebook(settings)
-    topics = Topics(prefix=settings.topic_prefix, partitions=settings.partitions)
-    logs = KafkaLogs(resolve_bootstrap(settings), topics) if tape is None else Tape(tape)
+    logs = _logs(settings) if tape is None else Tape(tape)
     with _stoppable() as is_stopped, _bar(is_quiet=json) as progress:
         report = verify(
             logs,
@@ -128,6 +191,60 @@ def _verify(settings: Settings, tape: Path | None, *, json: bool, **options: Any
         raise typer.Exit(EXIT_DIFFERS)
     if report.is_interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _merge(
+    settings: Settings,
+    inputs: list[str],
+    bars: tuple[Path, list[str]] | None,
+    *,
+    json: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    from solvent.ops import replay as ops
+    from solvent.ops.load import BarOptions
+
+    rulebook = _rulebook(settings)
+    sources = [ops.file_source(path, topic) for topic, path in ops.input_files(inputs)]
+    if bars is not None:
+        sources.append(ops.bars_source(bars[0], BarOptions(feeds=symbol_feeds(bars[1]))))
+    is_numbered = not sources
+    if is_numbered:
+        sources = ops.topic_sources(_logs(settings), rulebook)
+    with _stoppable() as is_stopped, _bar(is_quiet=json) as progress:
+        report = ops.replay(
+            sources,
+            rulebook,
+            ops.ReplayOptions(partitions=settings.partitions, **options),
+            is_numbered=is_numbered,
+            progress=progress,
+            is_stopped=is_stopped,
+        )
+    if json:
+        print_json(report.as_json())
+    else:
+        _print_merged(report)
+    if report.is_interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _print_merged(report: ReplayReport) -> None:
+    for told in report.inputs:
+        bad = f", {told['bad']:,} bad" if told["bad"] else ""
+        print_line(f"{told['topic']:<16} {told['records']:>12,} records{bad}  {told['name']}")
+    for topic, count in sorted(report.events.items()):
+        print_line(f"  brought {topic:<16} {count:>12,}")
+    if report.late:
+        print_line(f"  {report.late:,} records were behind their sequence's time")
+    if report.is_interrupted:
+        print_line(f"stopped at event time {report.reached_us}, slices closed")
+    told = report.as_json()
+    print_line(
+        f"hash {report.hash}: {report.slices:,} slices, {report.records:,} records in "
+        f"{report.seconds:.1f} s ({told['records_per_s']:,}/s)"
+    )
+    if report.first_bad is not None:
+        note(f"first bad: {report.first_bad}")
 
 
 def _rulebook(settings: Settings) -> CompiledRulebook:

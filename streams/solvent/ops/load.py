@@ -21,28 +21,22 @@ The sequence is named by the file's bytes and the options that decide its record
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from solvent.errors import ConfigError, ContractError, RejectCode, ServiceError
+from solvent.errors import ConfigError, ContractError, ServiceError
 from solvent.ops.broker import tcp_open
+from solvent.ops.files import KEYS, BadRow, decimal_text, parquet_size, read_values
 from solvent.ops.history import offsets_of, read_topic
 from solvent.wire.inputs import (
-    PriceTick,
-    decode_collateral_move,
-    decode_tick,
-    decode_trade,
     encode_clock,
     encode_tick,
 )
-from solvent.wire.outputs import encode
-from solvent.wire.topics import COLLATERAL, ORACLE_TICKS, TRADES, Topics
+from solvent.wire.topics import ORACLE_TICKS, Topics
 
 __all__ = [
     "FILE_HEADER",
@@ -74,14 +68,6 @@ class Row(NamedTuple):
     key: bytes
     value: bytes
     ts_us: int
-
-
-class BadRow(NamedTuple):
-    """A row the codec refused, with its code of `RejectCode`."""
-
-    number: int
-    reason: str
-    code: str = RejectCode.MALFORMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,21 +174,19 @@ class LoadSummary:
 def file_sequence(path: Path, topic: str) -> Sequence:
     """Return the records of a JSON-lines or Parquet file (``.parquet``) of one input topic.
 
-    A Parquet column is a field of the topic; null leaves it out. ``ts_us`` may be a timestamp
-    column, decimals may be text, decimal, integer or float (a float is read as its shortest text).
+    How a row becomes a record: `solvent.ops.files`.
 
     Raises
     ------
     ConfigError
         [SLV-430] Not an input topic, or no such file.
     """
-    if topic not in _KEYS:
-        msg = f"topic {topic} takes no loads, only {', '.join(sorted(_KEYS))}"
+    if topic not in KEYS:
+        msg = f"topic {topic} takes no loads, only {', '.join(sorted(KEYS))}"
         raise ConfigError(msg, code="SLV-430")
     name = _content_id(path, topic)
-    if path.suffix == ".parquet":
-        return Sequence(name, topic, _parquet_size(path), lambda: _parquet_rows(path, topic))
-    return Sequence(name, topic, None, lambda: _line_rows(path, topic))
+    size = parquet_size(path) if path.suffix == ".parquet" else None
+    return Sequence(name, topic, size, lambda: _file_rows(path, topic))
 
 
 def bars_sequence(path: Path, options: BarOptions) -> Sequence:
@@ -249,92 +233,24 @@ def bars_sequence(path: Path, options: BarOptions) -> Sequence:
     )
 
 
-def _trade_key(value: bytes) -> tuple[bytes, int]:
-    trade = decode_trade(value)
-    return trade.account_id.encode(), trade.ts_us
-
-
-def _move_key(value: bytes) -> tuple[bytes, int]:
-    move = decode_collateral_move(value)
-    return move.account_id.encode(), move.ts_us
-
-
-def _tick_key(value: bytes) -> tuple[bytes, int]:
-    tick = decode_tick(value)
-    return (tick.feed.encode() if type(tick) is PriceTick else _CLOCK_KEY), tick.ts_us
-
-
-_KEYS: Final[Mapping[str, Callable[[bytes], tuple[bytes, int]]]] = {
-    TRADES: _trade_key,
-    COLLATERAL: _move_key,
-    ORACLE_TICKS: _tick_key,
-}
-
-
 def _checked(number: int, value: bytes, topic: str) -> Row | BadRow:
     try:
-        key, ts_us = _KEYS[topic](value)
+        key, ts_us = KEYS[topic](value)
     except ContractError as error:
         return BadRow(number, error.message, error.code)
     return Row(number, key, value, ts_us)
 
 
-def _line_rows(path: Path, topic: str) -> Iterator[Row | BadRow]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if value := line.strip():
-                yield _checked(number, value, topic)
-
-
-def _parquet_size(path: Path) -> int:
-    import polars as pl
-
-    try:
-        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
-    except (pl.exceptions.PolarsError, OSError) as error:
-        msg = f"file {path} is not Parquet: {str(error).splitlines()[0]}"
-        raise ConfigError(msg, code="SLV-430") from None
-
-
-def _parquet_rows(path: Path, topic: str) -> Iterator[Row | BadRow]:
-    import polars as pl
-
-    frame = pl.read_parquet(path)
-    if isinstance(frame.schema.get("ts_us"), pl.Datetime):
-        frame = frame.with_columns(pl.col("ts_us").dt.epoch("us"))
-    fixed: dict[str, Any] = {"schema_version": 1}
-    if topic == ORACLE_TICKS:
-        fixed["kind"] = "price"
-    for number, cells in enumerate(frame.iter_rows(named=True), start=1):
-        record = dict(fixed)
-        try:
-            record |= {name: _cell(name, cell) for name, cell in cells.items() if cell is not None}
-        except ValueError as error:
-            yield BadRow(number, str(error))
-            continue
-        yield _checked(number, encode(record), topic)
-
-
-_NUMBERS: Final = frozenset({"schema_version", "ts_us", "seq"})
-
-
-def _cell(name: str, cell: object) -> object:
-    """Return a Parquet cell as the JSON value of field `name`."""
-    if name in _NUMBERS or isinstance(cell, str):
-        return cell
-    if isinstance(cell, (int, float, Decimal)) and not isinstance(cell, bool):
-        return _decimal_text(cell)
-    msg = f"column {name}: {type(cell).__name__} is neither text nor a number"
-    raise ValueError(msg)
-
-
-def _decimal_text(number: float | Decimal) -> str:
-    """Return a number as plain decimal text; of a float the shortest that reads back the same."""
-    if not math.isfinite(number):
-        msg = f"{number} is no price"
-        raise ValueError(msg)
-    text = format(Decimal(repr(number)) if isinstance(number, float) else Decimal(number), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def _file_rows(path: Path, topic: str) -> Iterator[Row | BadRow]:
+    for values, _ in read_values(path, topic):
+        bad = iter(values.bad)
+        next_bad = next(bad, None)
+        for record in values.run:
+            while next_bad is not None and next_bad.number < record.offset:
+                yield next_bad
+                next_bad = next(bad, None)
+            yield _checked(record.offset, record.value or b"", topic)
+        yield from (row for row in (next_bad, *bad) if row is not None)
 
 
 def _bar_rows(table: Any, bar_us: int, options: BarOptions) -> Iterator[Row | BadRow]:  # noqa: ANN401 - a polars frame
@@ -352,7 +268,7 @@ def _bar_rows(table: Any, bar_us: int, options: BarOptions) -> Iterator[Row | Ba
             for feed, path in paths:
                 number += 1
                 try:
-                    price = _decimal_text(path[quarter])
+                    price = decimal_text(path[quarter])
                 except (TypeError, ValueError) as error:
                     yield BadRow(number, f"bar of {feed} at {ts_us}: {error}")
                     continue
