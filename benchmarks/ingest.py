@@ -16,6 +16,11 @@ What is not done: liquidations (nobody is near trouble), marks during the run. E
 afterwards: every trade counted once, none refused, every position equal to an independent sum, and
 the account tables of all layouts the same.
 
+``budget`` is the CPU time of a record of the first layout by stage, in nanoseconds: the worker's
+own functions over the same records, in slices of the same size, one stage at a time (what is in
+each: `benchmarks.stages`). ``rest`` is what the measured worker took beyond their sum: event loop,
+Faust, and what stages cost each other when they run at once.
+
 Peers read the same records of the first layout, each in a process of its own, and judge nothing:
 ``aiokafka_fetch`` counts records; ``faust_table`` is a stock Faust agent with a table, at least
 once; ``quix_eos`` is Quix Streams exactly-once with its state store; ``kafka_python`` is a loop
@@ -95,6 +100,7 @@ class IngestOptions:
     kafka_python_events: int = option(
         100_000, "trades the kafka-python peer reads; 0: leave it out"
     )
+    budget: bool = option(True, "measure the budget of a record by stage")
 
 
 SMOKE = IngestOptions(
@@ -171,6 +177,7 @@ def measure(options: IngestOptions) -> Measured:
     runs: dict[Layout, IngestRun] = {}
     peers: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
+    budget: dict[str, float | None] = {}
     size = 0.0
     for layout in layouts:
         say(f"layout: partitions {layout.partitions}, workers {layout.workers}")
@@ -178,6 +185,9 @@ def measure(options: IngestOptions) -> Measured:
             runs[layout], size = _measure_layout(pipeline, layout, workload, options)
             if layout is layouts[0]:
                 peers, missing = _measure_peers(pipeline, options)
+                if options.budget:
+                    say("measuring the budget of a record")
+                    budget = _budget(pipeline, runs[layout], options)
     hashes = {found.result_hash for found in runs.values()}
     if len(hashes) > 1:
         msg = f"the account tables of the layouts {options.layouts} differ: {sorted(hashes)}"
@@ -185,7 +195,7 @@ def measure(options: IngestOptions) -> Measured:
     first = runs[layouts[0]]
     versions = {k: v for found in peers.values() for k, v in found.get("versions", {}).items()}
     return Measured(
-        figures=_figures(runs, peers, options.events),
+        figures=_figures(runs, peers, options.events) | budget,
         workload={
             "rulebook": rulebook.reference,
             "markets": len(rulebook.instruments),
@@ -401,6 +411,33 @@ def _measure_peers(
                 python=python,
             )
     return found, missing
+
+
+def _budget(
+    pipeline: Pipeline, measured: IngestRun, options: IngestOptions
+) -> dict[str, float | None]:
+    """Return nanoseconds of CPU a record by stage, beside what the measured worker took."""
+    found = run_process(
+        "benchmarks.stages",
+        pipeline.bootstrap_servers,
+        pipeline.topics.prefix,
+        _RULEBOOK,
+        str(math.ceil(options.events / measured.slices)),
+        deadline_s=_PEER_S,
+    )
+    stages = {
+        f"budget.{stage}_ns": round(1e9 * seconds / found["records"], 1)
+        for stage, seconds in found["cpu_seconds"].items()
+    }
+    total = sum(stages.values())
+    figures: dict[str, float | None] = {**stages, "budget.sum_ns": round(total, 1)}
+    if measured.timed_records:
+        worker = 1e9 * measured.cpu_seconds / measured.timed_records
+        figures |= {
+            "budget.rest_ns": round(worker - total, 1),
+            "budget.worker_ns": round(worker, 1),
+        }
+    return figures | {"budget.commit_wall_ms": round(found["commit_ms"], 2)}
 
 
 # -- what it left

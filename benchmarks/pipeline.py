@@ -97,6 +97,7 @@ class Worker:
             "SOLVENT_APP_ID": f"{pipeline.topics.prefix}worker",
             "SOLVENT_DATA_DIR": str(pipeline.folder),
             "SOLVENT_CLOCK": "stream",
+            "PYTHONFAULTHANDLER": "1",  # a crash below Python leaves its stack in the log
             **settings,
         }
         command = [sys.executable, "-m", "solvent.worker"]
@@ -113,8 +114,8 @@ class Worker:
     def check(self) -> None:
         """Raise if the process has ended."""
         if self._process.poll() is not None:
-            tail = self.log.read_text(errors="replace").strip().splitlines()[-3:]
-            msg = f"the worker ended with code {self._process.returncode}: {' | '.join(tail)}"
+            said = _last_words(self.log.read_text(errors="replace"))
+            msg = f"the worker ended with code {self._process.returncode}: {said}"
             raise ServiceError(msg)
 
     def stop(self) -> None:
@@ -257,16 +258,15 @@ def run_process(
             cwd=Path(__file__).resolve().parents[1],
             stdout=subprocess.PIPE,
             stderr=complaints,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
             start_new_session=True,
         )
         answer = _answer(process, time.monotonic() + deadline_s)
         if answer is None:
             complaints.seek(0)
-            lines = complaints.read().decode(errors="replace").strip().splitlines()
-            msg = (
-                f"{module}: no result within {deadline_s:.0f} s, exit code "
-                f"{process.returncode}: {lines[-1] if lines else 'it said nothing'}"
-            )
+            said = _last_words(complaints.read().decode(errors="replace"))
+            code = process.returncode
+            msg = f"{module}: no result, exit code {code} (-15: after {deadline_s:.0f} s): {said}"
             raise ServiceError(msg)
         return answer
 
@@ -376,3 +376,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _last_words(text: str) -> str:
+    """Return what a process said at its end: the stack of a crash, else its last lines."""
+    lines = text.strip().splitlines() or ["it said nothing"]
+    crashes = [k for k, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    return " | ".join(lines[crashes[0] : crashes[0] + 8] if crashes else lines[-3:])
