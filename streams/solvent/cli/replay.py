@@ -84,7 +84,7 @@ def replay(
     ] = None,
     slice_records: Annotated[
         int, typer.Option(min=1, help="Without a journal: records in a slice.")
-    ] = 100_000,
+    ] = 1_000_000,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="With --inputs: pass over rows that are no records.")
     ] = False,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -41,6 +41,8 @@ ORDER: Final = (COLLATERAL, TRADES, ORACLE_TICKS, MARKS)
 
 #: Told of every slice: agent, partition, and what it brought.
 OnSlice = Callable[[str, int, ReplayedSlice], None]
+#: `map`, or what does the same at the same time.
+Each = Callable[[Callable[["_Lane"], None], Iterable["_Lane"]], Iterable[None]]
 
 
 class Arrivals(NamedTuple):
@@ -120,8 +122,8 @@ def windows(sequences: Sequence[Iterator[Arrivals]]) -> Iterator[list[Arrivals]]
 
 def _in_order(parts: Sequence[Arrivals]) -> Iterator[Arrivals]:
     """Yield stretches of one part each, all in the order they are due; earlier parts first."""
-    if len(parts) == 1:
-        yield parts[0]
+    if len(parts) < 2:
+        yield from parts
         return
     times = np.concatenate([part.at_us for part in parts])
     source = np.repeat(np.arange(len(parts)), [len(part.run) for part in parts])
@@ -178,7 +180,8 @@ class EventTimeReplay:
     is_numbered : bool
         The records carry offsets; else they are numbered as they are applied.
     on_slice : callable
-        Told of every slice.
+        Told of every slice, of a partition in order; of several at the same time if `advance` is
+        told to work so.
     """
 
     def __init__(
@@ -202,26 +205,32 @@ class EventTimeReplay:
         #: Records applied, by topic; a frame once, however many partitions it goes to.
         self.counts: dict[str, int] = {}
 
-    def advance(self, window: Sequence[Arrivals]) -> None:
-        """Apply a window of `windows`."""
+    def advance(self, window: Sequence[Arrivals], each: Each = map) -> None:
+        """Apply a window of `windows`.
+
+        Parameters
+        ----------
+        window : sequence of Arrivals
+            The one after the last applied.
+        each : callable
+            Calls a function for each margin partition, as `map` does; they share nothing, so it
+            may do so at the same time.
+        """
         for part in window:
             self.reached_us = max(self.reached_us, int(part.at_us[-1]))
             self.counts[part.topic] = self.counts.get(part.topic, 0) + len(part.run)
         ledger = [part for part in window if part.topic in {COLLATERAL, TRADES}]
         frames = self._price([part for part in window if part.topic == ORACLE_TICKS])
-        if frames is not None:
-            self.counts[MARKS] = self.counts.get(MARKS, 0) + len(frames.run)
-        frames_too = [*([frames] if frames is not None else []), *_of(MARKS, window)]
-        for lane in self._margin:
-            parts = [
-                part
-                for whole in ledger
-                if len((part := _of_partition(whole, lane.partition, len(self._margin))).run)
-            ]
-            parts += frames_too
-            if parts:
-                for stretch in _in_order(parts):
-                    self._apply(lane, stretch)
+        prices = [*frames, *(part for part in window if part.topic == MARKS)]
+        self.counts[MARKS] = self.counts.get(MARKS, 0) + sum(len(part.run) for part in frames)
+
+        def go_on(lane: _Lane) -> None:
+            parts = (_of_partition(part, lane.partition, len(self._margin)) for part in ledger)
+            for stretch in _in_order([*(part for part in parts if part.run), *prices]):
+                self._apply(lane, stretch)
+
+        for _ in each(go_on, self._margin):
+            pass
 
     def finish(self) -> None:
         """Cut what is open."""
@@ -271,13 +280,11 @@ class EventTimeReplay:
             if lane.journal.open_count == self._slice_records:
                 lane.cut()
 
-    def _price(self, ticks: list[Arrivals]) -> Arrivals | None:
+    def _price(self, ticks: list[Arrivals]) -> list[Arrivals]:
         """Apply ticks and clock records, a slice a time, and return the frames they make."""
         records: list[Record] = []
         times: list[int] = []
         lane = self._prices
-        if not ticks:
-            return None
         at_us: int | None = None
         for stretch in _in_order(ticks):
             run = stretch.run
@@ -295,11 +302,9 @@ class EventTimeReplay:
         if at_us is not None:
             self._frame(lane.cut(), at_us, records, times)
         if not records:
-            return None
-        count = len(records)
-        return Arrivals(
-            MARKS, Run.of(records), np.array(times, np.int64), np.zeros(count, np.int32)
-        )
+            return []
+        everywhere = np.zeros(len(records), np.int32)
+        return [Arrivals(MARKS, Run.of(records), np.array(times, np.int64), everywhere)]
 
     def _frame(
         self, brought: ReplayedSlice, at_us: int, records: list[Record], times: list[int]
@@ -309,10 +314,6 @@ class EventTimeReplay:
                 records.append(Record(self._frames, -(-at_us // 1000), emit.key, emit.value))
                 times.append(at_us)
                 self._frames += 1
-
-
-def _of(topic: str, parts: Sequence[Arrivals]) -> list[Arrivals]:
-    return [part for part in parts if part.topic == topic]
 
 
 def _of_partition(part: Arrivals, partition: int, partitions: int) -> Arrivals:

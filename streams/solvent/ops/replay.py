@@ -9,13 +9,15 @@ the end. How records are merged, and where slices are cut: `solvent.engine.merge
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, Literal, Protocol
+from typing import IO, Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 import orjson
@@ -52,6 +54,8 @@ __all__ = [
     "replay",
     "topic_sources",
 ]
+
+_T = TypeVar("_T")
 
 #: What the name of a file begins with -> the topic its records are of.
 _TOPICS: Final = {topic.partition(".")[0]: topic for topic in ORDER}
@@ -100,7 +104,7 @@ class ReplayOptions:
     """
 
     partitions: int = 4
-    slice_records: int = 100_000
+    slice_records: int = 1_000_000
     skip_bad: bool = False
     out: Path | None = None
     form: Literal["jsonl", "parquet"] = "jsonl"
@@ -357,11 +361,11 @@ def replay(
     warm_up()  # not to be timed
     lines.warm_up()
     report = ReplayReport()
-    events: Counter[str] = Counter()
+    events: Counter[tuple[str, str, int]] = Counter()  # of each partition by one thread only
     output = _Output(options.out, options.form) if options.out is not None else None
 
     def on_slice(agent: str, partition: int, brought: ReplayedSlice) -> None:
-        events.update(emit.topic for emit in brought.outputs.records)
+        events.update((emit.topic, agent, partition) for emit in brought.outputs.records)
         if output is not None:
             output.add(agent, partition, brought)
 
@@ -375,22 +379,33 @@ def replay(
     began = time.monotonic()
     total = sum(source.size for source in ordered) or 1
     sequences = [_arrivals(source, options, report) for source in ordered]
-    for window in windows(sequences):
-        engine.advance(window)
-        done = sum(source.done for source in ordered)
-        records = sum(count for topic, count in engine.counts.items() if topic != MARKS)
-        progress(Progress(records, min(1.0, done / total), _moment(engine.reached_us)))
-        report.is_interrupted = is_stopped()
-        if report.is_interrupted:
-            break
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for window in _read_ahead(windows(sequences), pool):
+            engine.advance(window, pool.map)
+            done = sum(source.done for source in ordered)
+            records = sum(count for topic, count in engine.counts.items() if topic != MARKS)
+            progress(Progress(records, min(1.0, done / total), _moment(engine.reached_us)))
+            report.is_interrupted = is_stopped()
+            if report.is_interrupted:
+                break
     engine.finish()
     report.seconds = time.monotonic() - began
     if output is not None:
         output.finish(engine.shards)
-    report.counts, report.events = engine.counts, dict(events)
+    report.counts = engine.counts
+    for (topic, _, _), count in events.items():
+        report.events[topic] = report.events.get(topic, 0) + count
     report.reached_us, report.slices = engine.reached_us, engine.slices
     report.hashes, report.hash = engine.hashes, engine.final_hash
     return report
+
+
+def _read_ahead(parts: Iterator[_T], pool: Executor) -> Iterator[_T]:
+    """Yield what an iterator does, getting the next while the last is used."""
+    ahead = pool.submit(next, parts, None)
+    while (part := ahead.result()) is not None:
+        ahead = pool.submit(next, parts, None)
+        yield part
 
 
 def _moment(ts_us: int) -> str:
