@@ -214,6 +214,24 @@ def test_open_case_is_judged_when_its_offer_expires() -> None:
     assert events == [("opened", "liquidatable"), ("revised", "expired")]
 
 
+def test_open_case_that_a_trade_changed_before_the_next_frame_expires_too() -> None:
+    log, replay = a_log_of_three(), Replay()
+    judged(replay, log)
+    assert judged(replay, log.marks({"BTC": "80"}, at_s=1)) == 2
+    log.trade("near", side="sell", size="0.5", price="80")  # equity 6 again, required 5: recovered
+    log.trade("near", size="0.5", price="80")  # and liquidated anew
+    assert judged(replay, log.marks({"BTC": "80"}, at_s=2)) == 1
+    assert judged(replay, log.marks({"BTC": "80"}, at_s=3)) == 0
+    log.trade("near", size="0.5", price="80")  # no change of status: a ledger change alone
+    log.trade("near", size="0.5", price="80")
+    assert judged(replay, log.marks({"BTC": "80"}, at_s=4)) == 1
+    assert judged(replay, log.marks({"BTC": "80"}, at_s=62)) == 0
+    assert judged(replay, log.marks({"BTC": "80"}, at_s=63)) == 1
+    replay.cut()
+    last = replay.events("liquidations.v1")[-1]
+    assert (last["event"], last["reason"]) == ("revised", "expired")
+
+
 def test_quarantined_account_is_never_judged_again() -> None:
     log, replay = a_log_of_three(), Replay()
     judged(replay, log)
