@@ -24,21 +24,21 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from solvent.app import build_app
-from solvent.engine.margin import warm_up
 from solvent.errors import ConfigError, ServiceError, SolventError
-from solvent.health.checks import Limits
-from solvent.health.monitor import Monitor
-from solvent.health.server import HealthServer, bind
 from solvent.ops import topics as topic_plan
 from solvent.ops.broker import resolve_bootstrap
+from solvent.ops.membership import release_name
 from solvent.ops.workers import WorkerAddress, last_address, note_address
 from solvent.settings import Settings, load_settings
 from solvent.wire.topics import Topics
+
+if TYPE_CHECKING:
+    from solvent.health.checks import Limits
+    from solvent.health.monitor import Monitor
 
 __all__ = ["main"]
 
@@ -74,13 +74,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings, faust_arguments: list[str]) -> int:
-    from faust.cli.faust import cli
-
     bootstrap = resolve_bootstrap(settings)
-    _check_topics(bootstrap, settings)
     with ExitStack() as stack:
         instance = stack.enter_context(_own_instance(settings))
+        # At once, before seconds of imports: others may do a dead predecessor's share meanwhile.
+        was_member = release_name(bootstrap, settings.app_id, instance)
+        _check_topics(bootstrap, settings)
         logging_config = configure_logging(settings.log_level)
+        if was_member:
+            log.info("dead_member_removed", instance=instance)
+        from faust.cli.faust import cli
+
+        from solvent.app import build_app
+        from solvent.engine.margin import warm_up
+        from solvent.health.monitor import Monitor
+
         monitor = Monitor(instance, _limits(settings), on_stall=_end_stalled)
         stack.enter_context(_serving(monitor, settings, instance))
         app = build_app(settings, bootstrap_servers=bootstrap, instance=instance)
@@ -110,6 +118,8 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
 
 
 def _limits(settings: Settings) -> Limits:
+    from solvent.health.checks import Limits
+
     oracle_age_s = settings.ready_oracle_age_s
     if oracle_age_s is None and settings.clock == "wall":
         oracle_age_s = _WALL_ORACLE_AGE_S
@@ -124,6 +134,8 @@ def _limits(settings: Settings) -> Limits:
 @contextmanager
 def _serving(monitor: Monitor, settings: Settings, instance: str) -> Iterator[None]:
     """Serve the pages of a monitor and say where: in the log, and beside the worker's lock."""
+    from solvent.health.server import HealthServer, bind
+
     last = last_address(settings.data_dir, instance)
     listening = bind(
         settings.health_host,

@@ -27,6 +27,10 @@ __all__ = ["LaneApp", "RuntimeOptions", "make_lane_app"]
 #: How old the consumer's knowledge of topics may be, ms; aiokafka's default is five minutes.
 METADATA_MAX_AGE_MS = 3_000
 
+#: Between heartbeats at most, s.
+HEARTBEAT_S = 0.2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeOptions:
     """How a worker meets Kafka.
@@ -78,8 +82,13 @@ class LaneApp(faust.App):
         await super().on_start()
 
     async def on_stop(self) -> None:
-        """Let commits in flight end, report positions to the group, then close the producers."""
+        """Let commits in flight end, leave the group, then close the producers.
+
+        Others may take the partitions over from here on: nothing more is written.
+        """
         await self.lanes.revoke()
+        if self._consumer is not None:
+            await self._consumer.leave_group()
         await super().on_stop()
         await self.lanes.drop()
 
@@ -118,7 +127,8 @@ def make_lane_app(options: RuntimeOptions, specs: Iterable[AgentSpec]) -> LaneAp
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         broker_commit_interval=1.0,
         broker_session_timeout=options.session_timeout_s,
-        broker_heartbeat_interval=min(1.0, options.session_timeout_s / 3),
+        # A member learns of a rebalance from the answer to a heartbeat: it is part of every gap.
+        broker_heartbeat_interval=min(HEARTBEAT_S, options.session_timeout_s / 6),
         broker_request_timeout=max(30.0, options.session_timeout_s),
         worker_redirect_stdouts=False,
         web_enabled=False,

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from faust.app.base import App
@@ -54,7 +55,9 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
     Recovery._restart_recovery,
     Recovery._slurp_changelogs,
     Recovery.on_rebalance,
+    TableManager._update_channels,
     TableManager.on_rebalance,
+    TableManager.on_start,
     driver.AIOKafkaConsumerThread._create_worker_consumer,
     driver.AIOKafkaConsumerThread._seek_wait,
     driver.Consumer._new_consumer_thread,
@@ -68,6 +71,9 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
     Fetcher._proc_fetch_request,
     Fetcher.fetched_records,
     PartitionRecords,
+    GroupCoordinator._maybe_leave_group,
+    GroupCoordinator._send_req,
+    GroupCoordinator.close,
     AIOKafkaProducer.commit_transaction,
     AIOKafkaProducer.send_batch,
     BatchBuilder,
@@ -80,7 +86,7 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
 )
 
 #: Fingerprint of the methods above in the pinned versions.
-_FINGERPRINT: Final = "83e86558857d5748cfc8d7cf2b2f192f"
+_FINGERPRINT: Final = "c3bc265357bc37718741a1d98ef1c225"
 
 
 def fingerprint() -> str:

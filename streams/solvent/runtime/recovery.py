@@ -91,6 +91,11 @@ class LaneTableManager(TableManager):
 
     _recovery: LaneRecovery | None
 
+    async def on_start(self) -> None:
+        """Subscribe at once; stock Faust sleeps a second first."""
+        await self._update_channels()
+        await self.recovery.start()
+
     @property
     def recovery(self) -> Any:
         """Recovery service of this app."""

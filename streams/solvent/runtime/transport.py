@@ -15,7 +15,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
+import structlog
 from aiokafka import TopicPartition
+from aiokafka.protocol.admin import DescribeGroupsRequest
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -26,9 +28,14 @@ from solvent.runtime.raw import RunConsumer, rebound
 
 __all__ = ["FetchState", "Frame", "FrameConsumer", "FrameTransport", "Positions", "RawSchema"]
 
+log = structlog.get_logger(__name__)
+
 #: How long the broker may hold a fetch that finds nothing, ms. Faust hard-codes 1500, which delays
 #: the first records of a partition that was idle when the fetch of its neighbours was sent.
 FETCH_MAX_WAIT_MS = 100
+
+#: How long leaving the group may take at the end of a worker, s.
+LEAVE_TIMEOUT_S = 3.0
 
 #: How long to wait for records while a lane's inputs are paused, s. Such a wait is for the other
 #: partitions alone: a longer one (Faust's is 1 s) starves the lane once it has room again.
@@ -111,6 +118,24 @@ class FrameConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         self.app.fetch_pulse.start(self.thread_loop)
         return consumer
+
+    async def leave_group(self) -> bool:
+        """Leave the group for good, if others are in it; return whether that was done."""
+
+        async def leave() -> bool:
+            coordinator = self._ensure_consumer()._coordinator
+            if coordinator.generation < 0 or coordinator.coordinator_id is None:
+                return False
+            answer = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))
+            _, _, _, _, _, members, *_ = answer.groups[0]
+            if len(members) < 2:
+                return False
+            # aiokafka lets no static member leave. Asked by member id, the broker removes any.
+            coordinator._group_instance_id = None
+            await coordinator.close()
+            return True
+
+        return bool(await asyncio.wait_for(self.call_thread(leave), LEAVE_TIMEOUT_S))
 
     async def pause_in_fetcher(self, partitions: Iterable[TP]) -> None:
         """Stop aiokafka from fetching partitions that nobody polls."""
@@ -208,6 +233,22 @@ class FrameConsumer(driver.Consumer):
         return FetchState(
             self._handed.get(tp, 0), state._position, state.lso, state.highwater, state.timestamp
         )
+
+    async def leave_group(self) -> None:
+        """Report positions, then leave the group, so that others need not wait for our session.
+
+        A worker alone in its group stays a member until its session times out: nobody could take
+        over, and a restart in place moves nothing.
+        """
+        if not self.started:
+            return
+        try:
+            await self.commit()
+            left = await self._thread.leave_group()
+        except Exception as error:  # the broker may be gone: the session will time out
+            log.info("leave_group_failed", error=repr(error))
+        else:
+            log.info("group_left" if left else "group_kept")
 
     async def perform_seek(self) -> None:
         """Seek every owned input to its lane's position (Faust would use group offsets)."""
