@@ -13,7 +13,8 @@ must be offered at once; the figure is the last offer seen, the worst of its rou
 partition, ``p4`` four; the same frame goes to each. Everything runs on one machine: broker, worker
 and probe share its cores.
 Checked: each canary's event once a wave and no other event, each mass account once a round, and
-every trade folded. The result hash covers who was offered what when.
+every trade folded. Ticks that had to wait are conflated to one frame; ``conflated`` events never
+came about for that. The result hash covers who was offered what in ``frames`` and ``mass``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from hdrh.histogram import HdrHistogram
 
 from benchmarks import machine
 from benchmarks.command import Measured, option, run, say
+from benchmarks.latency_probe import trader_id
 from benchmarks.pipeline import Pipeline, Worker, produce, read_committed, running_pipeline
 from benchmarks.waves import FRAME_KEY, Waves, frame
 from benchmarks.workload import START_US, Message, Workload
@@ -53,8 +55,9 @@ _CANARY_MARKET = "ALGO-PERP"
 _MASS_MARKET = "BSV-PERP"
 _TRADE_MARKET = "ADA-PERP"
 _READY_S = 240.0
-_PATIENCE_S = 20.0
+_PATIENCE_S = 3.0  # of silence after the last event
 _HIGHEST_US = 60_000_000
+_TRADER_SHARE = 5  # every fifth account trades
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +132,8 @@ class _Bench:
         self._options = options
         self._partitions = partitions
         rulebook = builtin_rulebook(_RULEBOOK)
-        self.workload = Workload(
-            rulebook=rulebook, accounts=max(1, options.accounts - mass), seed=options.seed
-        )
+        self.workload = Workload(rulebook=rulebook, accounts=options.accounts, seed=options.seed)
+        self._traders = options.accounts // _TRADER_SHARE
         self._waves = Waves(
             workload=self.workload, market=_CANARY_MARKET, canaries=options.canaries
         )
@@ -156,7 +158,7 @@ class _Bench:
                 self._journal.close()
 
     def _load(self) -> None:
-        say(f"loading {self.workload.accounts + self._mass:,} accounts, {self._partitions} part.")
+        say(f"loading {self.workload.accounts:,} accounts into {self._partitions} partitions")
         prices = {
             feed.name: self._text(self.workload.mid(feed.name.partition("/")[0]))
             for feed in self.workload.rulebook.feeds
@@ -165,7 +167,7 @@ class _Bench:
         accounts = population(
             self.workload.rulebook,
             prices,
-            accounts=self.workload.accounts,
+            accounts=max(1, self.workload.accounts - self._traders - self._mass),
             seed=self._options.seed,
             ts_us=START_US,
         )
@@ -179,6 +181,8 @@ class _Bench:
             for deposit, trade in self._waves.accounts(partition):
                 moves[partition].append(deposit)
                 trades[partition].append(trade)
+        for number in range(self._traders):
+            moves[number % self._partitions].append(self._trader(number))
         for number in range(self._mass):
             deposit, *fills = self._mass_account(number)
             moves[0].append(deposit)
@@ -192,6 +196,20 @@ class _Bench:
         produce(self._pipeline, self.workload.ticks(START_US))
         self._journal.wait({MARKS: self._partitions}, "first marks", _READY_S)
         self._seq = 0
+
+    def _trader(self, number: int) -> Message:
+        """Return the deposit of an account that trades and never comes into trouble."""
+        account = trader_id(number)
+        deposit = encode_collateral_move(
+            move_id=f"{account}.m",
+            account_id=account,
+            subaccount="cross",
+            asset=self.workload.rulebook.model.rulebook.settlement_asset,
+            kind="deposit",
+            amount="1000000",
+            ts_us=START_US,
+        )
+        return Message(COLLATERAL, account.encode(), deposit)
 
     def _mass_account(self, number: int) -> list[Message]:
         """Return deposit and fills of an account that falls with the mass market.
@@ -281,7 +299,7 @@ class _Bench:
 
     @contextmanager
     def trading(self, found: _Findings) -> Iterator[None]:
-        """Write trades of the population meanwhile, at a steady rate; all must be folded."""
+        """Write trades meanwhile, at a steady rate; all must be folded."""
         instrument = next(i for i in self.workload.rulebook.instruments if i.name == _TRADE_MARKET)
         seconds = self._options.seconds * 1.5 + 10
         plan = {
@@ -290,7 +308,7 @@ class _Bench:
             "rate": self._options.trades,
             "seconds": seconds,
             "seed": self._options.seed,
-            "accounts": self.workload.accounts,
+            "accounts": self._traders,
             "partitions": self._partitions,
             "market": instrument.name,
             "size": instrument.lot.format(1),
@@ -350,7 +368,9 @@ class _Bench:
         due, seen = self._probe(values, rate, topic, partitions, expected=expected)
         share = (machine.cpu_seconds(self._worker.pid) - cpu) / (time.monotonic() - began_s)
         events = [(at, p, orjson.loads(value)) for at, p, value in seen]
-        histogram = self._histogram(name, due, events, waves)
+        # Ticks that waited together become one frame, with the last of them.
+        is_conflated = topic == ORACLE_TICKS
+        histogram, missed = self._histogram(name, due, events, waves, may_miss=is_conflated)
         for label, percentile in (("p50", 50), ("p90", 90), ("p99", 99), ("p999", 99.9)):
             value = histogram.get_value_at_percentile(percentile)
             found.figures[f"{name}.{label}_ms"] = round(value / 1000, 2)
@@ -365,7 +385,10 @@ class _Bench:
                 if k.startswith(name + ".")
             )
         )
-        self._digest(found, name, ((p, e) for _, p, e in events))
+        if is_conflated:
+            found.figures[f"{name}.conflated"] = missed
+        else:
+            self._digest(found, name, ((p, e) for _, p, e in events))
 
     def _probe(
         self, values: list[bytes], rate: float, topic: str, partitions: list[int], *, expected: int
@@ -401,37 +424,45 @@ class _Bench:
         return result["due_ns"], result["seen"]
 
     def _histogram(
-        self, name: str, due: list[int], events: list[tuple[int, int, Any]], waves: int
-    ) -> Any:  # noqa: ANN401 - hdrh is untyped
-        """Match events with the steps that brought them; microseconds."""
-        steps = {
-            (step.canary, step.event): index
-            for index, step in enumerate(self._waves.wave())
-            if step.canary is not None
-        }
-        seen: dict[tuple[int, int, str], list[int]] = defaultdict(list)
-        for at_ns, partition, event in events:
-            if not event["account_id"].startswith(f"canary-{partition}-"):
-                msg = f"{name}: an event of {event['account_id']}, canaries alone were expected"
-                raise InvariantError(msg)
-            canary = self._waves.canary_of(event["account_id"])
-            seen[partition, canary, event["event"]].append(at_ns)
+        self,
+        name: str,
+        due: list[int],
+        events: list[tuple[int, int, Any]],
+        waves: int,
+        *,
+        may_miss: bool,
+    ) -> tuple[Any, int]:
+        """Return microseconds from each step to its event, and how many events there were not.
+
+        An event's mark names the step it followed; its canary's own step is that one or, where
+        several were taken together, the last before it.
+        """
+        steps = self._waves.steps(waves)
+        step_of_price: dict[str, int] = {}
+        for number, step in enumerate(steps):
+            step_of_price.setdefault(step.price, number)
+        own = {(s.canary, s.event): n for n, s in enumerate(steps[: self._waves.steps_in])}
+        seen: set[tuple[int, int]] = set()
         histogram = HdrHistogram(1, _HIGHEST_US, 3)
-        wrong = []
-        for partition in range(self._partitions):
-            for (canary, event), index in steps.items():
-                times = seen.pop((partition, canary, event), [])
-                if len(times) != waves:
-                    wrong.append(f"{partition}/{canary} {event} {len(times)} times")
-                for wave, at_ns in enumerate(times[:waves]):
-                    late_ns = at_ns - due[wave * self._waves.steps_in + index]
-                    if wave:  # the first is for warming up
-                        histogram.record_value(max(1, late_ns // 1000))
-        wrong += [f"{key} was not expected" for key in seen]
-        if wrong:
-            msg = f"{name}: {waves} waves, but canary {'; '.join(wrong[:5])} ({len(wrong)} such)"
+        for at_ns, partition, event in events:
+            account = event["account_id"]
+            if not account.startswith(f"canary-{partition}-"):
+                msg = f"{name}: an event of {account}, canaries alone were expected"
+                raise InvariantError(msg)
+            now = step_of_price[event["positions"][0]["mark_price"]]
+            step = own[self._waves.canary_of(account), event["event"]]
+            step += (now - step) // self._waves.steps_in * self._waves.steps_in
+            if (partition, step) in seen:
+                msg = f"{name}: {account} {event['event']} twice at step {step}"
+                raise InvariantError(msg)
+            seen.add((partition, step))
+            if step >= self._waves.steps_in:  # the first wave is for warming up
+                histogram.record_value(max(1, (at_ns - due[step]) // 1000))
+        missed = waves * self._waves.events_in * self._partitions - len(seen)
+        if missed and not may_miss:
+            msg = f"{name}: {missed} of {missed + len(seen)} events are missing"
             raise InvariantError(msg)
-        return histogram
+        return histogram, missed
 
     def _check_mass(self, events: list[Any], event: str) -> None:
         accounts = {e["account_id"] for e in events if e["event"] == event}
@@ -446,7 +477,7 @@ class _Bench:
     def _digest(found: _Findings, name: str, events: Iterator[tuple[int, Any]]) -> None:
         """Hash who was offered what; offsets and framing have no part in it."""
         lines = sorted(
-            f"{name} {p} {e['liquidation_id']} {e['revision']} {e['event']} {e['reason']}"
+            f"{name} {p} {e['account_id']} {e['event']} {e['reason']} {e['shortfall']}"
             for p, e in events
         )
         found.digest.update("\n".join(lines).encode())

@@ -31,6 +31,11 @@ _CHUNK_S = 0.005  # trades are sent in chunks of so much time
 _POLL_S = 0.2
 
 
+def trader_id(number: int) -> str:
+    """Return the id of an account that trades."""
+    return f"trader-{number:07d}"
+
+
 def measure(plan: dict[str, Any]) -> dict[str, Any]:
     """Send the plan's values on time and return when each was due and what was seen when."""
     due: list[int] = []
@@ -54,8 +59,12 @@ def measure(plan: dict[str, Any]) -> dict[str, Any]:
         due.append(next_ns)
         next_ns += interval_ns
     producer.flush(10)
-    thread.join(plan["patience_s"])
-    stop.set()
+    done_ns = time.monotonic_ns()
+    while thread.is_alive() and not stop.is_set():
+        thread.join(_POLL_S)
+        last_ns = max(done_ns, seen[-1][0] if seen else 0)
+        if time.monotonic_ns() - last_ns > plan["patience_s"] * 1e9:
+            stop.set()
     thread.join()
     reader.close()
     return {"due_ns": due, "seen": [(at, p, value.decode()) for at, p, value in seen]}
@@ -121,7 +130,7 @@ def _trades(plan: dict[str, Any], count: int) -> Iterator[tuple[int, bytes, byte
     accounts, partitions = plan["accounts"], plan["partitions"]
     for number in range(count):
         chosen = int(uniform() * accounts)
-        account = f"acct-{chosen:07d}"
+        account = trader_id(chosen)
         value = encode_trade(
             trade_id=f"b{number}",
             account_id=account,

@@ -4,7 +4,8 @@ Canary ``i`` of every partition is long one market that no other account holds, 
 collateral that it becomes liquidatable at step ``i`` of a wave's way down and recovers at step
 ``i`` of its way up: each step but the pauses at the turns brings exactly one liquidation event a
 partition. Prices are those of the rulebook's feed; one wave is `steps_in` steps and leaves every
-canary as it found it, one episode later.
+canary as it found it, one episode later. Prices of different waves differ by a millionth or so, so
+an event's mark says which step it followed.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from solvent.wire.inputs import encode_collateral_move, encode_tick, encode_trad
 from solvent.wire.outputs import encode
 from solvent.wire.topics import COLLATERAL, TRADES
 
-__all__ = ["FRAME_KEY", "Step", "Waves"]
+__all__ = ["FRAME_KEY", "OPENED", "RECOVERED", "Step", "Waves", "frame"]
 
 FRAME_KEY = b"marks"  # as the price agent's
+OPENED, RECOVERED = "opened", "recovered"
 _LOTS_USD = 10_000.0  # notional of a canary at the mid price
 _FIRST_DROP = 0.8  # of the mid price: where the first canary falls
 _STEP = 1e-4  # of the mid price between two canaries
+_BEYOND = _STEP / 4  # beyond a canary's price; the rest of the step is for the waves
 _JIGGLE = 1e-4  # how far the market of all others moves, up or down
+_WAVE_PRICE = 1e-6  # between the same steps of two waves
+_DISTINCT_WAVES = 400  # they fit between two canaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +113,27 @@ class Waves:
                 Message(TRADES, account.encode(), trade),
             )
 
-    def wave(self) -> list[Step]:
-        """Return the steps of one wave."""
-        half = _STEP / 2 * self._mid
-        downs = [
-            Step(self._text(self._falls_at(canary) - half), canary, "opened")
-            for canary in range(self.canaries)
-        ]
-        ups = [
-            Step(self._text(self._recovers_at(canary) + half), canary, "recovered")
-            for canary in reversed(range(self.canaries))
-        ]
-        rest_down = [Step(downs[-1].price, None, "")] * self.pause
-        rest_up = [Step(ups[-1].price, None, "")] * self.pause
-        return [*downs, *rest_down, *ups, *rest_up]
+    def steps(self, waves: int) -> list[Step]:
+        """Return the steps of `waves` waves, one after the other."""
+        found = []
+        for wave in range(waves):
+            beyond = _BEYOND * self._mid + (wave % _DISTINCT_WAVES) * _WAVE_PRICE
+            downs = [
+                Step(self._text(self._falls_at(canary) - beyond), canary, OPENED)
+                for canary in range(self.canaries)
+            ]
+            ups = [
+                Step(self._text(self._recovers_at(canary) + beyond), canary, RECOVERED)
+                for canary in reversed(range(self.canaries))
+            ]
+            rest_down = [Step(downs[-1].price, None, "")] * self.pause
+            rest_up = [Step(ups[-1].price, None, "")] * self.pause
+            found += [*downs, *rest_down, *ups, *rest_up]
+        return found
 
     def ticks(self, waves: int, first: int = 0) -> Iterator[bytes]:
         """Yield the values of `waves` waves for ``oracle-ticks.v1``; the first is step `first`."""
-        for number, step in enumerate(self.wave() * waves, first):
+        for number, step in enumerate(self.steps(waves), first):
             yield encode_tick(
                 source="bench", feed=self._feed, price=step.price, ts_us=START_US + number + 1
             )
@@ -136,7 +144,7 @@ class Waves:
         name = self.workload.rulebook.feeds[other.mark_feed].name
         mid = self.workload.mid(other.name)
         uniform = random.Random(self.workload.seed).random
-        for number, step in enumerate(self.wave() * waves):
+        for number, step in enumerate(self.steps(waves)):
             moved = self._text(mid * (1 + (2 * uniform() - 1) * _JIGGLE))
             yield frame(
                 first_seq + number,
