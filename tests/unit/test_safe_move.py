@@ -132,6 +132,12 @@ def test_margin_call_counts_the_distance_to_where_it_clears() -> None:
     assert level_of(30 / 66_000) == called == in_liquidation < healthy
 
 
+def test_bankrupt_unit_counts_the_distance_to_raw_equity() -> None:
+    # at 59,000 without collateral: raw equity -1,000, health -2,475 to -3,950, swing 64,900
+    level, _ = evaluated(an_account(legs=LONG.legs), {"BTC-PERP": "59000"}, STATUS_LIQUIDATING)
+    assert level == level_of(1_000 / 64_900)
+
+
 def test_unit_at_a_threshold_is_hot() -> None:
     account = an_account(usdc="3000", legs=LONG.legs)  # health(initial) is 0
     assert evaluated(account, {"BTC-PERP": "60000"})[0] == LEVEL_HOT
