@@ -157,7 +157,7 @@ def test_every_command_listed_exists_and_has_help() -> None:
 def test_every_command_is_documented() -> None:
     text = documentation()
     # `solvent kafka start|stop|status` documents all three.
-    for group, names in re.findall(r"solvent (\w+) (\w+(?:\|\w+)+)", text):
+    for group, names in re.findall(r"solvent (\w+) ([\w-]+(?:\|[\w-]+)+)", text):
         text += "".join(f"\nsolvent {group} {name}" for name in names.split("|"))
     assert [path for path, _ in commands() if path not in text] == []
 
