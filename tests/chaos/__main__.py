@@ -1,7 +1,8 @@
 """Chaos rounds on one broker, with totals: ``make chaos ARGS="--rounds N --seed S"``.
 
 Round i of a run is the plan of seed S + i, so a failing round is run again by its own seed alone;
-it is printed with its schedule. ``--write`` puts the totals into ``benchmarks/RESULTS.md``.
+it is printed with its schedule. ``--scenario`` runs load or limits instead (``chaos.scenarios``).
+``--write`` puts the totals into ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from chaos.broker import ChaosKafka
 from chaos.forks import Forks
 from chaos.plan import Plan, broker_plan, mixed_plan, steps_plan, zombies_plan
 from chaos.rounds import Outcome, Round
+from chaos.scenarios import limits, overload
 
 PLANS: dict[str, Callable[[int], Plan]] = {
     "mixed": mixed_plan,
@@ -42,6 +44,24 @@ offset once, fresh shards fed the journal's runs reproduce every hash and every 
 every offer has its later life, and the group has no lag. `make chaos` runs it.
 """
 
+QUESTIONS = {
+    "overload": """Does a worker stay within its memory under far more load than it gets through?
+
+One worker, four partitions, 1,000 accounts, tiny slices that make it slow. Its pace is measured
+while it is saturated; then trades come at a multiple of it, for minutes, and the resident memory of
+the worker is sampled twice a second. Afterwards the worker gets slices of ordinary size and drains
+what has piled up; the journal must cover every record once and `solvent replay --verify` must
+reproduce every hash and every event.
+""",
+    "limits": """Is everything exact at the limits of records, markets and accounts?
+
+*large*: good and bad records just below the 8 MiB that the broker takes, among ordinary ones.
+*wide*: a rulebook of 10,000 markets, an account with 1,000 positions that is liquidated, a hot
+account with half of all trades. Each run is held against an independent fold of its inputs and
+against a replay of its journal, as a chaos round is.
+""",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run rounds; returns 1 if one does not hold."""
@@ -51,10 +71,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plan", choices=PLANS, default="mixed", help="kind of plan")
     parser.add_argument("--keep", action="store_true", help="keep logs and data of good rounds too")
     parser.add_argument("--stop", action="store_true", help="stop at the first failing round")
+    parser.add_argument("--scenario", choices=QUESTIONS, help="load or limits instead of rounds")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the overload (default 10)")
+    parser.add_argument("--factor", type=float, default=10.0, help="load over pace (default 10)")
     report.add_options(parser)
     options = parser.parse_args(argv)
     console = Console(stderr=True)
     folder = Path(tempfile.mkdtemp(prefix="solvent-chaos-"))
+    if options.scenario is not None:
+        return _run_scenario(options, folder, console)
     outcomes: list[Outcome] = []
     load = {"start": machine.load_average()}
     began = time.monotonic()
@@ -79,6 +104,44 @@ def main(argv: list[str] | None = None) -> int:
             question=QUESTION,
         )
     return 1 if bad or not outcomes else 0
+
+
+def _run_scenario(options: argparse.Namespace, folder: Path, console: Console) -> int:
+    """Run load or limits; returns 1 if something is wrong."""
+    load = {"start": machine.load_average()}
+    kafka = ChaosKafka(folder / "kafka", workers=0)
+
+    def say(text: str) -> None:
+        console.print(f"{options.scenario}: {text}", markup=False)
+
+    workload: dict[str, object] = {"seed": options.seed}
+    try:
+        kafka.start()
+        own = folder / options.scenario
+        if options.scenario == "overload":
+            workload["load over pace"] = options.factor
+            figures, problems = overload(
+                kafka,
+                own,
+                say,
+                minutes=options.minutes,
+                factor=options.factor,
+                seed=options.seed,
+            )
+        else:
+            figures, problems = limits(kafka, own, say, seed=options.seed)
+    finally:
+        kafka.close()
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    for problem in problems:
+        say(problem)
+    load["end"] = machine.load_average()
+    result = _described(options.scenario, figures, workload, load)
+    question = QUESTIONS[options.scenario]
+    write = options.write and not problems
+    report.show(result, as_json=options.json, write=write, question=question)
+    return 1 if problems else 0
 
 
 def _run(
@@ -149,19 +212,29 @@ def _result(
         "repeats_dropped": sum(found.duplicates for found in findings),
     }
     figures |= {f"faults.{name}": count for name, count in sorted(done.items())}
+    workload: dict[str, object] = {
+        "plan": options.plan,
+        "seeds": f"{options.seed} to {options.seed + len(outcomes) - 1}",
+        "partitions": outcomes[0].plan.partitions,
+        "accounts": outcomes[0].plan.accounts,
+    }
+    return _described("chaos", figures, workload, load)
+
+
+def _described(
+    name: str,
+    figures: dict[str, float],
+    workload: dict[str, object],
+    load: dict[str, list[float]],
+) -> dict[str, object]:
     return {
-        "bench": "chaos",
+        "bench": name,
         "figures": figures,
-        "workload": {
-            "plan": options.plan,
-            "seeds": f"{options.seed} to {options.seed + len(outcomes) - 1}",
-            "partitions": outcomes[0].plan.partitions,
-            "accounts": outcomes[0].plan.accounts,
-        },
+        "workload": workload,
         "machine": {**machine.describe_machine(), "load_average": load},
         "versions": machine.versions(),
         "commit": machine.commit(),
-        "result_hash": "none: what a fault hits differs from run to run",
+        "result_hash": "none: what happens when differs from run to run",
     }
 
 

@@ -24,6 +24,7 @@ from chaos.plan import SESSION_S, BrokerFault, Life, Plan
 from solvent.ops import topics as ops_topics
 from solvent.rules import CompiledRulebook, builtin_rulebook
 from solvent.wire.topics import COLLATERAL, LIQUIDATIONS, MARKS, ORACLE_TICKS, TRADES, Topics
+from solvent.worker import EXIT_SERVICE
 from support.exact import Findings, examine
 from support.mixed import mixed_records
 from support.reading import read_topic
@@ -39,6 +40,7 @@ _TRAP_DEADLINE_S = 12.0
 _DRAIN_DEADLINE_S = 120.0
 _STOP_DEADLINE_S = 40.0
 _RESTARTS = 8
+_SUPERVISOR_WAITS_S = 1.0
 #: Records that come at once now and then.
 _BURST = 3_000
 
@@ -289,7 +291,7 @@ class Slot:
         """Start again whenever the process ends by itself, as a supervisor does."""
         while True:
             if self._ended():
-                self._note_end()
+                yield from self._end_by_itself()
                 self._start(self._lives[-1])
             yield
 
@@ -308,7 +310,7 @@ class Slot:
                 yield from self._pause(life.after_s)
                 if not self._ended():
                     break
-            self._note_end()  # by itself: the same once more
+            yield from self._end_by_itself()  # and the same once more
         match life.end:
             case "kill":
                 self._kill()
@@ -453,11 +455,16 @@ class Slot:
         self._running.kill()
         self._round.count("kill -9")
 
+    def _end_by_itself(self) -> Script:
+        """Wait a moment before the next start, as a supervisor does."""
+        self._note_end()
+        yield from self._pause(_SUPERVISOR_WAITS_S, despite_end=True)
+
     def _note_end(self, *, excused: bool = False) -> None:
         """A worker ended by itself: a supervisor would start it again, and we look why."""
         code = self._running.returncode
         self._round.count(f"worker ended by itself, code {code}")
-        self._restarts += 1
+        self._restarts += code != EXIT_SERVICE  # no broker: no wonder, and no limit
         if not (excused or self._round.excuses_ends):
             self._round.problem(
                 f"worker {self._number} ended by itself with {code}, no fault of the broker "
