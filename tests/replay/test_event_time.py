@@ -26,10 +26,12 @@ from solvent.engine.run import Record, Run
 from solvent.errors import ConfigError, ContractError
 from solvent.ops import files, replay
 from solvent.ops.load import BarOptions
+from solvent.ops.logs import Tape
 from solvent.rules import builtin_rulebook
 from solvent.wire.inputs import decode_collateral_move, decode_tick, decode_trade
 from solvent.wire.topics import COLLATERAL, LIQUIDATIONS, MARKS, ORACLE_TICKS, TRADES
 from support.mixed import mixed_records
+from support.tapes import GOLDEN, lines_of
 
 RULEBOOK = builtin_rulebook("example")
 PARTITIONS = 3
@@ -101,8 +103,9 @@ class OracleLane:
         self.shard, self.journal = shard, SliceJournal(agent, partition)
         self.events: list[tuple[str, bytes, bytes]] = []
 
-    def feed(self, topic: str, record: Record) -> None:
-        record = record._replace(offset=self.journal.positions.get(topic, 0))
+    def feed(self, topic: str, record: Record, *, is_numbered: bool = False) -> None:
+        if not is_numbered:
+            record = record._replace(offset=self.journal.positions.get(topic, 0))
         self.shard.apply(topic, [record])
         self.journal.take(topic, record.offset, record.offset, 1)
         if self.journal.open_count == SLICE:
@@ -116,8 +119,37 @@ class OracleLane:
         return told
 
 
-def oracle(folder: Path) -> tuple[dict[str, dict[int, str]], list[tuple[str, bytes, bytes]]]:
-    margin = [OracleLane("margin", p, MarginShard(p, RULEBOOK)) for p in range(PARTITIONS)]
+def of_tape() -> Iterator[tuple[int, str, int, Record]]:
+    """Records of the golden tape; what has no time, or a future one, moves none."""
+    entries = []
+    for rank, topic in enumerate((COLLATERAL, TRADES, ORACLE_TICKS)):
+        for partition in range(1 if topic == ORACLE_TICKS else 2):
+            reached = -(2**63)
+            for line in lines_of(GOLDEN)[1]:
+                if line[:2] != [topic, partition]:
+                    continue
+                offset, timestamp, key, value = line[2:]
+                record = Record(offset, timestamp, key.encode(), value.encode())
+                try:
+                    ts_us = DECODE[topic](record.value).ts_us
+                    if ts_us <= timestamp * 1000 + RULEBOOK.max_future_us:
+                        reached = max(reached, ts_us)
+                except ContractError:
+                    pass
+                entries.append((reached, rank, partition, offset, topic, record))
+    entries.sort(key=lambda entry: entry[:4])
+    return ((at, topic, partition, record) for at, _, partition, _, topic, record in entries)
+
+
+def of_files(folder: Path) -> Iterator[tuple[int, str, int, Record]]:
+    for at, topic, record in in_order(folder):
+        yield at, topic, (int(murmur2(record.key)) & 0x7FFFFFFF) % PARTITIONS, record
+
+
+def oracle(
+    records: Iterator[tuple[int, str, int, Record]], partitions: int, *, is_numbered: bool = False
+) -> tuple[dict[str, dict[int, str]], list[tuple[str, bytes, bytes]]]:
+    margin = [OracleLane("margin", p, MarginShard(p, RULEBOOK)) for p in range(partitions)]
     prices = OracleLane("prices", 0, PriceShard(RULEBOOK, 0))
     tick_at: int | None = None
 
@@ -128,7 +160,7 @@ def oracle(folder: Path) -> tuple[dict[str, dict[int, str]], list[tuple[str, byt
                 for lane in margin:
                     lane.feed(MARKS, Record(0, -(-tick_at // 1000), key, value))
 
-    for at, topic, record in in_order(folder):
+    for at, topic, partition, record in records:
         if tick_at is not None and (at > tick_at or topic != ORACLE_TICKS):
             tell_frames()
             tick_at = None
@@ -137,7 +169,7 @@ def oracle(folder: Path) -> tuple[dict[str, dict[int, str]], list[tuple[str, byt
             prices.shard.apply(topic, [record])
             prices.journal.take(topic, record.offset, record.offset, 1)
         else:
-            margin[(int(murmur2(record.key)) & 0x7FFFFFFF) % PARTITIONS].feed(topic, record)
+            margin[partition].feed(topic, record, is_numbered=is_numbered)
     if tick_at is not None:
         tell_frames()
     for lane in margin:
@@ -150,10 +182,22 @@ def oracle(folder: Path) -> tuple[dict[str, dict[int, str]], list[tuple[str, byt
     return hashes, [event for lane in margin for event in lane.events]
 
 
+def test_topics_replay_as_the_documented_order_of_their_records() -> None:
+    hashes, _ = oracle(of_tape(), 2, is_numbered=True)
+    report = replay.replay(
+        replay.topic_sources(Tape(GOLDEN), RULEBOOK),
+        RULEBOOK,
+        replay.ReplayOptions(partitions=2, slice_records=SLICE),
+        is_numbered=True,
+    )
+    assert report.hashes == hashes
+    assert report.events["rejects.v1"] > 4  # bad records are applied as a worker would
+
+
 def test_files_replay_as_the_documented_order_of_their_records(
     history: Path, tmp_path: Path
 ) -> None:
-    hashes, events = oracle(history)
+    hashes, events = oracle(of_files(history), PARTITIONS)
     report = replayed(history, out=tmp_path / "out")
     assert report.hashes == hashes
     assert report.late > 20

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ from solvent.cli.main import run
 from solvent.engine.verify import Difference
 from solvent.errors import ConfigError, PartitionError
 from solvent.ops.logs import Tape
-from solvent.ops.verify import VerifyOptions, verify
+from solvent.ops.verify import Progress, VerifyOptions, verify
 from solvent.rules import builtin_rulebook
 from support.tapes import GOLDEN, Line, altered, lines_of, written
 
@@ -303,3 +307,69 @@ def test_command_without_one_mode_says_what_is_wrong(
 ) -> None:
     assert run(["replay", "-r", "example", *arguments]) == 2
     capsys.readouterr()
+
+
+@contextmanager
+def interrupting(monkeypatch: pytest.MonkeyPatch, *, times: int) -> Iterator[None]:
+    """Send this process Ctrl-C when the replay first tells how far it is."""
+
+    @contextmanager
+    def bar(*, is_quiet: bool) -> Iterator[object]:
+        left = times
+
+        def interrupt(_progress: object) -> None:
+            nonlocal left
+            while left:
+                left -= 1
+                os.kill(os.getpid(), signal.SIGINT)
+
+        yield interrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr("solvent.cli.replay._bar", bar)
+        yield
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_interrupt_stops_after_the_slice_and_says_where_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["replay", "--verify", "-r", "example", "--tape", str(GOLDEN)]
+    assert run([*options, "--json"]) == 0
+    hashes = json.loads(capsys.readouterr().out)["hashes"]
+
+    with interrupting(monkeypatch, times=1):
+        assert run(options) == 130
+    shown = capsys.readouterr()
+    assert "stopped after slice 1 of partition 0" in shown.out
+    assert shown.err == "stopping after this slice; Ctrl-C again stops at once\n"
+    go_on = shown.out.partition("go on with ")[2].splitlines()[0].split()
+
+    assert run([*options, *go_on, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["hashes"] == {"0": hashes["0"]}
+
+    with interrupting(monkeypatch, times=1):
+        assert run([*options, "--json"]) == 130
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verified"], told["interrupted"], told["slices"]) == (False, True, 1)
+
+
+def test_second_interrupt_stops_at_once_without_a_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with interrupting(monkeypatch, times=2):
+        assert run(["replay", "--verify", "-r", "example", "--tape", str(GOLDEN)]) == 130
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err + shown.out
+
+
+def test_progress_tells_records_share_and_place_in_order() -> None:
+    told: list[Progress] = []
+    report = verify(Tape(GOLDEN), RULEBOOK, VerifyOptions(), progress=told.append)
+    assert len(told) == sum(part.slices for part in report.partitions)
+    assert [p.share for p in told] == sorted(p.share for p in told)
+    assert told[-1].share == 1
+    assert told[-1].records == sum(part.records for part in report.partitions)
+    assert told[0].place == "margin 0 slice 1"

@@ -6,8 +6,9 @@ Exit codes: ``solvent.cli.exits``.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,10 +151,14 @@ def replay(
 
 
 def _logs(settings: Settings) -> KafkaLogs:
+    import structlog
+
     from solvent.ops.broker import resolve_bootstrap
     from solvent.ops.logs import KafkaLogs
     from solvent.wire.topics import Topics
 
+    # what the reader of batches may warn of belongs beside the result
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     topics = Topics(prefix=settings.topic_prefix, partitions=settings.partitions)
     return KafkaLogs(resolve_bootstrap(settings), topics)
 
@@ -161,7 +166,8 @@ def _logs(settings: Settings) -> KafkaLogs:
 def _record(settings: Settings, path: Path, *, json: bool) -> None:
     from solvent.ops.logs import write_tape
 
-    count = write_tape(path, _logs(settings))
+    with _logs(settings) as logs:
+        count = write_tape(path, logs)
     told = {"tape": str(path), "records": count, "bytes": path.stat().st_size}
     if json:
         print_json(told)
@@ -174,8 +180,11 @@ def _verify(settings: Settings, tape: Path | None, *, json: bool, **options: Any
     from solvent.ops.verify import VerifyOptions, verify
 
     rulebook = _rulebook(settings)
-    logs = _logs(settings) if tape is None else Tape(tape)
-    with _stoppable() as is_stopped, _bar(is_quiet=json) as progress:
+    with (
+        _logs(settings) if tape is None else Tape(tape) as logs,
+        _stoppable() as is_stopped,
+        _bar(is_quiet=json) as progress,
+    ):
         report = verify(
             logs,
             rulebook,
@@ -209,9 +218,11 @@ def _merge(
     if bars is not None:
         sources.append(ops.bars_source(bars[0], BarOptions(feeds=symbol_feeds(bars[1]))))
     is_numbered = not sources
-    if is_numbered:
-        sources = ops.topic_sources(_logs(settings), rulebook)
-    with _stoppable() as is_stopped, _bar(is_quiet=json) as progress:
+    with ExitStack() as stack:
+        if is_numbered:
+            sources = ops.topic_sources(stack.enter_context(_logs(settings)), rulebook)
+        is_stopped = stack.enter_context(_stoppable())
+        progress = stack.enter_context(_bar(is_quiet=json))
         report = ops.replay(
             sources,
             rulebook,

@@ -13,6 +13,7 @@ import binascii
 import gzip
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,7 +22,8 @@ import orjson
 from solvent.engine.replay import Log
 from solvent.engine.run import Record, Run
 from solvent.errors import ConfigError, ServiceError
-from solvent.ops.history import offsets_of, read_topic
+from solvent.ops.history import offsets_of
+from solvent.runtime.reader import RunReader
 from solvent.wire.topics import TOPICS, Topics
 
 __all__ = ["KafkaLogs", "Logs", "Tape", "write_tape"]
@@ -48,7 +50,7 @@ class Logs(Protocol):
 
 
 class KafkaLogs:
-    """The topics of a broker, read committed.
+    """The topics of a broker, read committed; a context, which closes its connections.
 
     Parameters
     ----------
@@ -60,8 +62,20 @@ class KafkaLogs:
 
     def __init__(self, bootstrap_servers: str, topics: Topics) -> None:
         self.topics = topics
-        self.bootstrap_servers = bootstrap_servers
+        self._bootstrap_servers = bootstrap_servers
         self._bounds: dict[str, dict[int, tuple[int, int]]] = {}
+
+    def __enter__(self) -> KafkaLogs:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        if "reader" in self.__dict__:
+            self.reader.close()
+
+    @cached_property
+    def reader(self) -> RunReader:
+        """What reads them; closed when the context ends."""
+        return RunReader(self._bootstrap_servers)
 
     def log(self, topic: str, partition: int) -> Log:
         """Return one partition of a topic.
@@ -89,7 +103,7 @@ class KafkaLogs:
 
     def look(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return first and next offset of each partition now."""
-        return offsets_of(self.bootstrap_servers, self.topics.physical(topic))
+        return offsets_of(self._bootstrap_servers, self.topics.physical(topic))
 
 
 class _KafkaLog:
@@ -100,15 +114,8 @@ class _KafkaLog:
         self.first = first
 
     def runs(self, start: int) -> Iterator[Run]:
-        records = read_topic(
-            self._logs.bootstrap_servers,
-            self._logs.topics.physical(self.topic),
-            [self.partition],
-            start={self.partition: start},
-        )
-        yield from _in_runs(
-            Record(record.offset, record.timestamp, record.key, record.value) for record in records
-        )
+        physical = self._logs.topics.physical(self.topic)
+        return self._logs.reader.runs(physical, self.partition, start)
 
     def grows_beyond(self, offset: int) -> bool:
         deadline = time.monotonic() + _SETTLE_S
@@ -134,7 +141,7 @@ def _in_runs(records: Iterator[Record]) -> Iterator[Run]:
 
 
 class Tape:
-    """A tape in memory.
+    """A tape in memory; a context like `KafkaLogs`, with nothing to close.
 
     Parameters
     ----------
@@ -168,6 +175,12 @@ class Tape:
             msg = f"file {path} is no tape ({type(error).__name__}: {error})"
             raise ConfigError(msg, code="SLV-450") from None
         self.topics = Topics(partitions=max(len(firsts) for firsts in self._firsts.values()))
+
+    def __enter__(self) -> Tape:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        return None
 
     def log(self, topic: str, partition: int) -> Log:
         """Return one partition of a topic.

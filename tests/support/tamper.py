@@ -1,0 +1,51 @@
+"""Alter a record where a broker keeps it: flip bytes in a log segment and mend the batch's sum.
+
+The broker sends batches as they lie on disk, so what is changed there is what readers get. The
+replacement has the length of what it replaces, and batches must not be compressed.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from crc32c import crc32c
+
+from support.broker import Broker
+
+__all__ = ["tamper"]
+
+_HEADER = 61
+_LENGTH_AT = 8
+_CRC_AT = 17
+_SUMMED_FROM = 21
+
+
+def tamper(kafka: Broker, topic: str, partition: int, old: bytes, new: bytes) -> None:
+    """Replace the first occurrence of some bytes in a partition of a broker's topic."""
+    assert len(old) == len(new)
+    assert old != new
+    (segment,) = kafka.local.data_dir.glob(f"**/{topic}-{partition}/{0:020}.log")
+    content = bytearray(segment.read_bytes())
+    at = bytes(content).index(old)
+    begin = _batch_of(content, at)
+    (length,) = struct.unpack_from(">i", content, begin + _LENGTH_AT)
+    end = begin + _LENGTH_AT + 4 + length
+    assert at + len(old) <= end
+    content[at : at + len(new)] = new
+    struct.pack_into(
+        ">I", content, begin + _CRC_AT, crc32c(bytes(content[begin + _SUMMED_FROM : end]))
+    )
+    with segment.open("r+b") as file:
+        file.seek(begin)
+        file.write(content[begin:end])
+
+
+def _batch_of(content: bytearray, place: int) -> int:
+    begin = 0
+    while True:
+        (length,) = struct.unpack_from(">i", content, begin + _LENGTH_AT)
+        after = begin + _LENGTH_AT + 4 + length
+        if place < after:
+            assert place >= begin + _HEADER
+            return begin
+        begin = after
