@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from solvent.kernel.evaluate import evaluate_units, evaluate_units_jit, warm_up
 from solvent.kernel.judge import next_status, next_status_jit
-from solvent.kernel.layout import Marks
+from solvent.kernel.layout import Figures, Marks
+from solvent.kernel.tables import new_table
 from support.books import Book, Columns, books, pack, prices, some_rules
 
 RULES = some_rules()
@@ -28,7 +29,9 @@ def loaded_kernels() -> None:
 
 def run(kernel, columns: Columns, marks: Marks, first: int, last: int) -> tuple[bytes, ...]:
     """Evaluate into fresh figures and return their bytes."""
-    figures = type(columns.figures)(*(np.full_like(array, 7) for array in columns.figures))
+    figures = new_table(Figures, columns.unit_count)
+    for array in figures:
+        array[:] = 7
     kernel(
         columns.units, columns.unit_count, columns.positions, columns.balances, RULES.rules, marks,
         figures, first, last,
@@ -94,6 +97,8 @@ BOUNDS_CHECK = """
 import numpy as np
 from hypothesis import given, settings, strategies as st
 from solvent.kernel.evaluate import evaluate_units, evaluate_units_jit, warm_up
+from solvent.kernel.layout import Figures, Units
+from solvent.kernel.tables import new_table
 from support.books import books, marks_of, pack, prices, some_rules
 RULES = some_rules()
 warm_up()
@@ -104,7 +109,7 @@ def check(some_books, marks):
     columns = pack(some_books, RULES)
     outputs = []
     for kernel in (evaluate_units, evaluate_units_jit):
-        figures = type(columns.figures)(*(np.zeros_like(array) for array in columns.figures))
+        figures = new_table(Figures, columns.unit_count)
         kernel(columns.units, columns.unit_count, columns.positions, columns.balances, RULES.rules,
                marks, figures, 0, columns.unit_count)
         outputs.append([array.tobytes() for array in figures])
@@ -112,12 +117,9 @@ def check(some_books, marks):
 
 check()
 columns = pack([], RULES)
-broken = columns.units._replace(**{
-    name: np.full(1, 5, dtype=getattr(columns.units, name).dtype) for name in columns.units._fields
-})
-figures = type(columns.figures)(np.zeros((1, 3), np.int64), np.zeros((1, 3), np.int64),
-                                np.zeros(1, np.int64), np.zeros(1, np.uint8), np.zeros(1, np.uint8),
-                                np.zeros(1, np.int64), np.zeros(1, np.int64))
+broken, figures = new_table(Units, 1), new_table(Figures, 1)
+for array in broken:
+    array[:] = 5
 try:
     evaluate_units_jit(broken, 1, columns.positions, columns.balances, RULES.rules,
                        marks_of(RULES, {}), figures, 0, 1)

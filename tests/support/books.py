@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from hypothesis import settings
@@ -21,8 +21,11 @@ from solvent.domain.sizing import OpenPosition
 from solvent.domain.verdict import Level, MarginFigures, Verdict
 from solvent.kernel.evaluate import evaluate_units
 from solvent.kernel.layout import CROSS, NONE, Balances, Figures, Marks, Positions, Units
+from solvent.kernel.tables import new_table
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.units import PPM, parse_scaled
+
+_Table = TypeVar("_Table", bound=tuple[Any, ...])
 
 USD = 1_000_000
 
@@ -199,48 +202,46 @@ def pack(books: Sequence[Book], rulebook: CompiledRulebook) -> Columns:
     count = len(books)
     leg_counts = np.array([len(rows) for rows in legs], dtype=np.int32)
     balance_counts = np.array([len(rows) for rows in balances], dtype=np.int32)
-    kinds: dict[str, Any] = {
-        "account": np.arange(count, dtype=np.int32),
-        "book": np.full(count, CROSS, dtype=np.int32),
-        "next_unit": np.full(count, NONE, dtype=np.int32),
-        "first_position": np.cumsum(leg_counts, dtype=np.int64) - leg_counts,
-        "position_count": leg_counts,
-        "position_capacity": leg_counts,
-        "first_balance": np.cumsum(balance_counts, dtype=np.int64) - balance_counts,
-        "balance_count": balance_counts,
-        "balance_capacity": balance_counts,
-    }
-    bytes_ = ("preset", "status", "previous_status", "case_verdict")
-    units = Units(
-        **{
-            name: kinds.get(name, np.zeros(count, dtype=np.uint8 if name in bytes_ else np.int64))
-            for name in Units._fields
-        }
-    )
     flat_legs = [pair for rows in legs for pair in rows]
     flat_balances = [pair for rows in balances for pair in rows]
     return Columns(
-        units,
+        filled(
+            Units,
+            count,
+            account=np.arange(count),
+            book=CROSS,
+            next_unit=NONE,
+            first_position=np.cumsum(leg_counts) - leg_counts,
+            position_count=leg_counts,
+            position_capacity=leg_counts,
+            first_balance=np.cumsum(balance_counts) - balance_counts,
+            balance_count=balance_counts,
+            balance_capacity=balance_counts,
+        ),
         count,
-        Positions(
-            np.array([index for index, _ in flat_legs], dtype=np.int32),
-            np.array([leg.size_lots for _, leg in flat_legs], dtype=np.int64),
-            np.array([leg.cost_basis_micros for _, leg in flat_legs], dtype=np.int64),
+        filled(
+            Positions,
+            len(flat_legs),
+            instrument=[index for index, _ in flat_legs],
+            size_lots=[leg.size_lots for _, leg in flat_legs],
+            cost_basis_micros=[leg.cost_basis_micros for _, leg in flat_legs],
         ),
-        Balances(
-            np.array([index for index, _ in flat_balances], dtype=np.int32),
-            np.array([quanta for _, quanta in flat_balances], dtype=np.int64),
+        filled(
+            Balances,
+            len(flat_balances),
+            asset=[index for index, _ in flat_balances],
+            quanta=[quanta for _, quanta in flat_balances],
         ),
-        Figures(
-            np.zeros((count, 3), dtype=np.int64),
-            np.zeros((count, 3), dtype=np.int64),
-            np.zeros(count, dtype=np.int64),
-            np.zeros(count, dtype=np.uint8),
-            np.zeros(count, dtype=np.uint8),
-            np.zeros(count, dtype=np.int64),
-            np.zeros(count, dtype=np.int64),
-        ),
+        filled(Figures, count),
     )
+
+
+def filled(layout: type[_Table], count: int, **columns: Any) -> _Table:
+    """Return a table whose first `count` rows hold the given columns."""
+    table = new_table(layout, count)
+    for name, column in columns.items():
+        getattr(table, name)[:count] = column
+    return table
 
 
 def figures_of(figures: Figures, unit: int) -> MarginFigures:

@@ -163,6 +163,7 @@ class Intake:
         record_of = np.empty(2 * count, np.int32)
         account = np.empty(2 * count, np.int32)
         precheck = np.empty(2 * count, np.uint8)
+        account_hash, event_hash = np.empty(count, np.int64), np.empty(count, np.int64)
         row = 0
         for first, last, window in self._windows[topic].parts(run.offset, heads):
             row = resolve_jit(
@@ -180,6 +181,8 @@ class Intake:
                 columns.accounts,
                 columns.counts,
                 row,
+                account_hash,
+                event_hash,
                 record_of,
                 account,
                 precheck,

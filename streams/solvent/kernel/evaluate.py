@@ -42,6 +42,7 @@ from solvent.kernel.layout import (
     Units,
 )
 from solvent.kernel.safe_move import LEVEL_HOT, LEVEL_TOP, feed_bit, level_of, safe_move_of
+from solvent.kernel.tables import example_table
 
 __all__ = ["evaluate_unit", "evaluate_units", "evaluate_units_jit", "example_arguments", "warm_up"]
 
@@ -276,7 +277,7 @@ evaluate_units_jit = jit(evaluate_units)
 
 
 def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Figures]:
-    """Return empty columns, rules, marks and figures of the one accepted type."""
+    """Return columns, empty rules and marks, and figures of the one accepted type."""
 
     def empty(layout: type, **dimensions: int) -> list[Any]:
         return [
@@ -285,12 +286,12 @@ def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Figur
         ]
 
     return (
-        Units(*empty(Units)),
-        Positions(*empty(Positions)),
-        Balances(*empty(Balances)),
+        example_table(Units),
+        example_table(Positions),
+        example_table(Balances),
         Rules(*empty(Rules, asset_weight=3, debt_weight=3, requirement_rate=3)),
         Marks(*empty(Marks)),
-        Figures(*empty(Figures, equity_micros=2, requirement_micros=2)),
+        example_table(Figures),
     )
 
 

@@ -39,6 +39,9 @@ from solvent.kernel.names import (
     find_name,
     hash_name,
     name_table,
+    prefetch_place,
+    prefetch_slot,
+    prefetch_text,
     same_bytes,
 )
 from solvent.kernel.objects import (
@@ -50,6 +53,7 @@ from solvent.kernel.objects import (
     contract,
     scan_object,
 )
+from solvent.kernel.tables import example_table
 
 __all__ = [
     "MOVE_CONTRACT",
@@ -146,6 +150,9 @@ KINDS: Final = ("deposit", "transfer_in", "withdrawal", "transfer_out", "adjustm
 _SELL: Final = 1
 _FIRST_OUTFLOW: Final = 2
 _ADJUSTMENT: Final = 4
+
+#: Records between asking for a name's slot, its place, its text, and looking it up.
+_STRIDE: Final = 4
 
 _COLON: Final = 58
 _ZERO: Final = 48
@@ -463,11 +470,35 @@ def read_moves_reference(
 
 
 @register_jitable  # type: ignore[untyped-decorator, unused-ignore]
-def _was_seen(data: UInt8, heads: Heads, k: int, offset: int, reach: int, window: Window) -> bool:
+def _account_hash(data: UInt8, heads: Heads, k: int) -> int:
+    """Return the hash of a record's account, 0 if it names none."""
+    size = int(heads.account_size[k])
+    if size <= 0:
+        return 0
+    return int(hash_name(data, int(heads.account_first[k]), size, 0, NO_PART))
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _event_hash(data: UInt8, heads: Heads, k: int) -> int:
+    """Return the hash of a decoded record's account and id."""
+    return int(
+        hash_name(
+            data,
+            int(heads.account_first[k]),
+            int(heads.account_size[k]),
+            int(heads.id_first[k]),
+            int(heads.id_size[k]),
+        )
+    )
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def _was_seen(
+    data: UInt8, heads: Heads, k: int, hashed: int, offset: int, reach: int, window: Window
+) -> bool:
     """Enter a record's id and return whether it was there, at most `reach` offsets ago."""
     first, size = int(heads.account_first[k]), int(heads.account_size[k])
     second, second_size = int(heads.id_first[k]), int(heads.id_size[k])
-    hashed = hash_name(data, first, size, second, second_size)
     entry = find_name(window.newer, hashed, data, first, size, second, second_size)
     if entry != NONE:
         last = int(window.newer_offset[entry])
@@ -487,7 +518,8 @@ def enter_window_reference(
     """Enter the ids of the records ``first`` to before ``last`` that have no sequence."""
     for k in range(first, last):
         if heads.state[k] != READ_UNDECODABLE and seq[k] == NONE:
-            _was_seen(data, heads, k, int(offset[k]), 0, window)
+            hashed = _event_hash(data, heads, k)
+            _was_seen(data, heads, k, hashed, int(offset[k]), 0, window)
 
 
 def resolve_reference(
@@ -505,6 +537,8 @@ def resolve_reference(
     accounts: Accounts,
     counts: Int64,
     row: int,
+    account_hash: Int64,
+    event_hash: Int64,
     out_record: Int32,
     out_account: Int32,
     out_precheck: UInt8,
@@ -525,6 +559,8 @@ def resolve_reference(
         The accounts, with room for as many new ones.
     row : int
         The next row to write.
+    account_hash, event_hash : int64, shape (n,)
+        Room to work in.
     out_record, out_account : int32; out_precheck : uint8
         The rows of the batch, at most two a record: from which record, which account (`NONE`: none
         here), and what the ledger must not do with it.
@@ -535,19 +571,31 @@ def resolve_reference(
         The next row.
     """
     for k in range(first, last):
+        account_hash[k] = _account_hash(data, heads, k)
+        is_decoded = heads.state[k] != READ_UNDECODABLE
+        event_hash[k] = _event_hash(data, heads, k) if is_decoded else 0
+    for k in range(first, last):
+        if k + 3 * _STRIDE < last:
+            # Names lie at random: memory, not arithmetic, would be most of a record.
+            prefetch_slot(names, int(account_hash[k + 3 * _STRIDE]))
+            prefetch_slot(window.newer, int(event_hash[k + 3 * _STRIDE]))
+            prefetch_slot(window.older, int(event_hash[k + 3 * _STRIDE]))
+            prefetch_place(names, int(account_hash[k + 2 * _STRIDE]))
+            prefetch_text(names, int(account_hash[k + _STRIDE]))
         state = int(heads.state[k])
         account_first, account_size = int(heads.account_first[k]), int(heads.account_size[k])
         account = NONE
-        hashed = 0
+        hashed = int(account_hash[k])
         if account_size > 0:
-            hashed = hash_name(data, account_first, account_size, 0, NO_PART)
             account = find_name(names, hashed, data, account_first, account_size, 0, NO_PART)
         keyed = NONE
         is_new = account == NONE and account_size > 0
         precheck = OUTCOME_NONE
         if state == READ_UNDECODABLE:
             precheck = REJECTED_UNDECODABLE
-        elif seq[k] == NONE and _was_seen(data, heads, k, int(offset[k]), reach, window):
+        elif seq[k] == NONE and _was_seen(
+            data, heads, k, int(event_hash[k]), int(offset[k]), reach, window
+        ):
             precheck = OUTCOME_DUPLICATE
             is_new = False
         elif key_size[k] != account_size or not same_bytes(
@@ -598,7 +646,7 @@ def warm_up() -> None:
     window = numba.typeof(Window(names, np.zeros(0, np.int64), names, np.zeros(0, np.int64)))
     steps, heads = numba.typeof(_empty(Steps)), numba.typeof(_empty(Heads))
     trades, moves = numba.typeof(_empty(Trades)), numba.typeof(_empty(Moves))
-    accounts = numba.typeof(_empty(Accounts))
+    accounts = numba.typeof(example_table(Accounts))
     run = (text, wide, narrow, wide, fields, vocabulary)
     room = (number, wide, wide, heads)
     read_trades_jit.compile((*run, steps, steps, number, *room, trades))
@@ -607,7 +655,7 @@ def warm_up() -> None:
     resolve_jit.compile(
         (
             *(text, wide, wide, narrow, heads, wide, number, number, number, window),
-            *(table, accounts, wide, number, narrow, narrow, small),
+            *(table, accounts, wide, number, wide, wide, narrow, narrow, small),
         )
     )
     for kernel in (read_trades_jit, read_moves_jit, enter_window_jit, resolve_jit):

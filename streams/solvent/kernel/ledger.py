@@ -9,7 +9,7 @@ position or flag; a reject quarantines its account.
 
 from __future__ import annotations
 
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import numba
 import numpy as np
@@ -71,6 +71,13 @@ from solvent.kernel.layout import (
     Units,
 )
 from solvent.kernel.safe_move import LEVEL_HOT, LEVEL_TOP
+from solvent.kernel.tables import (
+    example_table,
+    prefetch_account,
+    prefetch_books,
+    prefetch_figures,
+    prefetch_unit,
+)
 
 __all__ = [
     "TOTAL_FEES",
@@ -89,6 +96,9 @@ __all__ = [
 #: the instrument's tick denominator.
 TOTAL_FEES = 0
 TOTAL_SLOTS = 1
+
+#: Records between asking for an account's row, its unit's, its positions', and applying the record.
+_STRIDE: Final = 4
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
@@ -346,6 +356,24 @@ def _refresh_withdrawal_flag(unit: int, is_outflow: bool, units: Units, figures:
         units.flags[unit] |= FLAG_WITHDRAWAL_BELOW_INITIAL
 
 
+@register_jitable
+def _prefetch(
+    record: int,
+    account: Int32,
+    accounts: Accounts,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    figures: Figures,
+) -> None:
+    """Ask for what records to come will touch: memory, not arithmetic, is most of a record."""
+    if record + 3 * _STRIDE < account.size:
+        prefetch_account(int(account[record + 3 * _STRIDE]), accounts)
+        prefetch_unit(int(account[record + 2 * _STRIDE]), accounts, units)
+        prefetch_figures(int(account[record + 2 * _STRIDE]), accounts, figures)
+        prefetch_books(int(account[record + _STRIDE]), accounts, units, positions, balances)
+
+
 def fold_trades_reference(
     trades: Trades,
     first: int,
@@ -373,6 +401,7 @@ def fold_trades_reference(
     """
     settlement = int(rules.settlement_asset)
     for record in range(first, trades.account.size):
+        _prefetch(record, trades.account, accounts, units, positions, balances, figures)
         account = int(trades.account[record])
         outcome = int(trades.precheck[record])
         unit = NONE
@@ -469,6 +498,7 @@ def fold_moves_reference(
 ) -> tuple[int, int, int]:
     """Apply collateral moves from record `first` on until Python must act; as `fold_trades`."""
     for record in range(first, moves.account.size):
+        _prefetch(record, moves.account, accounts, units, positions, balances, figures)
         account = int(moves.account[record])
         outcome = int(moves.precheck[record])
         unit = NONE
@@ -536,7 +566,8 @@ def warm_up() -> None:
     if judge_unit_jit.signatures:
         return
     units, positions, balances, rules, marks, figures = map(numba.typeof, example_arguments())
-    accounts, cases = numba.typeof(_empty(Accounts)), numba.typeof(_empty(Cases))
+    accounts = numba.typeof(example_table(Accounts))
+    cases = numba.typeof(example_table(Cases))
     vector = numba.int64[::1]
     columns = (vector, accounts, units, cases, positions, balances, rules, marks, figures)
     batch = (numba.int64, numba.boolean, numba.int64)

@@ -18,7 +18,7 @@ from numba.extending import register_jitable
 
 from solvent.kernel.jit import jit
 from solvent.kernel.layout import NONE, Int64, UInt8
-from solvent.kernel.words import load64, mix
+from solvent.kernel.words import load64, mix, prefetch
 
 __all__ = [
     "NO_PART",
@@ -31,6 +31,9 @@ __all__ = [
     "longer_names",
     "name_at",
     "name_table",
+    "prefetch_place",
+    "prefetch_slot",
+    "prefetch_text",
     "put_name",
     "same_bytes",
     "table_of",
@@ -220,6 +223,28 @@ def find_name(
             found = index
         at = (at + 1) & mask
     return found
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def prefetch_slot(table: NameTable, hashed: int) -> None:
+    """Ask for where the search for a name of that hash begins."""
+    prefetch(table.slots, hashed & (table.slots.size - 1))
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def prefetch_place(table: NameTable, hashed: int) -> None:
+    """Ask for where the first name found there begins; its slot was asked for."""
+    slot = int(table.slots[hashed & (table.slots.size - 1)])
+    if slot != 0:
+        prefetch(table.first, (slot & _INDEX_MASK) - 1)
+
+
+@register_jitable  # type: ignore[untyped-decorator, unused-ignore]
+def prefetch_text(table: NameTable, hashed: int) -> None:
+    """Ask for the text of that name; its place was asked for."""
+    slot = int(table.slots[hashed & (table.slots.size - 1)])
+    if slot != 0:
+        prefetch(table.text, int(table.first[(slot & _INDEX_MASK) - 1]))
 
 
 @register_jitable  # type: ignore[untyped-decorator, unused-ignore]

@@ -44,6 +44,7 @@ from solvent.kernel.layout import (
 )
 from solvent.kernel.ledger import judge_at_marks
 from solvent.kernel.safe_move import LEVEL_HOT, LEVELS, feed_bit, move_of
+from solvent.kernel.tables import example_table
 
 __all__ = ["look_jit", "look_reference", "warm_up"]
 
@@ -279,7 +280,7 @@ def warm_up() -> None:
     if look_jit.signatures:
         return
     units, positions, balances, rules, marks, figures = map(numba.typeof, example_arguments())
-    accounts = numba.typeof(_empty(Accounts))
+    accounts = numba.typeof(example_table(Accounts))
     watch = numba.typeof(_empty(Watch))
     columns = (accounts, units, positions, balances, rules, marks, figures, watch)
     counts = (numba.boolean, numba.int64, numba.int64)

@@ -13,12 +13,23 @@ from typing import Any, Final
 
 from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 from numba.np import arrayobj
 
 from solvent.kernel.layout import UInt8
 
-__all__ = ["copy_bytes", "load16", "load32", "load64", "mix", "store16", "store32", "store64"]
+__all__ = [
+    "copy_bytes",
+    "load16",
+    "load32",
+    "load64",
+    "mix",
+    "prefetch",
+    "store16",
+    "store32",
+    "store64",
+]
 
 assert sys.byteorder == "little", "account rows and hashes are little-endian"
 
@@ -72,6 +83,10 @@ def mix(state: int, word: int) -> int:
     """Return a hash state, 0 <= state < 2**63, with one more word in it."""
     product = (((int(state) ^ int(word)) & _M64) * _MULTIPLIER) & _M64
     return (product ^ (product >> 32)) >> 1
+
+
+def prefetch(column: Any, row: int) -> None:
+    """Ask for a row of a column ahead of its use; no row need be there."""
 
 
 def _store(out: UInt8, at: int, value: int, size: int) -> None:
@@ -165,6 +180,28 @@ def _compiled_store32(out: Any, at: Any, value: Any) -> Any:  # noqa: ARG001
 @overload(store16, strict=False)
 def _compiled_store16(out: Any, at: Any, value: Any) -> Any:  # noqa: ARG001
     return lambda out, at, value: _store16(out, at, value)
+
+
+@intrinsic
+def _ask(_typing: Any, column: Any, row: Any) -> Any:  # noqa: ARG001
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = arrayobj.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = builder.extract_value(array.strides, 0)
+        byte = builder.bitcast(array.data, ir.IntType(8).as_pointer())
+        place = builder.gep(byte, [builder.mul(arguments[1], stride)])
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        flags = [ir.Constant(number, flag) for flag in (0, 3, 1)]  # read, keep, data
+        builder.call(ask, [place, *flags])
+        return context.get_dummy_value()
+
+    return types.void(column, types.int64), build
+
+
+@overload(prefetch, strict=False)
+def _compiled_prefetch(column: Any, row: Any) -> Any:  # noqa: ARG001
+    return lambda column, row: _ask(column, row)
 
 
 @overload(mix, strict=False)

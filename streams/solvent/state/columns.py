@@ -9,13 +9,11 @@ at the end of the class.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from solvent.kernel import blocks
 from solvent.kernel.layout import (
-    BLOCK_UNITS,
     COUNT_BALANCE_WASTE,
     COUNT_BALANCES,
     COUNT_DIRTY,
@@ -34,27 +32,11 @@ from solvent.kernel.layout import (
     Units,
 )
 from solvent.kernel.names import count_names, index_of, longer_names, name_at, name_table, put_name
+from solvent.kernel.tables import longer_table, moved_rows, new_table
 
 __all__ = ["Columns"]
 
-_Table = TypeVar("_Table", Accounts, Units, Cases, Positions, Balances, Figures)
 _START = 256
-
-
-def _longer(table: _Table, capacity: int) -> _Table:
-    """Return the same columns with room for `capacity` rows; new rows are zero.
-
-    A column with a row for several, or one for many, of the first's rows grows by the same factor.
-    """
-    grown = []
-    column: Any
-    columns = cast("tuple[Any, ...]", table)
-    for column in columns:
-        length = capacity * len(column) // len(columns[0])
-        larger = np.zeros((length, *column.shape[1:]), dtype=column.dtype)
-        larger[: len(column)] = column
-        grown.append(larger)
-    return cast("_Table", cast("Any", type(table))(*grown))
 
 
 def _packed_order(
@@ -68,40 +50,6 @@ def _packed_order(
     new = np.repeat(places, counts) + within
     first[:unit_count] = places
     return old, new
-
-
-def _gathered(table: _Table, old: Int64, new: Int64) -> _Table:
-    """Return the same columns with rows `old` moved to rows `new`."""
-    moved = []
-    for column in cast("tuple[Any, ...]", table):
-        target = np.zeros_like(column)
-        target[new] = column[old]
-        moved.append(target)
-    return cast("_Table", cast("Any", type(table))(*moved))
-
-
-def _accounts(capacity: int) -> Accounts:
-    return Accounts(
-        trades_seq=np.zeros(capacity, np.int64),
-        collateral_seq=np.zeros(capacity, np.int64),
-        quarantined=np.zeros(capacity, np.uint8),
-        first_unit=np.zeros(capacity, np.int32),
-        dirty=np.zeros(capacity, np.uint8),
-        dirty_list=np.zeros(capacity, np.int64),
-    )
-
-
-def _units(capacity: int) -> Units:
-    wide = {"flags", "episode", "revision", "case_expires_us", "touched_us"}
-    wide |= {"first_position", "first_balance"}
-    small = {"preset", "status", "previous_status", "case_verdict"}
-    columns: Any = {
-        name: np.zeros(
-            capacity, np.int64 if name in wide else np.uint8 if name in small else np.int32
-        )
-        for name in Units._fields
-    }
-    return Units(**columns)
 
 
 class Columns:
@@ -119,22 +67,12 @@ class Columns:
     """
 
     def __init__(self) -> None:
-        self.accounts = _accounts(_START)
-        self.units = _units(_START)
-        self.cases = Cases(np.zeros(_START, np.int64), np.zeros(_START, np.int64))
-        self.positions = Positions(
-            np.zeros(_START, np.int32), np.zeros(_START, np.int64), np.zeros(_START, np.int64)
-        )
-        self.balances = Balances(np.zeros(_START, np.int32), np.zeros(_START, np.int64))
-        self.figures = Figures(
-            equity_micros=np.zeros((_START, 3), np.int64),
-            requirement_micros=np.zeros((_START, 3), np.int64),
-            raw_equity_micros=np.zeros(_START, np.int64),
-            verdict=np.zeros(_START, np.uint8),
-            level=np.zeros(_START, np.uint8),
-            feeds=np.zeros(_START, np.int64),
-            block_levels=np.zeros(_START // BLOCK_UNITS, np.int64),
-        )
+        self.accounts = new_table(Accounts, _START)
+        self.units = new_table(Units, _START)
+        self.cases = new_table(Cases, _START)
+        self.positions = new_table(Positions, _START)
+        self.balances = new_table(Balances, _START)
+        self.figures = new_table(Figures, _START)
         self.counts: Int64 = np.zeros(COUNT_SLOTS, np.int64)
         self.names = name_table(_START)
 
@@ -168,24 +106,25 @@ class Columns:
         self.names = longer_names(self.names, more, key_bytes)
         count = count_names(self.names) + more
         if count > len(self.accounts.first_unit):
-            self.accounts = _longer(self.accounts, _double(len(self.accounts.first_unit), count))
+            capacity = _double(len(self.accounts.first_unit), count)
+            self.accounts = longer_table(self.accounts, capacity)
 
     def reserve_units(self, count: int) -> None:
         """Make room for `count` units in all."""
         if count > len(self.units.account):
             capacity = _double(len(self.units.account), count)
-            self.units = _longer(self.units, capacity)
-            self.cases = _longer(self.cases, capacity)
-            self.figures = _longer(self.figures, capacity)
+            self.units = longer_table(self.units, capacity)
+            self.cases = longer_table(self.cases, capacity)
+            self.figures = longer_table(self.figures, capacity)
 
     def reserve_arenas(self, positions: int, balances: int) -> None:
         """Make room for so many arena slots in all."""
         if positions > len(self.positions.instrument):
-            self.positions = _longer(
+            self.positions = longer_table(
                 self.positions, _double(len(self.positions.instrument), positions)
             )
         if balances > len(self.balances.asset):
-            self.balances = _longer(self.balances, _double(len(self.balances.asset), balances))
+            self.balances = longer_table(self.balances, _double(len(self.balances.asset), balances))
 
     def make_room(self, unit: int) -> None:
         """Make room for one more record of a unit (`NONE`: of a new one) and many after it.
@@ -213,7 +152,7 @@ class Columns:
         order = _packed_order(
             units.first_position, units.position_count, capacity, int(self.counts[COUNT_UNITS])
         )
-        self.positions = _gathered(self.positions, *order)
+        self.positions = moved_rows(self.positions, *order)
         self.counts[COUNT_POSITIONS] = int(capacity[: self.counts[COUNT_UNITS]].sum())
         self.counts[COUNT_POSITION_WASTE] = 0
 
@@ -223,7 +162,7 @@ class Columns:
         order = _packed_order(
             units.first_balance, units.balance_count, capacity, int(self.counts[COUNT_UNITS])
         )
-        self.balances = _gathered(self.balances, *order)
+        self.balances = moved_rows(self.balances, *order)
         self.counts[COUNT_BALANCES] = int(capacity[: self.counts[COUNT_UNITS]].sum())
         self.counts[COUNT_BALANCE_WASTE] = 0
 

@@ -41,7 +41,8 @@ from solvent.kernel.layout import (
     Units,
 )
 from solvent.kernel.names import NameTable
-from solvent.kernel.words import load16, load32, load64, store16, store32, store64
+from solvent.kernel.tables import prefetch_account, prefetch_books, prefetch_unit
+from solvent.kernel.words import load16, load32, load64, prefetch, store16, store32, store64
 from solvent.state.columns import Columns
 
 __all__ = ["ROW_VERSION", "decode_rows", "encode_rows", "warm_up"]
@@ -51,6 +52,9 @@ _HEADER: Final = 20
 _UNIT: Final = 64
 _BALANCE: Final = 12
 _POSITION: Final = 20
+
+#: Accounts between asking for a row of the columns, what it leads to, and packing it.
+_STRIDE: Final = 4
 
 _GOOD: Final = 0
 _BAD_VERSION: Final = 1
@@ -71,6 +75,10 @@ def _measure(
     """Write the sizes of the changed accounts' keys and rows; return their sum."""
     total = 0
     for k in range(changed.size):
+        if k + 2 * _STRIDE < changed.size:
+            prefetch_account(int(changed[k + 2 * _STRIDE]), accounts)
+            prefetch(names.first, int(changed[k + 2 * _STRIDE]))
+            prefetch_unit(int(changed[k + _STRIDE]), accounts, units)
         account = int(changed[k])
         size = _HEADER
         unit = int(accounts.first_unit[account])
@@ -98,6 +106,14 @@ def _pack(
     """Write key and row of each changed account one after the other."""
     at = 0
     for k in range(changed.size):
+        if k + 3 * _STRIDE < changed.size:
+            # Accounts change in any order: memory, not arithmetic, would be most of a row.
+            prefetch_account(int(changed[k + 3 * _STRIDE]), accounts)
+            prefetch(names.first, int(changed[k + 3 * _STRIDE]))
+            prefetch_unit(int(changed[k + 2 * _STRIDE]), accounts, units)
+            prefetch(names.text, int(names.first[changed[k + 2 * _STRIDE]]))
+            prefetch_books(int(changed[k + _STRIDE]), accounts, units, positions, balances)
+            prefetch(cases.fills, int(accounts.first_unit[changed[k + _STRIDE]]))
         account = int(changed[k])
         for place in range(int(names.first[account]), int(names.first[account + 1])):
             out[at] = names.text[place]
