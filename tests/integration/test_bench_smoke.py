@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import ingest, restore
+from benchmarks import ingest, replay, restore
 from benchmarks.report import as_markdown, replace_section
 from benchmarks.stages import STAGES
 from benchmarks.take_over import table_digest
-from benchmarks.workload import Workload
+from benchmarks.workload import START_US, Workload
 
+from solvent.engine.journal import SliceJournal
 from solvent.engine.margin import MarginShard
+from solvent.engine.prices import PriceShard
+from solvent.engine.run import Record
 from solvent.ops.broker import admin_client
 from solvent.rules import builtin_rulebook
+from solvent.wire.topics import MARKS
 from support.broker import Broker
 
 EVENTS, ACCOUNTS = 10_000, 2_000
@@ -121,6 +125,38 @@ def test_bench_restore_smoke_restores_what_the_engine_alone_makes_of_the_same_in
             shard.apply(topic, restore.as_run(messages, ends[topic]))
             ends[topic] += len(messages)
     assert result["result_hash"] == table_digest(shard)[0]
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(1200)
+def test_bench_replay_smoke_brings_what_a_shard_alone_brings(kafka: Broker) -> None:
+    result = bench(kafka, "replay")
+    figures = result["figures"]
+    for who in ("jsonl", "parquet", "jsonl_4p", "parquet_4p", "verify"):
+        assert {f"{who}.events_per_s", f"{who}.events_per_cpu_s"} <= figures.keys()
+    assert figures["verify.slices"] > 1
+    assert topics_left(kafka) == []
+
+    # deposits, then the trade of the same time, then the frame, then the other trades
+    options, rulebook = replay.SMOKE, builtin_rulebook("demo")
+    workload = Workload(rulebook=rulebook, accounts=options.accounts, seed=options.seed)
+    records = [(m.topic, m.key, m.value, START_US) for m in workload.deposits()]
+    for number, m in enumerate(workload.trades(options.events)):
+        records.append((m.topic, m.key, m.value, START_US + 10 * number))
+    prices = PriceShard(rulebook)
+    for m in workload.ticks():
+        prices.apply(m.topic, [Record(0, START_US // 1000, m.key, m.value)])
+    (frame,) = prices.cut().records
+    records.insert(options.accounts + 1, (MARKS, frame.key, frame.value, START_US))
+    shard, journal = MarginShard(0, rulebook), SliceJournal("margin", 0)
+    for topic, key, value, ts_us in records:
+        offset = journal.positions.get(topic, 0)
+        shard.apply(topic, [Record(offset, -(-ts_us // 1000), key, value)])
+        journal.take(topic, offset, offset, 1)
+        if journal.open_count == options.slice_records:
+            journal.close(shard.cut())
+    journal.close(shard.cut())
+    assert result["result_hash"] == journal.rolling_hash.hex()
 
 
 def test_bench_workload_same_seed_same_bytes() -> None:
