@@ -43,7 +43,7 @@ class Rows(Sequence[_Pair]):
         """Pack ordinary pairs."""
         listed = list(pairs)
         return cls(
-            np.frombuffer(b"".join(key + (value or b"") for key, value in listed), np.uint8),
+            np.frombuffer(b"".join([part or b"" for pair in listed for part in pair]), np.uint8),
             np.array([len(key) for key, _ in listed], np.int32),
             np.array([-1 if value is None else len(value) for _, value in listed], np.int32),
         )

@@ -427,13 +427,16 @@ class Lane:
         outputs = self.shard.cut()
         closing = self.journal.close(outputs)
         durable = dict(self.journal.positions)
-        pairs: dict[Target, list[KeyValue]] = {}
+        pairs: dict[tuple[str, bool], list[KeyValue]] = {}
         for record in outputs.records:
-            for target in self._targets(record.topic, everywhere=record.everywhere):
-                pairs.setdefault(target, []).append((record.key, record.value))
-        journal = self._target(self.spec.journal)
-        pairs.setdefault(journal, []).append((closing.journal_key, closing.journal_value))
-        records = [(target, [Rows.of(ordinary)]) for target, ordinary in pairs.items()]
+            place = record.topic, record.everywhere
+            pairs.setdefault(place, []).append((record.key, record.value))
+        records: list[tuple[Target, list[Rows]]] = []
+        for (topic, everywhere), ordinary in pairs.items():
+            rows = Rows.of(ordinary)
+            records += [(t, [rows]) for t in self._targets(topic, everywhere=everywhere)]
+        journal = Rows.of([(closing.journal_key, closing.journal_value)])
+        records.append((self._target(self.spec.journal), [journal]))
         fence = Rows.of([(FENCE_KEY, closing.fence_value)])
         records.append((self._target(self.spec.table), [outputs.rows, fence]))
         acknowledge, self._acknowledge = self._acknowledge, []
