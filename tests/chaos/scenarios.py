@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,18 @@ Say = Callable[[str], None]
 
 # -- overload
 
+#: Records a slice while overloaded, s over which the pace is measured.
+_TINY_SLICE = 5
+_PACE_OVER_S = 20
+
 
 class _Flood:
     """Trades at a steady rate, from a thread: numbered by account, so that none is dropped."""
 
     def __init__(self, pipeline: Pipeline, *, accounts: int, rate: float) -> None:
         self.sent = 0
+        self.rate = rate  # may be changed at any time
         self._pipeline = pipeline
-        self._rate = rate
         self._ends = threading.Event()
         self._error: BaseException | None = None
         self._accounts = [f"acct-{number}" for number in range(accounts)]
@@ -98,11 +103,14 @@ class _Flood:
         )
         await producer.start()
         try:
-            began = time.monotonic()
+            last, owed = time.monotonic(), 0.0
             while not self._ends.is_set():
-                due = int((time.monotonic() - began) * self._rate) - self.sent
+                now = time.monotonic()
+                owed, last = min(owed + (now - last) * self.rate, 20_000.0), now
+                due = int(owed)
+                owed -= due
                 batches = [producer.create_batch() for _ in range(partitions)]
-                for number in range(self.sent, self.sent + min(due, 20_000)):
+                for number in range(self.sent, self.sent + due):
                     account = number % len(self._accounts)
                     numbers[account] += 1
                     batch = batches[places[account]]
@@ -111,7 +119,7 @@ class _Flood:
                         value=_trade(self._accounts[account], number, numbers[account]),
                         timestamp=None,
                     )
-                self.sent += min(due, 20_000)
+                self.sent += due
                 sends = [
                     await producer.send_batch(batch, topic, partition=partition)
                     for partition, batch in enumerate(batches)
@@ -168,7 +176,7 @@ def overload(
     accounts = 1_000
     broker = Broker(kafka.bootstrap_servers, kafka, f"overload-{seed}.")
     folder.mkdir(parents=True)
-    pipeline = Pipeline(broker, folder, partitions=4, max_slice_records=20)
+    pipeline = Pipeline(broker, folder, partitions=4, max_slice_records=_TINY_SLICE)
     problems: list[str] = []
     flood = None
     try:
@@ -180,22 +188,31 @@ def overload(
         )
         # Saturated from the start: what it gets through now is its pace.
         flood = _Flood(pipeline, accounts=accounts, rate=20_000)
-        before, began = pipeline.progress, time.monotonic()
-        pipeline.follower.until(
-            lambda: time.monotonic() - began > 20.0, deadline_s=60, what="its pace"
-        )
-        pace = (pipeline.progress - before) / (time.monotonic() - began)
-        flood._rate = factor * pace
-        say(f"pace {pace:,.0f} trades/s, load {factor * pace:,.0f} trades/s")
-        sent, before, began = flood.sent, pipeline.progress, time.monotonic()
-        samples: list[tuple[float, float, int]] = []  # second, MiB, lag
-        while (at := time.monotonic() - began) < minutes * 60:
+        paces: deque[tuple[float, int]] = deque(maxlen=_PACE_OVER_S)
+        paces.append((time.monotonic(), pipeline.progress))
+
+        def next_second() -> float:
+            """Wait a second and return how fast the worker was over the last ones."""
+            end = time.monotonic() + 1.0
+            pipeline.follower.until(lambda: time.monotonic() > end, deadline_s=60, what="a second")
             flood.check()
-            pipeline.follower.poll(500)
+            paces.append((time.monotonic(), pipeline.progress))
+            return (paces[-1][1] - paces[0][1]) / (paces[-1][0] - paces[0][0])
+
+        for _ in range(_PACE_OVER_S):
+            pace = next_second()
+        sent, before, began = flood.sent, pipeline.progress, time.monotonic()
+        samples: list[tuple[float, int]] = []  # MiB, lag
+        while (at := time.monotonic() - began) < minutes * 60:
+            flood.rate = factor * pace
+            pace = next_second()
             lag = flood.sent + accounts - pipeline.progress
-            samples.append((at, _rss_mib(pipeline.worker.pid), lag))
-            if len(samples) % 60 == 0:
-                say(f"{at:.0f} s: {samples[-1][1]:.0f} MiB, lag {lag:,}")
+            samples.append((_rss_mib(pipeline.worker.pid), lag))
+            if len(samples) % 30 == 0:
+                say(
+                    f"{at:.0f} s: pace {pace:,.0f}/s, load {flood.rate:,.0f}/s, lag {lag:,}, "
+                    f"{samples[-1][0]:.0f} MiB"
+                )
         seconds = time.monotonic() - began
         got = (pipeline.progress - before) / seconds
         load = (flood.sent - sent) / seconds
@@ -212,13 +229,13 @@ def overload(
         if flood is not None:
             flood._ends.set()
         pipeline.close()
-    rss = [mib for _, mib, _ in samples]
+    rss = [mib for mib, _ in samples]
     fifth = max(1, len(rss) // 5)
     first, last = statistics.median(rss[fifth : 2 * fifth]), statistics.median(rss[-fifth:])
     growth = last / first - 1
     if growth > 0.05:
         problems.append(f"memory grew from {first:.0f} to {last:.0f} MiB, by {growth:.1%}")
-    lags = [lag for _, _, lag in samples]
+    lags = [lag for _, lag in samples]
     if not lags[0] < lags[len(lags) // 2] < lags[-1]:
         problems.append(f"lag does not grow: {lags[0]}, {lags[len(lags) // 2]}, {lags[-1]}")
     figures = {
@@ -343,7 +360,6 @@ def _large_records(broker: Broker, folder: Path, seed: int) -> tuple[dict[str, f
         producer = KafkaProducer(
             bootstrap_servers=broker.bootstrap_servers,
             max_request_size=limit,
-            buffer_memory=64 << 20,
             max_block_ms=120_000,
         )
         for topic, key, value in records:
