@@ -341,6 +341,11 @@ class _Bench:
 
     # -- how
 
+    def _cpu_seconds(self) -> dict[str, float]:
+        """Return what worker and broker have used; a broker that is not ours is left out."""
+        pids = {"worker": self._worker.pid, "broker": self._pipeline.broker_pid}
+        return {who: machine.cpu_seconds(pid) for who, pid in pids.items() if pid is not None}
+
     def _waves_in(self, rate: float) -> int:
         return 1 + max(1, round(self._options.seconds * rate / self._waves.steps_in))
 
@@ -364,9 +369,9 @@ class _Bench:
         say(f"{name}: {len(values):,} in {len(values) / rate:.0f} s")
         self._seq = 0 if topic == ORACLE_TICKS else self._seq
         expected = waves * self._waves.events_in * self._partitions
-        cpu, began_s = machine.cpu_seconds(self._worker.pid), time.monotonic()
+        began, began_s = self._cpu_seconds(), time.monotonic()
         due, seen = self._probe(values, rate, topic, partitions, expected=expected)
-        share = (machine.cpu_seconds(self._worker.pid) - cpu) / (time.monotonic() - began_s)
+        spent_s = time.monotonic() - began_s
         events = [(at, p, orjson.loads(value)) for at, p, value in seen]
         # Ticks that waited together become one frame, with the last of them.
         is_conflated = topic == ORACLE_TICKS
@@ -375,7 +380,8 @@ class _Bench:
             value = histogram.get_value_at_percentile(percentile)
             found.figures[f"{name}.{label}_ms"] = round(value / 1000, 2)
         found.figures[f"{name}.max_ms"] = round(histogram.get_max_value() / 1000, 2)
-        found.figures[f"{name}.worker_cpu_share"] = round(share, 3)
+        for who, seconds in self._cpu_seconds().items():
+            found.figures[f"{name}.{who}_cpu_share"] = round((seconds - began[who]) / spent_s, 3)
         found.events[name] = histogram.get_total_count()
         say(
             "  "
