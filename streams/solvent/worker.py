@@ -33,6 +33,7 @@ from solvent.ops import topics as topic_plan
 from solvent.ops.broker import resolve_bootstrap
 from solvent.ops.membership import release_name
 from solvent.ops.workers import WorkerAddress, last_address, note_address
+from solvent.runtime.quiet import Seldom
 from solvent.settings import Settings, load_settings
 from solvent.wire.topics import Topics
 
@@ -270,15 +271,17 @@ def configure_logging(level: str) -> dict[str, Any]:
                 "foreign_pre_chain": shared,
             }
         },
+        # While the broker is away each lane's producer tries to connect hundreds of times a second.
+        "filters": {"seldom": {"()": Seldom, "library": "aiokafka", "every_s": 5.0}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
+                "filters": ["seldom"],
                 "formatter": "json",
                 "level": level.upper(),
             }
         },
         "root": {"handlers": ["stderr"], "level": level.upper()},
-        # During a broker outage aiokafka writes about 20 lines a second; warnings say enough.
         "loggers": {"aiokafka": {"level": logging.getLevelName(logging.ERROR)}},
     }
     logging.config.dictConfig(config)
