@@ -108,6 +108,8 @@ class Plan:
         After so many a tenth of the rate is enough.
     slice_records : int
         Most input records in a slice: small, so that there are many.
+    trap_s : float
+        How long a ready worker may take to reach the step at which it dies; then it is killed.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Plan:
     rate: float = 800.0
     records: int = 25_000
     slice_records: int = 400
+    trap_s: float = 12.0
 
     def lines(self) -> list[str]:
         """Return the schedule as it is shown with a failure."""
@@ -186,7 +189,8 @@ def steps_plan(seed: int) -> Plan:
     """Every named step once, on three workers."""
     make = _Maker(random.Random(seed), prices=0.0)
     lives = [make.step() for _ in STEPS]
-    return Plan(name="steps", seed=seed, lives=tuple((*lives[n::3], _STAY) for n in range(3)))
+    slots = tuple((*lives[n::3], _STAY) for n in range(3))
+    return Plan(name="steps", seed=seed, lives=slots, trap_s=90.0)
 
 
 def zombies_plan(seed: int) -> Plan:
@@ -201,8 +205,8 @@ def broker_plan(seed: int) -> Plan:
     make = _Maker(random.Random(seed))
     faults = (
         BrokerFault(kind="kill", at_s=1.0, for_s=0.0),
-        BrokerFault(kind="disk-full", at_s=10.0),
-        BrokerFault(kind="silent", at_s=20.0, for_s=4.0),
+        BrokerFault(kind="disk-full", at_s=8.0),
+        BrokerFault(kind="silent", at_s=15.0, for_s=4.0),
     )
     lives = ((_STAY,), (make.kill(), Life(end="stay", clock="1")))
     return Plan(name="broker", seed=seed, lives=lives, broker=faults)

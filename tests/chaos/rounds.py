@@ -36,7 +36,6 @@ _READY_DEADLINE_S = 120.0
 #: A thawed or mended worker has to end or rejoin within this. A fenced lane that the group does
 #: not take away ends the worker after 15 s; then the session and a take-over may follow.
 _ZOMBIE_DEADLINE_S = 45.0
-_TRAP_DEADLINE_S = 12.0
 _DRAIN_DEADLINE_S = 120.0
 _STOP_DEADLINE_S = 40.0
 _RESTARTS = 8
@@ -164,7 +163,9 @@ class Round:
     def _act(self, loader: _Loader) -> None:
         """Carry the plan out."""
         longest = sum(fault.for_s + 20.0 for fault in self.plan.broker)
-        longest += max(sum(30.0 + life.for_s for life in lives) for lives in self.plan.lives)
+        longest += max(
+            sum(30.0 + self.plan.trap_s + life.for_s for life in lives) for lives in self.plan.lives
+        )
         deadline = time.monotonic() + 120.0 + longest
         scripts: list[Script] = [slot.live() for slot in self._slots]
         broker = self._broker_script()
@@ -336,7 +337,7 @@ class Slot:
             now = time.monotonic()
             if ready_at is None and self._ready_count():
                 ready_at = now
-            if now - (ready_at or now) > _TRAP_DEADLINE_S or now - began > _READY_DEADLINE_S:
+            if now - (ready_at or now) > self._round.plan.trap_s or now - began > _READY_DEADLINE_S:
                 self._kill()
                 self._round.count("trap not reached")
                 return True
