@@ -6,11 +6,13 @@ slice's transaction. Rates are events per second of wall time, and per CPU-secon
 (all their threads).
 
 Layouts are partitions x workers: ``solvent`` is the first, one partition and one worker; ``_4p``
-has four partitions, ``_2w`` two workers that share them. What is timed: while every worker commits,
-from the slice by which the last of them has begun to the one after which the first has no more, as
-a read_committed reader of ``journal.v1`` sees them. Neither start-up nor restore is in it. Broker,
-workers and that reader share this machine's cores: where they are fewer than busy processes, a
-second worker cannot double the rate, and the rate per CPU-second is the one to compare.
+has four partitions, ``_2w`` two workers that share them. The trades lie in one open transaction
+until every worker is ready; clock and CPU counts start when it is committed, so no work is done
+before, and end when a read_committed reader of ``journal.v1`` has seen the last slice: every trade
+and all it cost is counted. Neither start-up nor restore is in it. Broker, workers and that reader
+share this machine's cores: where they are fewer than busy processes, a second worker cannot double
+the rate, and the rate per CPU-second is the one to compare. CPU seconds for the same work differ
+between runs on a busy machine (twofold was seen): compare layouts and peers of a quiet one.
 
 What is not done: liquidations (nobody is near trouble), marks during the run. Each run is checked
 afterwards: every trade counted once, none refused, every position equal to an independent sum, and
@@ -25,7 +27,8 @@ Peers read the same records of the first layout, each in a process of its own, a
 ``aiokafka_fetch`` counts records; ``faust_table`` is a stock Faust agent with a table, at least
 once; ``quix_eos`` is Quix Streams exactly-once with its state store; ``kafka_python`` is a loop
 written by hand that folds into a dict and commits changed rows with its offsets
-(`benchmarks.peers` says what each guarantees).
+(`benchmarks.peers` says what each guarantees). Their clocks start at their first records, with what
+was fetched ahead by then not charged to them.
 """
 
 from __future__ import annotations
@@ -36,10 +39,9 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,20 +52,21 @@ from benchmarks.command import Measured, option, run, say
 from benchmarks.pipeline import (
     Journal,
     Pipeline,
-    Slice,
     Worker,
+    held_back,
     produce,
     python_with,
     read_committed,
     run_process,
     running_pipeline,
+    wait_ready,
 )
 from benchmarks.report import rate, ratio
 from benchmarks.workload import Message, Workload
 from solvent.engine.journal import FENCE_KEY, SliceJournal
 from solvent.engine.margin import MarginShard
 from solvent.engine.run import Record, Run
-from solvent.errors import ConfigError, InvariantError
+from solvent.errors import ConfigError, InvariantError, ServiceError
 from solvent.kernel.layout import COUNT_UNITS
 from solvent.ops.history import offsets_of
 from solvent.rules import builtin_rulebook
@@ -150,16 +153,15 @@ class Layout:
 
 @dataclass(slots=True)
 class IngestRun:
-    """What was seen of measured workers; the timed part is that in which all of them commit."""
+    """What was seen of measured workers, from the commit of the trades on, and what they left."""
 
     slices: int
-    timed_records: int
     seconds: float
     cpu_seconds: float
     broker_cpu_seconds: float | None
-    rows_written: int
-    result_hash: str
-    published: dict[str, int]
+    rows_written: int = 0
+    result_hash: str = ""
+    published: dict[str, int] = field(default_factory=dict)
 
 
 def measure(options: IngestOptions) -> Measured:
@@ -227,31 +229,20 @@ def _measure_layout(
     try:
         say("opening accounts")
         _open_accounts(pipeline, workload, journal, given)
+        offsets = offsets_of(pipeline.bootstrap_servers, pipeline.topics.physical(ACCOUNTS))
         say(f"writing {options.events:,} trades")
-        lots, size = _load_trades(pipeline, workload, options.events)
-        accounts = pipeline.topics.physical(ACCOUNTS)
-        offsets = offsets_of(pipeline.bootstrap_servers, accounts)
-        say(f"measuring {layout.workers} of the worker" if layout.workers > 1 else "measuring")
-        samples, slices = _watch_workers(pipeline, journal, given, layout, options.events)
+        trades = _Trades(workload, options.events)
+        with held_back(pipeline, trades.messages()) as release:
+            found = _watch_workers(pipeline, journal, given, layout, options.events, release)
     finally:
         journal.close()
     say("reading the tables back")
     tables = [_read_table(pipeline, p, offsets[p][1]) for p in range(layout.partitions)]
-    _check(pipeline, workload, options.events, [table for table, _ in tables], lots)
-    begin, end = _window(slices, layout)
-    at = {sample.seen_s: sample for sample in samples}
-    first, last = at[begin], at[end]
-    broker_s = [s.broker_cpu_s for s in (first, last) if s.broker_cpu_s is not None]
-    return IngestRun(
-        slices=len(slices),
-        timed_records=sum(s.counts[TRADES] for s, _ in slices if begin < s.seen_s <= end),
-        seconds=end - begin,
-        cpu_seconds=last.cpu_s - first.cpu_s,
-        broker_cpu_seconds=broker_s[1] - broker_s[0] if broker_s else None,
-        rows_written=sum(written for _, written in tables),
-        result_hash=_hash({k: v for table, _ in tables for k, v in table.items()}),
-        published={t: _published(pipeline, t) for t in (LIQUIDATIONS, MARGIN_STATUS)},
-    ), size
+    _check(pipeline, workload, options.events, [table for table, _ in tables], trades.lots)
+    found.rows_written = sum(written for _, written in tables)
+    found.result_hash = _hash({k: v for table, _ in tables for k, v in table.items()})
+    found.published = {t: _published(pipeline, t) for t in (LIQUIDATIONS, MARGIN_STATUS)}
+    return found, trades.bytes / options.events
 
 
 def _open_accounts(
@@ -280,32 +271,38 @@ def _open_accounts(
         worker.stop()
 
 
-def _load_trades(
-    pipeline: Pipeline, workload: Workload, count: int
-) -> tuple[NDArray[np.int64], float]:
-    """Write the trades; return the lots each account must end with, and the mean bytes of one."""
-    lots = np.zeros((workload.accounts, len(workload.rulebook.instruments)), np.int64)
-    size = 0
+class _Trades:
+    """The trades, and what they must come to: lots by account and instrument, bytes of values."""
 
-    def messages() -> Iterator[Message]:
-        nonlocal size
-        for fill in workload.fills(count):
-            lots[fill.account, fill.instrument] += fill.lots
-            message = workload.message(fill)
-            size += len(message.value)
+    def __init__(self, workload: Workload, count: int) -> None:
+        self._workload = workload
+        self._count = count
+        self.lots = np.zeros((workload.accounts, len(workload.rulebook.instruments)), np.int64)
+        self.bytes = 0
+
+    def messages(self) -> Iterator[Message]:
+        """Yield each once, and add it up."""
+        for fill in self._workload.fills(self._count):
+            self.lots[fill.account, fill.instrument] += fill.lots
+            message = self._workload.message(fill)
+            self.bytes += len(message.value)
             yield message
-
-    produce(pipeline, messages())
-    return lots, size / count
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
-    """CPU seconds used so far, when a slice was seen."""
+class _Cpu:
+    """CPU seconds used so far by all workers, and by the broker if it is ours."""
 
-    seen_s: float
-    cpu_s: float
-    broker_cpu_s: float | None
+    workers_s: float
+    broker_s: float | None
+
+    @classmethod
+    def read(cls, pipeline: Pipeline, workers: Sequence[Worker]) -> _Cpu:
+        broker = pipeline.broker_pid
+        return cls(
+            sum(machine.cpu_seconds(worker.pid) for worker in workers),
+            None if broker is None else machine.cpu_seconds(broker),
+        )
 
 
 def _watch_workers(
@@ -314,60 +311,35 @@ def _watch_workers(
     settings: dict[str, str],
     layout: Layout,
     count: int,
-) -> tuple[list[_Sample], list[tuple[Slice, int]]]:
-    """Let workers commit all trades; return CPU samples, and slices with trades and whose they are.
-
-    A slice belongs to the worker that had its partition in the end; -1 if it was committed before
-    that one took the partition over.
-    """
-    slices: list[Slice] = []
-    samples: list[_Sample] = []
+    release: Callable[[], None],
+) -> IngestRun:
+    """Get workers ready, let them see the trades, and follow them to the last slice."""
+    slices, ended_s = 0, 0.0
     with ExitStack() as stack:
         workers = []
         for number in range(layout.workers):
             workers.append(Worker(pipeline, f"measured-{number}", settings))
             stack.callback(workers[-1].stop)
+        shares = wait_ready(workers, layout.partitions, _READY_S)
+        say(f"measuring; partitions {' and '.join(str(sorted(share)) for share in shares)}")
+        began_s, before = time.monotonic(), _Cpu.read(pipeline, workers)
+        release()
         for part in journal.follow(
             workers, lambda: journal.total(TRADES) >= count, what="trades", deadline_s=_READY_S
         ):
-            if TRADES not in part.counts:
-                continue
-            slices.append(part)
-            if not samples or samples[-1].seen_s < part.seen_s:
-                broker = pipeline.broker_pid
-                cpu_s = sum(machine.cpu_seconds(worker.pid) for worker in workers)
-                broker_s = None if broker is None else machine.cpu_seconds(broker)
-                samples.append(_Sample(part.seen_s, cpu_s, broker_s))
-    owners: dict[int, tuple[float, int]] = {}
-    wall_s = time.time() - time.monotonic()
-    for number, worker in enumerate(workers):
-        for line in worker.logged("lane_acquired"):
-            if line["agent"] == "margin":
-                acquired_s = datetime.fromisoformat(line["timestamp"]).timestamp() - wall_s
-                owner = (acquired_s, number)
-                owners[line["partition"]] = max(owner, owners.get(line["partition"], owner))
-    owned = []
-    for part in slices:
-        acquired_s, number = owners[part.partition]
-        owned.append((part, number if part.seen_s > acquired_s else -1))
-    return samples, owned
-
-
-def _window(slices: list[tuple[Slice, int]], layout: Layout) -> tuple[float, float]:
-    """Return when the last worker's first slice and the first worker's last slice were seen.
-
-    If they never worked at the same time the window is empty, and no rate is given.
-    """
-    seen: dict[int, list[float]] = {number: [] for number in range(layout.workers)}
-    for part, owner in slices:
-        if owner >= 0:
-            seen[owner].append(part.seen_s)
-    begin = max(min(times, default=math.inf) for times in seen.values())
-    end = min(max(times, default=-math.inf) for times in seen.values())
-    if begin < end:
-        return begin, end
-    say("the workers did not work at the same time: no rates; give more --events")
-    return slices[0][0].seen_s, slices[0][0].seen_s
+            slices += TRADES in part.counts
+            ended_s = part.seen_s
+        after = _Cpu.read(pipeline, workers)
+        if wait_ready(workers, layout.partitions, _READY_S) != shares:
+            msg = "partitions moved between the workers while they were measured"
+            raise ServiceError(msg)
+    broker_s = [cpu.broker_s for cpu in (before, after) if cpu.broker_s is not None]
+    return IngestRun(
+        slices=slices,
+        seconds=ended_s - began_s,
+        cpu_seconds=after.workers_s - before.workers_s,
+        broker_cpu_seconds=broker_s[1] - broker_s[0] if broker_s else None,
+    )
 
 
 # -- peers
@@ -431,12 +403,8 @@ def _budget(
     }
     total = sum(stages.values())
     figures: dict[str, float | None] = {**stages, "budget.sum_ns": round(total, 1)}
-    if measured.timed_records:
-        worker = 1e9 * measured.cpu_seconds / measured.timed_records
-        figures |= {
-            "budget.rest_ns": round(worker - total, 1),
-            "budget.worker_ns": round(worker, 1),
-        }
+    worker = 1e9 * measured.cpu_seconds / options.events
+    figures |= {"budget.rest_ns": round(worker - total, 1), "budget.worker_ns": round(worker, 1)}
     return figures | {"budget.commit_wall_ms": round(found["commit_ms"], 2)}
 
 
@@ -534,18 +502,16 @@ def _figures(
     figures: dict[str, float | None] = {}
     for layout, found in runs.items():
         broker_s = found.broker_cpu_seconds
-        whole = found.timed_records / events
         for name, value in {
-            "events_per_s": rate(found.timed_records, found.seconds),
-            "events_per_cpu_s": rate(found.timed_records, found.cpu_seconds),
-            "events_timed": found.timed_records,
+            "events_per_s": rate(events, found.seconds),
+            "events_per_cpu_s": rate(events, found.cpu_seconds),
             "seconds": round(found.seconds, 3),
             "cpu_seconds": round(found.cpu_seconds, 2),
             "broker_cpu_seconds": None if broker_s is None else round(broker_s, 2),
             "slices": found.slices,
             "records_per_slice": round(events / found.slices, 1),
             "rows_written": found.rows_written,
-            "rows_per_s": rate(found.rows_written * whole, found.seconds),
+            "rows_per_s": rate(found.rows_written, found.seconds),
         }.items():
             figures[f"solvent{layout.suffix}.{name}"] = value
     for name, result in peers.items():

@@ -42,16 +42,19 @@ __all__ = [
     "Pipeline",
     "Slice",
     "Worker",
+    "held_back",
     "produce",
     "python_with",
     "read_committed",
     "run_process",
     "running_pipeline",
+    "wait_ready",
 ]
 
 _PRODUCE_BATCH_BYTES = 512 << 10
 _IN_FLIGHT = 16
 _STOP_S = 30.0
+_HELD_BACK_MS = 900_000  # the longest a broker allows by default
 _POLL_MS = 500
 
 
@@ -129,6 +132,33 @@ class Worker:
             for text in self.log.read_text(errors="replace").splitlines()
             if text.startswith("{") and (line := orjson.loads(text)).get("event") == event
         ]
+
+
+def wait_ready(workers: Sequence[Worker], partitions: int, deadline_s: float) -> list[set[int]]:
+    """Wait until the workers have shared all margin partitions, in one generation; return whose.
+
+    Raises
+    ------
+    ServiceError
+        A worker ended, or the deadline passed.
+    """
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        shares: list[set[int]] = []
+        generations: set[int] = set()
+        for worker in workers:
+            worker.check()
+            ready = worker.logged("worker_ready")[-1:]
+            lanes = [name.rpartition("-") for line in ready for name in line["lanes"]]
+            shares.append({int(number) for agent, _, number in lanes if agent == "margin"})
+            generations.update(line["generation"] for line in ready)
+        if all(shares) and len(generations) == 1:
+            listed = [partition for share in shares for partition in share]
+            if sorted(listed) == list(range(partitions)):
+                return shares
+        time.sleep(0.1)
+    msg = f"the workers did not share {partitions} partitions within {deadline_s:.0f} s: {shares}"
+    raise ServiceError(msg)
 
 
 class Journal:
@@ -225,6 +255,37 @@ def read_committed(pipeline: Pipeline, topic: str, *, partition: int = 0) -> lis
     return asyncio.run(_read_committed(pipeline, pipeline.topics.physical(topic), partition))
 
 
+@contextmanager
+def held_back(pipeline: Pipeline, messages: Iterable[Message]) -> Iterator[Callable[[], None]]:
+    """Write messages that no read_committed reader sees yet; yield what lets all be seen at once.
+
+    They lie in one open transaction, so readers can be got ready first, and none has done any of
+    the work before the clock starts. Left without being called, the transaction is aborted.
+    """
+    loop = asyncio.new_event_loop()
+    run = loop.run_until_complete
+
+    async def start() -> Any:  # noqa: ANN401 - aiokafka is untyped
+        producer = AIOKafkaProducer(
+            **_producer_options(pipeline),
+            transactional_id=f"{pipeline.topics.prefix}held-back",
+            transaction_timeout_ms=_HELD_BACK_MS,
+        )
+        await producer.start()
+        return producer
+
+    try:
+        producer = run(start())
+        try:
+            run(producer.begin_transaction())
+            run(_send(producer, pipeline, messages, None))
+            yield lambda: run(producer.commit_transaction())
+        finally:
+            run(producer.stop())
+    finally:
+        loop.close()
+
+
 def python_with(module: str) -> str | None:
     """Return a Python that can import a module: this one, else that of the `bench` extra.
 
@@ -295,13 +356,29 @@ def _answer(process: subprocess.Popen[bytes], end_s: float) -> dict[str, Any] | 
 
 
 async def _produce(pipeline: Pipeline, messages: Iterable[Message], partition: int | None) -> int:
-    producer = AIOKafkaProducer(
-        bootstrap_servers=pipeline.bootstrap_servers,
-        acks="all",
-        max_batch_size=_PRODUCE_BATCH_BYTES,
-        max_request_size=8 << 20,
-    )
+    producer = AIOKafkaProducer(**_producer_options(pipeline))
     await producer.start()
+    try:
+        return await _send(producer, pipeline, messages, partition)
+    finally:
+        await producer.stop()
+
+
+def _producer_options(pipeline: Pipeline) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": pipeline.bootstrap_servers,
+        "acks": "all",
+        "max_batch_size": _PRODUCE_BATCH_BYTES,
+        "max_request_size": 8 << 20,
+    }
+
+
+async def _send(
+    producer: Any,  # noqa: ANN401 - aiokafka is untyped
+    pipeline: Pipeline,
+    messages: Iterable[Message],
+    partition: int | None,
+) -> int:
     count = 0
     pending: list[asyncio.Future[Any]] = []
     batches: dict[tuple[str, int], Any] = {}
@@ -313,26 +390,23 @@ async def _produce(pipeline: Pipeline, messages: Iterable[Message], partition: i
         if len(pending) >= _IN_FLIGHT:
             await pending.pop(0)
 
-    try:
-        for topic, key, value in messages:
-            target = partition
-            if target is None:
-                target = partition_of(key, pipeline.topics.partitions_of(topic))
-            place = topic, target
-            if place not in batches:
-                batches[place] = producer.create_batch()
-            batch = batches[place]
-            if batch.append(key=key, value=value, timestamp=None) is None:
-                await send(place)
-                batch = batches[place] = producer.create_batch()
-                batch.append(key=key, value=value, timestamp=None)
-            count += 1
-        for place in list(batches):
+    for topic, key, value in messages:
+        target = partition
+        if target is None:
+            target = partition_of(key, pipeline.topics.partitions_of(topic))
+        place = topic, target
+        if place not in batches:
+            batches[place] = producer.create_batch()
+        batch = batches[place]
+        if batch.append(key=key, value=value, timestamp=None) is None:
             await send(place)
-        for future in pending:
-            await future
-    finally:
-        await producer.stop()
+            batch = batches[place] = producer.create_batch()
+            batch.append(key=key, value=value, timestamp=None)
+        count += 1
+    for place in list(batches):
+        await send(place)
+    for future in pending:
+        await future
     return count
 
 
