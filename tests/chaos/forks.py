@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -29,6 +30,11 @@ class Worker:
     def returncode(self) -> int | None:
         """Exit code, negative if a signal ended it; None while it runs."""
         return self._forks.codes.get(self.pid)
+
+    @property
+    def stops(self) -> int:
+        """How often it was stopped by a signal."""
+        return self._forks.stops[self.pid]
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -63,6 +69,7 @@ class Forks:
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}
+        self.stops: Counter[int] = Counter()
         self._pids: SimpleQueue[int] = SimpleQueue()
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
@@ -110,5 +117,9 @@ class Forks:
             answer = json.loads(line)
             if "code" in answer:
                 self.codes[answer["pid"]] = answer["code"]
+            elif "stopped" in answer:
+                self.stops[answer["pid"]] += 1
             else:
+                self.codes.pop(answer["pid"], None)  # an earlier bearer's
+                self.stops.pop(answer["pid"], None)
                 self._pids.put(answer["pid"])

@@ -7,6 +7,9 @@ at once, so that a minute holds many deaths (``chaos.forks``). Environment of a 
 
 ``CHAOS_DIE``
     ``step:n`` or ``step@agent:n``: SIGKILL this very process the n-th time that step is reached.
+``CHAOS_FREEZE``
+    The same with SIGSTOP: once it is thawed it goes on in the middle of a slice that others may
+    have folded meanwhile.
 ``CHAOS_CLOCK``
     A seed: the wall clock jumps, forward and back by up to a day, all the time.
 """
@@ -27,7 +30,7 @@ from contextvars import ContextVar
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 #: Steps of a take-over and of a slice, in the order they come.
 STEPS = (
@@ -47,7 +50,8 @@ _claiming: ContextVar[bool] = ContextVar("claiming", default=False)
 class Trap:
     """Counts how often its step was reached, and kills at the n-th time."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, number_of_signal: int) -> None:
+        self._signal = number_of_signal
         place, _, number = text.partition(":")
         self.step, _, self.agent = place.partition("@")
         self.left = int(number)
@@ -62,15 +66,13 @@ class Trap:
         return self.left == 0
 
     def reach(self, step: str, agent: str) -> None:
-        """Die here, if this is the time."""
+        """Spring here, if this is the time."""
         if self.is_due(step, agent):
-            die()
+            self.spring()
 
-
-def die() -> NoReturn:
-    """End as by kill -9: nothing is flushed, nobody is told."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
+    def spring(self) -> None:
+        """End as by kill -9, nothing is flushed and nobody told; or stand still, then go on."""
+        os.kill(os.getpid(), self._signal)
 
 
 def set_trap(trap: Trap) -> None:
@@ -85,6 +87,13 @@ def set_trap(trap: Trap) -> None:
     def agent_of(producer: Any) -> str:
         manager = producer._txn_manager
         return "" if manager is None else manager.transactional_id.rsplit("-", 2)[1]
+
+    def sprung(old: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            trap.spring()
+            return old(*args, **kwargs)
+
+        return wrapped
 
     def around(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
         def put(make: Callable[..., Any]) -> None:
@@ -125,7 +134,7 @@ def set_trap(trap: Trap) -> None:
             "between-rows-and-events", agent_of(producer)
         ):
             await producer.chaos_first
-            die()
+            trap.spring()
         future = await old(producer, *args, **kwargs)
         producer.chaos_first = producer.chaos_first or future
         return future
@@ -139,7 +148,8 @@ def set_trap(trap: Trap) -> None:
         if trap.is_due("during-commit", agent):
             task = asyncio.ensure_future(old(producer))
             await asyncio.wait([task], timeout=random.uniform(0.0, 0.004))
-            die()
+            trap.spring()
+            return await task
         await old(producer)
         trap.reach("after-commit", agent)
         return None
@@ -150,7 +160,7 @@ def set_trap(trap: Trap) -> None:
         trap.reach("after-claim", agent)
         if trap.is_due("during-restore", agent):
             for name in [n for n in dir(shard) if n.startswith(("load", "resume"))]:
-                setattr(shard, name, lambda *_, **__: die())
+                setattr(shard, name, sprung(getattr(shard, name)))
         return await old(shard, *args, **kwargs)
 
 
@@ -172,8 +182,9 @@ def run() -> int:
     random.seed()  # not the state of every fork of this process
     if seed := os.environ.get("CHAOS_CLOCK"):
         break_clock(seed)
-    if text := os.environ.get("CHAOS_DIE"):
-        set_trap(Trap(text))
+    for name, number in (("CHAOS_DIE", signal.SIGKILL), ("CHAOS_FREEZE", signal.SIGSTOP)):
+        if text := os.environ.get(name):
+            set_trap(Trap(text, number))
     from solvent.worker import main
 
     return main([])
@@ -184,7 +195,8 @@ def serve(commands: int, answers: int) -> None:
 
     Commands are JSON lines: ``{"log", "env"}`` starts one, ``{"pid", "signal"}`` signals one, if it
     is still there: nobody but this process reaps, so a signal never meets a stranger. Answers are
-    ``{"pid"}`` to each start, and ``{"pid", "code"}`` at each end.
+    ``{"pid"}`` to each start, ``{"pid", "stopped"}`` when one stands still, ``{"pid", "code"}`` at
+    each end.
     """
     alive: set[int] = set()
     wake, woken = os.pipe()
@@ -225,9 +237,12 @@ def serve(commands: int, answers: int) -> None:
 
     def reap() -> None:
         while alive:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             if not pid:
                 return
+            if os.WIFSTOPPED(status):
+                answer({"pid": pid, "stopped": os.WSTOPSIG(status)})
+                continue
             alive.discard(pid)
             answer({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
 

@@ -42,7 +42,7 @@ class Life:
     for_s : float
         How long frozen, cut, or away after leaving.
     step : str
-        ``step@agent:n`` as the launcher takes it.
+        ``step@agent:n`` as the launcher takes it: where it dies, or freezes.
     clock : str
         Seed of a broken wall clock; empty for a true one.
     """
@@ -61,11 +61,15 @@ class Life:
             "step": f"kill -9 at {self.step}",
             "kill": f"kill -9 {self.after_s:.1f} s after {since}",
             "leave": f"SIGTERM {self.after_s:.1f} s after ready, away {self.for_s:.1f} s",
-            "freeze": f"frozen {self.after_s:.1f} s after ready for {self.for_s:.1f} s",
+            "freeze": f"frozen {self._place} for {self.for_s:.1f} s",
             "cut": f"cut off {self.after_s:.1f} s after ready for {self.for_s:.1f} s",
             "stay": "stays",
         }[self.end]
         return told + (", clock jumping" if self.clock else "")
+
+    @property
+    def _place(self) -> str:
+        return f"at {self.step}" if self.step else f"{self.after_s:.1f} s after ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +171,10 @@ class _Maker:
             end="leave", after_s=self.chance.uniform(0.5, 2.5), for_s=self.chance.uniform(0.0, 2.0)
         )
 
-    def freeze(self) -> Life:
+    def freeze(self, step: str = "") -> Life:
         return Life(
             end="freeze",
+            step=f"{step}:{self.chance.randint(2, 8)}" if step else "",
             after_s=self.chance.uniform(0.3, 2.0),
             for_s=SESSION_S + self.chance.uniform(1.5, 4.0),
         )
@@ -196,8 +201,9 @@ def steps_plan(seed: int) -> Plan:
 def zombies_plan(seed: int) -> Plan:
     """A frozen worker and one cut off, beside one that comes and goes."""
     make = _Maker(random.Random(seed))
-    lives = ((make.freeze(), _STAY), (make.cut(), _STAY), (make.leave(), make.kill(), _STAY))
-    return Plan(name="zombies", seed=seed, lives=lives)
+    frozen = make.freeze("before-commit")
+    lives = ((frozen, _STAY), (make.cut(), _STAY), (make.leave(), make.kill(), _STAY))
+    return Plan(name="zombies", seed=seed, lives=lives, trap_s=90.0)
 
 
 def broker_plan(seed: int) -> Plan:
@@ -221,7 +227,7 @@ def mixed_plan(seed: int) -> Plan:
         lives += [make.step() for _ in range(4)]
         lives += [make.kill() for _ in range(3)]
     slots[chance.randrange(3)].append(make.freeze())
-    slots[chance.randrange(3)].append(make.freeze())
+    slots[chance.randrange(3)].append(make.freeze(chance.choice(STEPS[3:])))
     slots[chance.randrange(3)].append(make.cut())
     for lives in slots:
         chance.shuffle(lives)

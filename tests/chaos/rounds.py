@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer
+from confluent_kafka import TopicPartition as Partition
+from kafka import KafkaConsumer, TopicPartition
 
 from chaos.broker import ChaosKafka
 from chaos.forks import Forks, Worker
@@ -308,7 +310,10 @@ class Slot:
                     self._kill()
                     return
             elif (yield from self._until_ready()):
-                yield from self._pause(life.after_s)
+                if life.step:
+                    yield from self._until_still()
+                else:
+                    yield from self._pause(life.after_s)
                 if not self._ended():
                     break
             yield from self._end_by_itself()  # and the same once more
@@ -318,7 +323,7 @@ class Slot:
             case "leave":
                 yield from self._leave(life.for_s)
             case "freeze":
-                self._running.freeze()
+                self._running.freeze()  # if it does not stand still already
                 yield from self._pause(life.for_s)
                 self._running.thaw()
                 yield from self._rejoin("freeze")
@@ -386,6 +391,15 @@ class Slot:
         self._round.count("leave and join")
         yield from self._pause(away_s, despite_end=True)
 
+    def _until_still(self) -> Script:
+        """Wait until it freezes itself at its step; if that is not reached it is frozen anyway."""
+        end = time.monotonic() + self._round.plan.trap_s
+        while not (self._ended() or self._running.stops):
+            if time.monotonic() > end:
+                self._round.count("trap not reached")
+                return
+            yield
+
     def _until_ready(self) -> Generator[None, None, bool]:
         began = time.monotonic()
         while not self._ready_count():
@@ -429,7 +443,8 @@ class Slot:
             "SOLVENT_CLOCK": "stream",
             "SOLVENT_SESSION_TIMEOUT_S": str(SESSION_S),
             "SOLVENT_MAX_SLICE_RECORDS": str(round_.plan.slice_records),
-            "CHAOS_DIE": life.step,
+            "CHAOS_DIE": life.step if life.end == "step" else "",
+            "CHAOS_FREEZE": life.step if life.end == "freeze" else "",
             "CHAOS_CLOCK": life.clock,
         }
         if life.clock:
@@ -518,12 +533,15 @@ class _Loader:
 
     def _load(self) -> None:
         plan, topics = self._round.plan, self._round.topics
-        producer = KafkaProducer(
-            bootstrap_servers=self._round.kafka.bootstrap_servers,
-            enable_idempotence=True,
-            linger_ms=5,
-            max_block_ms=120_000,
-            delivery_timeout_ms=140_000,
+        producer = Producer(
+            {
+                "bootstrap.servers": self._round.kafka.bootstrap_servers,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "partitioner": "murmur2_random",  # Kafka's own
+                "message.timeout.ms": 140_000,
+                "log_level": 0,  # that the broker is away is no news
+            }
         )
         records = mixed_records(
             self._round.rulebook, count=10**9, accounts=plan.accounts, seed=plan.seed
@@ -538,12 +556,12 @@ class _Loader:
                 due += _BURST
                 next_burst += 4 * _BURST
             for topic, key, value in islice(records, int(due)):
-                producer.send(topics.physical(topic), key=key, value=value)
+                producer.produce(topics.physical(topic), key=key, value=value)
             sent += int(due)
             due -= int(due)
-            self._ends.wait(0.05)
-        producer.flush(130)
-        producer.close()
+            producer.poll(0.05)
+        if left := producer.flush(130):
+            raise TimeoutError(f"{left} records not produced")
 
 
 class _SlowReader:
@@ -573,18 +591,23 @@ class _SlowReader:
             self._round.problem("the slow reader saw an event that a fast one does not see")
 
     def _read(self) -> None:
-        consumer = KafkaConsumer(
-            bootstrap_servers=self._round.kafka.bootstrap_servers,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=4096,
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._round.kafka.bootstrap_servers,
+                "group.id": f"{self._round.app_id}.reader",  # asked for, not used: it assigns
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "max.partition.fetch.bytes": 4096,
+                "queued.max.messages.kbytes": 16,
+                "log_level": 0,
+            }
         )
         partitions = range(self._round.topics.partitions)
-        consumer.assign([TopicPartition(self._name, p) for p in partitions])
-        consumer.seek_to_beginning()
+        consumer.assign([Partition(self._name, p, OFFSET_BEGINNING) for p in partitions])
         while not self._ends.wait(0.5):
-            for place, batch in consumer.poll(timeout_ms=100, max_records=3).items():
-                self._seen += [(place.partition, r.offset, r.value) for r in batch]
+            for record in consumer.consume(num_messages=3, timeout=0.1):
+                if record.error() is None:
+                    self._seen.append((record.partition(), record.offset(), record.value()))
         consumer.close()
 
 

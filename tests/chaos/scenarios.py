@@ -56,9 +56,12 @@ Say = Callable[[str], None]
 
 # -- overload
 
-#: Records a slice while overloaded, s over which the pace is measured.
+#: Records a slice while overloaded.
 _TINY_SLICE = 5
+#: Seconds over which the pace is measured.
 _PACE_OVER_S = 20
+#: Seconds of overload before memory is looked at: until then buffers are still growing.
+_WARM_UP_S = 60
 
 
 class _Flood:
@@ -199,8 +202,9 @@ def overload(
             paces.append((time.monotonic(), pipeline.progress))
             return (paces[-1][1] - paces[0][1]) / (paces[-1][0] - paces[0][0])
 
-        for _ in range(_PACE_OVER_S):
+        for _ in range(_PACE_OVER_S + _WARM_UP_S):
             pace = next_second()
+            flood.rate = max(flood.rate, factor * pace)
         sent, before, began = flood.sent, pipeline.progress, time.monotonic()
         samples: list[tuple[float, int]] = []  # MiB, lag
         while (at := time.monotonic() - began) < minutes * 60:

@@ -6,7 +6,6 @@ failure prints the schedule and how to run just that round again.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,12 +17,7 @@ from chaos.launcher import STEPS
 from chaos.plan import Plan, broker_plan, steps_plan, zombies_plan
 from chaos.rounds import Outcome, Round
 
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.chaos,
-    # kafka-python leaves the sockets of connections that a dead broker refused to the collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.kafka, pytest.mark.chaos]
 
 SEED = 4
 
@@ -50,7 +44,6 @@ def forks() -> Iterator[Forks]:
 def play(chaos_kafka: ChaosKafka, forks: Forks, tmp_path: Path) -> Callable[[Plan], Outcome]:
     def play(plan: Plan) -> Outcome:
         outcome = Round(plan, chaos_kafka, forks, tmp_path / "round", prefix=f"{plan.name}.").run()
-        gc.collect()  # here, where left sockets are no error, and not in the next test
         assert not outcome.problems, outcome.report()
         assert outcome.findings.lost == outcome.findings.doubled == 0
         assert outcome.findings.events["opened"] > 5  # the load must mean something
