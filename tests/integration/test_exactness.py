@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from solvent.ops.logs import KafkaLogs
+from solvent.ops.verify import VerifyOptions, verify
 from solvent.rules import builtin_rulebook
-from solvent.wire.topics import ORACLE_TICKS
+from solvent.wire.topics import JOURNAL, ORACLE_TICKS, PRICE_JOURNAL
 from support.broker import Broker
 from support.exact import examine
 from support.mixed import mixed_records
@@ -87,3 +89,11 @@ def check_exact(pipeline: Pipeline) -> None:
     assert findings.events["opened"] > 50  # the log must mean something
     assert findings.rejects
     assert findings.duplicates
+    # and the product's own verification, which reads and compares by other means, agrees
+    with KafkaLogs(pipeline.kafka.bootstrap_servers, pipeline.topics) as logs:
+        for agent in ("margin", "prices"):
+            report = verify(logs, RULEBOOK, VerifyOptions(agent=agent))
+            assert report.differences == []
+            assert report.as_json()["slices"] == len(
+                pipeline.read(JOURNAL if agent == "margin" else PRICE_JOURNAL)
+            )

@@ -251,3 +251,14 @@ def test_broker_that_is_not_there_is_one_line(
         shown = capsys.readouterr()
         assert shown.err.startswith("solvent: SLV-608 no Kafka at 127.0.0.1:1")
         assert len(shown.err.splitlines()) == 1
+
+
+def test_topics_that_are_not_there_are_named(
+    kafka: Broker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOLVENT_BOOTSTRAP_SERVERS", kafka.bootstrap_servers)
+    monkeypatch.setenv("SOLVENT_TOPIC_PREFIX", kafka.prefix)
+    assert run(["replay", "--verify", "-r", "example"]) == 4
+    shown = capsys.readouterr().err
+    assert "SLV-610 topic" in shown
+    assert "does not exist: run `solvent topics apply`" in shown

@@ -8,9 +8,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -373,3 +376,28 @@ def test_progress_tells_records_share_and_place_in_order() -> None:
     assert told[-1].share == 1
     assert told[-1].records == sum(part.records for part in report.partitions)
     assert told[0].place == "margin 0 slice 1"
+
+
+def test_terminal_shows_progress_with_rate() -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "solvent.cli.main", "replay", "--verify", "-r", "example"]
+    try:
+        process = subprocess.Popen(
+            [*command, "--tape", str(GOLDEN)],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        )
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # a terminal whose other end is closed
+            while part := os.read(ours, 4096):
+                shown += part
+        out, _ = process.communicate()
+    finally:
+        os.close(ours)
+    assert process.returncode == 0
+    assert b"as it was: 19 slices" in out
+    assert b"records," in shown
+    assert b"/s" in shown
+    assert b"margin 1 slice" in shown

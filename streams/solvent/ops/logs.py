@@ -22,7 +22,7 @@ import orjson
 from solvent.engine.replay import Log
 from solvent.engine.run import Record, Run
 from solvent.errors import ConfigError, ServiceError
-from solvent.ops.history import offsets_of
+from solvent.ops.broker import tcp_open
 from solvent.runtime.reader import RunReader
 from solvent.wire.topics import TOPICS, Topics
 
@@ -74,7 +74,17 @@ class KafkaLogs:
 
     @cached_property
     def reader(self) -> RunReader:
-        """What reads them; closed when the context ends."""
+        """What reads them; closed when the context ends.
+
+        Raises
+        ------
+        ServiceError
+            [SLV-608] The broker does not answer.
+        """
+        servers = [server.strip() for server in self._bootstrap_servers.split(",")]
+        if not any(tcp_open(server, timeout_s=3.0) for server in servers if server):
+            msg = f"no Kafka at {self._bootstrap_servers}: run `solvent kafka start`"
+            raise ServiceError(msg, code="SLV-608")
         return RunReader(self._bootstrap_servers)
 
     def log(self, topic: str, partition: int) -> Log:
@@ -103,7 +113,7 @@ class KafkaLogs:
 
     def look(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return first and next offset of each partition now."""
-        return offsets_of(self._bootstrap_servers, self.topics.physical(topic))
+        return self.reader.bounds(self.topics.physical(topic))
 
 
 class _KafkaLog:

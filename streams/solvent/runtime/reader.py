@@ -37,6 +37,11 @@ class RunReader:
     ----------
     bootstrap_servers : str
         ``host:port[,host:port]``.
+
+    Raises
+    ------
+    ServiceError
+        [SLV-608] The broker does not answer.
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -48,6 +53,12 @@ class RunReader:
             target=self._loop.run_forever, name="solvent reader", daemon=True
         )
         self._thread.start()
+        try:
+            self._looker = self._wait(self._new_consumer())
+        except KafkaError as error:
+            self.close()
+            msg = f"Kafka at {bootstrap_servers} does not answer: {error}"
+            raise ServiceError(msg, code="SLV-608") from error
 
     def close(self) -> None:
         """Stop every consumer and the thread; iterators under way are of no use any more."""
@@ -58,6 +69,30 @@ class RunReader:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Return the first offset and the last stable offset of each partition of a topic.
+
+        Raises
+        ------
+        ServiceError
+            [SLV-608] The broker refuses; [SLV-610] it has no such topic.
+        """
+        try:
+            return self._wait(self._bounds(topic))
+        except KafkaError as error:
+            msg = f"Kafka at {self._bootstrap_servers}, {topic}: {error}"
+            raise ServiceError(msg, code="SLV-608") from error
+
+    async def _bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        known = (await self._looker._client.fetch_all_metadata()).partitions_for_topic(topic)
+        if not known:
+            msg = f"topic {topic} does not exist: run `solvent topics apply`"
+            raise ServiceError(msg, code="SLV-610")
+        places = [TopicPartition(topic, partition) for partition in sorted(known)]
+        firsts = await self._looker.beginning_offsets(places)
+        ends = await self._looker.end_offsets(places)
+        return {place.partition: (firsts[place], ends[place]) for place in places}
 
     def runs(self, topic: str, partition: int, start: int) -> Iterator[Run]:
         """Yield the records from an offset to the last stable offset at the call, no run empty.
@@ -79,8 +114,8 @@ class RunReader:
         place = TopicPartition(topic, partition)
         consumer: Any = None
         try:
-            consumer = self._wait(self._new_consumer(place, start))
-            self._open.add(consumer)
+            consumer = self._wait(self._new_consumer())
+            self._wait(self._seek(consumer, place, start))
             end = self._wait(consumer.end_offsets([place]))[place]
             heard_s = time.monotonic()
             while self._wait(consumer.position(place)) < end:
@@ -101,7 +136,7 @@ class RunReader:
             if consumer in self._open:
                 self._stop(consumer)
 
-    async def _new_consumer(self, place: TopicPartition, start: int) -> Any:
+    async def _new_consumer(self) -> Any:
         consumer = RunConsumer(
             bootstrap_servers=self._bootstrap_servers,
             isolation_level="read_committed",
@@ -110,15 +145,14 @@ class RunReader:
             fetch_max_wait_ms=100,
             auto_offset_reset="none",
         )
+        self._open.add(consumer)
         await consumer.start()
-        try:
-            consumer.assign([place])
-            first = (await consumer.beginning_offsets([place]))[place]
-            consumer.seek(place, max(start, first))
-        except BaseException:
-            await consumer.stop()
-            raise
         return consumer
+
+    async def _seek(self, consumer: Any, place: TopicPartition, start: int) -> None:
+        consumer.assign([place])
+        first = (await consumer.beginning_offsets([place]))[place]
+        consumer.seek(place, max(start, first))
 
     def _stop(self, consumer: Any) -> None:
         self._open.discard(consumer)
