@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from solvent.ops.kafka import LocalKafka
 from support.broker import Broker, own_prefix, running_kafka
@@ -15,6 +16,8 @@ def pytest_configure() -> None:
     """Forget the caller's settings, so that the suite sees defaults; the jar cache may stay."""
     for name in [n for n in os.environ if n.startswith("SOLVENT_") and n != "SOLVENT_CACHE_DIR"]:
         del os.environ[name]
+    # structlog's own default writes to the stdout of its import, which pytest may have closed
+    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
 
 
 @pytest.fixture(scope="session")

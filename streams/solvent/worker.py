@@ -115,10 +115,13 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
                 app=app,
                 prog_name="solvent worker",
             )
-        except SystemExit as stop:
+        except BaseException as stop:
+            # A crashed worker ends with what its services made of it, cancellations included.
             if app.refusal is not None:
                 raise app.refusal from None
-            return stop.code if isinstance(stop.code, int) else 1
+            if isinstance(stop, SystemExit):
+                return stop.code if isinstance(stop.code, int) else 1
+            raise
     return 0
 
 
