@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -56,6 +57,7 @@ _IN_FLIGHT = 16
 _STOP_S = 30.0
 _HELD_BACK_MS = 900_000  # the longest a broker allows by default
 _POLL_MS = 500
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,9 @@ def running_pipeline(settings: Settings, *, partitions: int = 1) -> Iterator[Pip
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         bootstrap = settings.bootstrap_servers
         kafka: LocalKafka | None = None
-        topics = Topics(prefix=f"solvent-bench-{os.getpid()}.", partitions=partitions)
+        # A prefix of its own: a broker remembers a group and its offsets beyond its topics.
+        prefix = f"solvent-bench-{os.getpid()}-{next(_NUMBERS)}."
+        topics = Topics(prefix=prefix, partitions=partitions)
         if bootstrap is None:
             kafka = LocalKafka(folder, heap=settings.kafka_heap, cache_dir=settings.cache_dir)
             stack.callback(kafka.stop)

@@ -16,7 +16,11 @@ def pytest_configure() -> None:
     """Forget the caller's settings, so that the suite sees defaults; the jar cache may stay."""
     for name in [n for n in os.environ if n.startswith("SOLVENT_") and n != "SOLVENT_CACHE_DIR"]:
         del os.environ[name]
-    # structlog's own default writes to the stdout of its import, which pytest may have closed
+
+
+@pytest.fixture(autouse=True)
+def logging_to_pytest() -> None:
+    """Undo what a command run in this process configured: it writes to a stream now closed."""
     structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
 
 

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
@@ -48,6 +49,7 @@ class RunReader:
         batches.warm_up()
         self._bootstrap_servers = bootstrap_servers
         self._open: set[Any] = set()
+        self._stopping: set[Future[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="solvent reader", daemon=True
@@ -66,6 +68,7 @@ class RunReader:
             return
         for consumer in tuple(self._open):
             self._stop(consumer)
+        wait(self._stopping)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -133,8 +136,7 @@ class RunReader:
             msg = f"Kafka at {self._bootstrap_servers}, {topic} partition {partition}: {error}"
             raise ServiceError(msg, code="SLV-608") from error
         finally:
-            if consumer in self._open:
-                self._stop(consumer)
+            self._stop(consumer)
 
     async def _new_consumer(self) -> Any:
         consumer = RunConsumer(
@@ -155,8 +157,15 @@ class RunReader:
         consumer.seek(place, max(start, first))
 
     def _stop(self, consumer: Any) -> None:
-        self._open.discard(consumer)
-        self._wait(consumer.stop())
+        """Stop one without waiting: an iterator left behind ends where it is collected.
+
+        That may be on the loop's own thread, which cannot wait for itself.
+        """
+        if consumer in self._open:
+            self._open.discard(consumer)
+            stopping = asyncio.run_coroutine_threadsafe(consumer.stop(), self._loop)
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
 
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
