@@ -82,8 +82,9 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
     with ExitStack() as stack:
         instance = stack.enter_context(_own_instance(settings))
         # At once, before seconds of imports: others may do a dead predecessor's share meanwhile.
-        was_member = release_name(bootstrap, settings.app_id, instance)
-        _check_topics(bootstrap, settings)
+        topics = Topics(prefix=settings.topic_prefix, partitions=settings.partitions)
+        was_member = release_name(bootstrap, settings.app_id, instance, topics)
+        _check_topics(bootstrap, topics)
         logging_config = configure_logging(settings.log_level)
         if was_member:
             log.info("dead_member_removed", instance=instance)
@@ -196,11 +197,9 @@ def _tune_collector() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def _check_topics(bootstrap: str, settings: Settings) -> None:
+def _check_topics(bootstrap: str, topics: Topics) -> None:
     """Refuse to start on missing topics, wrong partition counts or too small batches."""
-    found = topic_plan.plan(
-        bootstrap, Topics(prefix=settings.topic_prefix, partitions=settings.partitions)
-    )
+    found = topic_plan.plan(bootstrap, topics)
     wrong = [*found.to_create, *found.refused]
     if wrong:
         names = ", ".join(state.name for state in wrong)

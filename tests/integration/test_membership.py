@@ -95,12 +95,40 @@ def test_restarted_worker_releases_the_name_of_its_killed_self(pipeline: Pipelin
 
 def test_release_name_where_nobody_is_to_be_released_does_nothing(pipeline: Pipeline) -> None:
     servers, group = pipeline.kafka.bootstrap_servers, pipeline.env["SOLVENT_APP_ID"]
-    assert not release_name(servers, group, "nobody")
-    assert not release_name("127.0.0.1:1", group, "nobody")
+    assert not release_name(servers, group, "nobody", pipeline.topics)
+    assert not release_name("127.0.0.1:1", group, "nobody", pipeline.topics)
     pipeline.start()
     assert pipeline.worker is not None
     wait_until_held(pipeline.worker)
     (name,) = members(pipeline)
-    assert not release_name(servers, group, name)  # alone: a restart in place moves nothing
-    assert not release_name(servers, group, "nobody")
+    # Alone: a restart in place moves nothing.
+    assert not release_name(servers, group, name, pipeline.topics)
+    assert not release_name(servers, group, "nobody", pipeline.topics)
     assert members(pipeline) == [name]
+
+
+def test_restart_after_topics_were_made_anew_with_more_partitions_reads_them_all(
+    pipeline: Pipeline, kafka: Broker
+) -> None:
+    """The broker would give a lone static member the very partitions it had before."""
+    pipeline.start()
+    assert pipeline.worker is not None
+    wait_until_held(pipeline.worker)
+    assert pipeline.worker.stop() == 0
+
+    with admin_client(kafka.bootstrap_servers) as admin:
+
+        def own() -> list[str]:
+            return [name for name in admin.list_topics() if name.startswith(kafka.prefix)]
+
+        admin.delete_topics(own())
+        wait_for(own, lambda names: not names, deadline_s=60)
+    kafka.apply_topics(4)
+    pipeline.env["SOLVENT_PARTITIONS"] = "4"
+    pipeline.start()
+    lanes = ["margin-0", "margin-1", "margin-2", "margin-3", "prices-0"]
+    wait_for(
+        lambda: logged(pipeline.worker, "worker_ready")[-1:],
+        lambda ready: [sorted(line["lanes"]) for line in ready] == [lanes],
+        deadline_s=240,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
@@ -143,3 +145,22 @@ async def test_written_rows_are_all_there_in_order_across_many_batches_and_topic
     assert [(r.key, r.value) for r in found] == [*rows, *fence]
     found = read_topic(kafka.bootstrap_servers, events.topic)
     assert [(r.key, r.value) for r in found] == offers
+
+
+async def test_stop_ends_although_a_fetch_waits_for_its_next_attempt(kafka: Broker) -> None:
+    """As when the broker has just gone; aiokafka's own stop raises the fetch's cancellation."""
+    topics = kafka.apply_topics()
+    place = TopicPartition(topics.physical(ACCOUNTS), 0)
+    async with consumer(RunConsumer, kafka, retry_backoff_ms=600_000) as one:
+        refused = asyncio.Event()
+
+        async def refuse(*_request: Any, **_options: Any) -> None:
+            refused.set()
+            raise KafkaConnectionError
+
+        one.assign([place])
+        one.seek(place, 0)
+        await one.getmany(place, timeout_ms=1)
+        one._client.send = refuse
+        await asyncio.wait_for(refused.wait(), 30)
+        await asyncio.wait_for(one.stop(), 30)

@@ -69,6 +69,7 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
     AIOKafkaConsumer.start,
     FetchResult,
     Fetcher._proc_fetch_request,
+    Fetcher.close,
     Fetcher.fetched_records,
     PartitionRecords,
     GroupCoordinator._maybe_leave_group,
@@ -86,7 +87,7 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
 )
 
 #: Fingerprint of the methods above in the pinned versions.
-_FINGERPRINT: Final = "c3bc265357bc37718741a1d98ef1c225"
+_FINGERPRINT: Final = "804158eb4cd8fc73310f07c9a5d0658a"
 
 
 def fingerprint() -> str:

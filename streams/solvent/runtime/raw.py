@@ -9,6 +9,7 @@ its errors; that is logged. See ``pins`` for what is relied on.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import FunctionType
 from typing import Any, Final, TypeVar, cast
@@ -355,6 +356,20 @@ class RunFetcher(stock.Fetcher):
         del max_records
         fetched = await super().fetched_records(partitions, timeout)
         return {place: _only_run(place, found) for place, found in fetched.items()}
+
+    async def close(self) -> None:
+        """Close, whatever the fetches under way make of it.
+
+        One that waits before its next attempt raises its cancellation in aiokafka's own ``close``,
+        which ends there: the thread it runs on would die and its service never stop.
+        """
+        self._fetch_task.cancel()
+        await asyncio.wait([self._fetch_task])
+        for task in self._pending_tasks:
+            task.cancel()
+        await asyncio.gather(*self._pending_tasks, return_exceptions=True)
+        self._pending_tasks.clear()
+        await super().close()
 
 
 def _only_run(place: TopicPartition, found: list[Any]) -> Run:
