@@ -5,14 +5,16 @@ are not ours go to Faust's own ``worker`` command.
 
 Exit codes: 0 stopped on request; 1 a lane or take-over failed (restart it: it resumes from the
 fence); 3 settings, rulebook, topics or library versions refuse; 4 the broker does not answer or
-the health port is taken; 7 it made no progress for `stall_exit_s` and ended itself, with the stacks
-of its threads in the log (restart it).
+the health port is taken; 7 it made no progress for `stall_exit_s`, or its stop did not end, and it
+ended itself, with what its threads and tasks waited for in the log (restart it).
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import fcntl
+import functools
 import gc
 import logging
 import logging.config
@@ -21,7 +23,7 @@ import platform
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ from solvent.ops import topics as topic_plan
 from solvent.ops.broker import resolve_bootstrap
 from solvent.ops.membership import release_name
 from solvent.ops.workers import WorkerAddress, last_address, note_address
+from solvent.runtime.pulse import Pulse
 from solvent.runtime.quiet import Seldom
 from solvent.settings import Settings, load_settings
 from solvent.wire.topics import Topics
@@ -54,6 +57,8 @@ _WALL_ORACLE_AGE_S = 30.0
 #: How long the event loop may keep the interpreter to itself while the thread that fetches and
 #: keeps the group's membership wants it. Python's 5 ms would be added to each of its wake-ups.
 _SWITCH_INTERVAL_S = 0.001
+#: From the request to the end; less than the 30 s that supervisors wait before they kill.
+_STOP_LIMIT_S = 25.0
 #: A log that nobody reads must not keep a stalled worker alive.
 _LAST_WORDS_TIMEOUT_S = 2.0
 
@@ -94,7 +99,9 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
         from solvent.engine.margin import warm_up
         from solvent.health.monitor import Monitor
 
-        monitor = Monitor(instance, _limits(settings), on_stall=_end_stalled)
+        pulses: dict[str, Pulse] = {}
+        end = functools.partial(_end_stalled, pulses)
+        monitor = Monitor(instance, _limits(settings), on_stall=end)
         stack.enter_context(_serving(monitor, settings, instance))
         app = build_app(settings, bootstrap_servers=bootstrap, instance=instance)
         app.conf.logging_config = logging_config
@@ -102,7 +109,9 @@ def _run(settings: Settings, faust_arguments: list[str]) -> int:
         _tune_collector()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         app.finalize()
-        monitor.attach(app.lanes, {"event loop": app.pulse, "fetch loop": app.fetch_pulse})
+        app.on_stopping = functools.partial(_limit_stop, end)
+        pulses |= {"event loop": app.pulse, "fetch loop": app.fetch_pulse}
+        monitor.attach(app.lanes, pulses)
         log.info("worker_starting", instance=instance, pid=os.getpid(), broker=bootstrap)
         try:
             cli(
@@ -163,19 +172,31 @@ def _serving(monitor: Monitor, settings: Settings, instance: str) -> Iterator[No
         monitor.stop()
 
 
-def _end_stalled(subject: str, seconds: float) -> None:
-    """End the process from the watchdog's thread: nothing else in it can be relied on."""
-    words = threading.Thread(target=_say_stalled, args=(subject, seconds), daemon=True)
+def _limit_stop(end: Callable[[str, float], None]) -> None:
+    """End the process if its stop hangs: all it committed is safe, and a supervisor waits."""
+    timer = threading.Timer(_STOP_LIMIT_S, end, ("stop", _STOP_LIMIT_S))
+    timer.daemon = True
+    timer.start()
+
+
+def _end_stalled(pulses: Mapping[str, Pulse], subject: str, seconds: float) -> None:
+    """End the process from a thread of its own: nothing else in it can be relied on."""
+    words = threading.Thread(target=_say_stalled, args=(pulses, subject, seconds), daemon=True)
     words.start()
     words.join(_LAST_WORDS_TIMEOUT_S)
     os._exit(EXIT_STALLED)
 
 
-def _say_stalled(subject: str, seconds: float) -> None:
+def _say_stalled(pulses: Mapping[str, Pulse], subject: str, seconds: float) -> None:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     stacks = {
         names.get(ident, str(ident)): traceback.format_stack(frame)[-12:]
         for ident, frame in sys._current_frames().items()  # noqa: SLF001 - its only way in
+    }
+    tasks = {
+        name: [_waits_at(task) for task in asyncio.all_tasks(pulse.loop)]
+        for name, pulse in pulses.items()
+        if pulse.loop is not None
     }
     log.critical(
         "worker_stalled",
@@ -183,7 +204,18 @@ def _say_stalled(subject: str, seconds: float) -> None:
         seconds=round(seconds, 1),
         exit_code=EXIT_STALLED,
         stacks=stacks,
+        tasks=tasks,
     )
+
+
+def _waits_at(task: asyncio.Task[Any]) -> str:
+    """Return a task's name and the calls it waits in, the innermost last."""
+    calls = []
+    waiting: Any = task.get_coro()
+    while (frame := getattr(waiting, "cr_frame", None)) is not None:
+        calls.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+        waiting = waiting.cr_await
+    return f"{task.get_name()}: {' > '.join(calls)}"
 
 
 def _tune_collector() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import os
 import re
 import subprocess
@@ -144,11 +145,43 @@ def test_stalled_worker_ends_even_if_its_log_is_blocked() -> None:
         from solvent.worker import _end_stalled, configure_logging
         configure_logging("info")
         logging.getLogger().handlers[0].acquire()  # as by a write to a pipe nobody reads
-        threading.Thread(target=_end_stalled, args=("event loop", 1.0)).start()
+        threading.Thread(target=_end_stalled, args=({}, "event loop", 1.0)).start()
         threading.Event().wait()
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     assert subprocess.run(command, timeout=120, check=False).returncode == 7
+
+
+def test_stop_that_hangs_ends_the_process_and_says_what_it_waits_for() -> None:
+    script = """
+        import asyncio, functools
+        from solvent import worker
+        from solvent.runtime.pulse import Pulse
+        worker.configure_logging("info")
+        worker._STOP_LIMIT_S = 0.1
+
+        async def never():
+            await asyncio.Event().wait()
+
+        async def stop():
+            pulse.start(asyncio.get_running_loop())
+            worker._limit_stop(functools.partial(worker._end_stalled, {"event loop": pulse}))
+            await never()
+
+        pulse = Pulse()
+        asyncio.run(stop())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, timeout=120, check=False, capture_output=True, text=True)
+    assert done.returncode == 7
+    said = json.loads(done.stderr.splitlines()[-1])
+    assert (said["event"], said["subject"]) == ("worker_stalled", "stop")
+    ((waits,),) = said["tasks"].values()
+    assert [call.partition(":")[0] for call in waits.partition(": ")[2].split(" > ")] == [
+        "stop",
+        "never",
+        "Event.wait",
+    ]
 
 
 def test_watchdog_that_is_told_to_stop_ends_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class LaneApp(faust.App):
     #: Of the event loop that folds and commits, and of the one that fetches and keeps membership.
     pulse: Pulse
     fetch_pulse: Pulse
+    #: Set by the worker: called when the app begins to stop.
+    on_stopping: Callable[[], None] = staticmethod(lambda: None)
     #: Why a take-over was refused, if it was: the worker must not be restarted as it is.
     refusal: ConfigError | None = None
 
@@ -86,6 +88,7 @@ class LaneApp(faust.App):
 
         Others may take the partitions over from here on: nothing more is written.
         """
+        self.on_stopping()
         await self.lanes.revoke()
         if self._consumer is not None:
             await self._consumer.leave_group()

@@ -17,12 +17,16 @@ class Pulse:
     ----------
     beats : int
         0 before the loop has run.
+    loop : AbstractEventLoop or None
+        The loop, once it has run.
     """
 
     def __init__(self) -> None:
         self.beats = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Beat for as long as the loop runs; called in its thread."""
         self.beats += 1
+        self.loop = loop
         loop.call_later(_INTERVAL_S, self.start, loop)

@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 #: the first records of a partition that was idle when the fetch of its neighbours was sent.
 FETCH_MAX_WAIT_MS = 100
 
-#: How long leaving the group may take at the end of a worker, s.
+#: How long the last commit, and leaving the group, may take at the end of a worker, s.
 LEAVE_TIMEOUT_S = 3.0
 
 #: How long to wait for records while a lane's inputs are paused, s. Such a wait is for the other
@@ -243,12 +243,16 @@ class FrameConsumer(driver.Consumer):
         if not self.started:
             return
         try:
-            await self.commit()
+            # A coordinator that is away would be asked for as long as it is.
+            await asyncio.wait_for(self.commit(), LEAVE_TIMEOUT_S)
             left = await self._thread.leave_group()
         except Exception as error:  # the broker may be gone: the session will time out
             log.info("leave_group_failed", error=repr(error))
         else:
             log.info("group_left" if left else "group_kept")
+
+    async def on_stop(self) -> None:
+        """Skip the last commit of stock Faust: it was made before the group was left."""
 
     async def perform_seek(self) -> None:
         """Seek every owned input to its lane's position (Faust would use group offsets)."""
