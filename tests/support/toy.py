@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from solvent.engine.rows import Rows
-from solvent.engine.shard import Emit, Outputs, ShardFacts
+from solvent.engine.shard import Emit, Outputs, Pending, ShardFacts
 from solvent.errors import InvariantError
 from solvent.runtime.lane import AgentSpec, LaneLimits
 from solvent.wire.topics import (
@@ -38,7 +38,7 @@ class ToyPrices:
         self.changed: set[bytes] = set()
         self.out: list[Emit] = []
 
-    is_repeatable = False
+    pending = Pending.NEWS
 
     def apply(self, topic, records):
         assert topic == ORACLE_TICKS
@@ -87,8 +87,10 @@ class ToyMargin:
         self.out: list[Emit] = []
 
     @property
-    def is_repeatable(self):
-        return not self.out and not self.changed
+    def pending(self):
+        if self.out:
+            return Pending.NEWS
+        return Pending.ROWS if self.changed else Pending.MARKS
 
     def apply(self, topic, records):
         for record in records:

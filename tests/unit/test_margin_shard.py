@@ -1,4 +1,4 @@
-"""The shard's own promises to the runtime: what is repeatable, what a restore refuses, severity."""
+"""The shard's own promises to the runtime: what a slice holds, what a restore refuses, severity."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ import pytest
 
 from solvent.engine.margin import MarginShard
 from solvent.engine.severity import Standing, by_severity
+from solvent.engine.shard import Pending
 from solvent.errors import ConfigError, InvariantError
 from support.margin import Log, Replay, a_rulebook, a_shard
 
 
-def test_slice_of_marks_alone_is_repeatable_until_something_changes() -> None:
+def test_slice_holds_marks_alone_then_rows_then_news_as_things_change() -> None:
     replay = Replay().run(Log().move(amount="100").trade(size="4", price="100"))
     log = Log().marks({"BTC": "104", "ETH": "1", "ODD": "1"}).marks({"BTC": "84"}, at_s=1)
     (_, first), (_, second) = log.entries
-    assert replay.shard.is_repeatable
+    assert replay.shard.pending is Pending.MARKS
     replay.apply("marks.v1", [first])
-    assert replay.shard.is_repeatable
+    assert replay.shard.pending is Pending.MARKS
     replay.apply("marks.v1", [second])  # opens a case
-    assert not replay.shard.is_repeatable
+    assert replay.shard.pending is Pending.NEWS
     replay.cut()
-    assert replay.shard.is_repeatable
+    assert replay.shard.pending is Pending.MARKS
+    topic, deposit = Log().move("bob", amount="1").entries[0]
+    replay.apply(topic, [deposit])
+    assert replay.shard.pending is Pending.ROWS
+    replay.cut()
+    assert replay.shard.pending is Pending.MARKS
 
 
 def test_resume_of_state_under_another_rulebook_is_refused() -> None:

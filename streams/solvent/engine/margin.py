@@ -26,7 +26,7 @@ from solvent.engine.rejects import reject
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.severity import Standing, by_severity
-from solvent.engine.shard import InputRecord, Outputs, ShardFacts
+from solvent.engine.shard import InputRecord, Outputs, Pending, ShardFacts
 from solvent.engine.window import WINDOW_OFFSETS
 from solvent.errors import ConfigError, InvariantError, RejectCode
 from solvent.kernel.layout import (
@@ -111,9 +111,11 @@ class MarginShard:
     # -- the Shard interface
 
     @property
-    def is_repeatable(self) -> bool:
-        """Whether nothing but marks and stream time changed since the last cut."""
-        return not self._desk.records and not self.columns.counts[COUNT_DIRTY]
+    def pending(self) -> Pending:
+        """What was brought about since the last cut."""
+        if self._desk.records:
+            return Pending.NEWS
+        return Pending.ROWS if self.columns.counts[COUNT_DIRTY] else Pending.MARKS
 
     def apply(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Fold a run of records of one input topic, in order."""

@@ -55,7 +55,7 @@ from solvent.engine.median import Quote, consensus, is_within_band
 from solvent.engine.rejects import reject
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
-from solvent.engine.shard import Emit, InputRecord, Outputs, ShardFacts
+from solvent.engine.shard import Emit, InputRecord, Outputs, Pending, ShardFacts
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MAX_EXACT, MAX_TEXT, PPM, format_scaled, parse_scaled
@@ -290,9 +290,9 @@ class PriceShard:
         return self._counts
 
     @property
-    def is_repeatable(self) -> bool:
-        """Always False: a mark frame may be waiting, and marks are what latency is made of."""
-        return False
+    def pending(self) -> Pending:
+        """Always news: a mark frame may be waiting, and marks are what latency is made of."""
+        return Pending.NEWS
 
     # -- records in
 

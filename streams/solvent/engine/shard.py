@@ -9,12 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Protocol
 
 from solvent.engine.rows import Rows
 from solvent.engine.run import InputRecord, Run
 
-__all__ = ["Emit", "InputRecord", "Outputs", "Shard", "ShardFacts"]
+__all__ = ["Emit", "InputRecord", "Outputs", "Pending", "Shard", "ShardFacts"]
+
+
+class Pending(IntEnum):
+    """What a slice cut now would hold, by how much it hurts to wait."""
+
+    #: Nothing but marks and stream time: applying those records again changes nothing (DESIGN D3).
+    MARKS = 0
+    #: Rows of the shard's table, which tell nobody anything yet.
+    ROWS = 1
+    #: Records for others.
+    NEWS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +106,8 @@ class Shard(Protocol):
     lookback: Mapping[str, int]
 
     @property
-    def is_repeatable(self) -> bool:
-        """Whether what was applied since the last cut changed nothing but marks and stream time.
-
-        Applying such records again changes nothing, so their commit may wait (DESIGN D3).
-        """
+    def pending(self) -> Pending:
+        """What was brought about since the last cut."""
         ...
 
     def apply(self, topic: str, records: Sequence[InputRecord]) -> None:

@@ -24,7 +24,7 @@ import structlog
 from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
-from solvent.engine.shard import Shard, ShardFacts
+from solvent.engine.shard import Pending, Shard, ShardFacts
 from solvent.errors import InvariantError
 from solvent.runtime.meter import LaneMeter, SliceMeter
 from solvent.runtime.restore import RestoreProgress, restore_shard
@@ -81,6 +81,10 @@ class LaneLimits:
         Waiting records above which the lane's inputs are paused; they resume below half.
     lazy_commit_s : float
         How long a slice that changed nothing but marks may wait for company.
+    rows_commit_s : float
+        The same of a slice that changed rows but tells nobody anything: a steady flow of trades
+        then leaves the producer free most of the time, and an event need not wait for a commit in
+        flight before its own.
     fold_s : float
         How long a slice may be folded before it is committed, if no commit is in flight: records
         differ a thousandfold in cost (a trade, a mark frame that opens every second account), so
@@ -90,6 +94,7 @@ class LaneLimits:
     slice_records: int = 20_000
     backlog_records: int = 40_000
     lazy_commit_s: float = 0.25
+    rows_commit_s: float = 0.02
     fold_s: float = 0.05
 
 
@@ -153,6 +158,7 @@ class Lane:
         self._acknowledge: list[Acknowledge] = []
         self._committing: asyncio.Task[None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
+        self._waits_since: float | None = None
         self._lazy_until: float | None = None
         self._folded_s = 0.0  # spent on the open slice
         self._frame_numbers: dict[str, int] = {}  # of the last run, by topic, since `open`
@@ -399,16 +405,18 @@ class Lane:
             self._committing = None
 
     def _may_wait(self) -> bool:
-        """Whether the open slice changed nothing but marks, is all there is, and has time left."""
-        if self._state is not _State.OPEN or self._waiting or not self.shard.is_repeatable:
-            self._lazy_until = None
-            return False
-        now = asyncio.get_running_loop().time()
-        if self._lazy_until is None:
-            self._lazy_until = now + self._limits.lazy_commit_s
-        if now < self._lazy_until:
-            return True
-        self._lazy_until = None
+        """Whether the open slice tells nobody anything, is all there is, and has time left."""
+        pending = self.shard.pending
+        if self._state is _State.OPEN and not self._waiting and pending is not Pending.NEWS:
+            limits = self._limits
+            patience = limits.lazy_commit_s if pending is Pending.MARKS else limits.rows_commit_s
+            now = asyncio.get_running_loop().time()
+            if self._waits_since is None:
+                self._waits_since = now
+            self._lazy_until = self._waits_since + patience
+            if now < self._lazy_until:
+                return True
+        self._waits_since = self._lazy_until = None
         return False
 
     async def _wait(self) -> None:
