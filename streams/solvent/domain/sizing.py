@@ -145,7 +145,7 @@ def plan_close(
     if shortage_micros <= 0:
         return ()
     candidates = list(positions)
-    scale = lcm(*(position.instrument.mark_value.denominator for position in candidates)) * PPM
+    scale = lcm(*[position.instrument.mark_value.denominator for position in candidates]) * PPM
     if len(candidates) > 1:
         rates, fee_ppm = policy.liquidation_end_rate_ppm, policy.liquidator_fee_ppm
 

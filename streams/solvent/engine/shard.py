@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from solvent.engine.rows import Rows
 from solvent.engine.run import InputRecord, Run
@@ -29,8 +29,7 @@ class Pending(IntEnum):
     NEWS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """One outgoing record: logical topic (``liquidations.v1``), key and value.
 
     It goes to the shard's own partition, or to every partition of the topic if `everywhere`.
