@@ -92,8 +92,6 @@ def main(argv: list[str] | None = None) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     else:
         console.print(f"logs and data: {folder}")
-    for outcome in bad:
-        console.print(outcome.report(), markup=False, highlight=False)
     if outcomes:
         load["end"] = machine.load_average()
         result = _result(options, outcomes, load, time.monotonic() - began)
@@ -182,8 +180,10 @@ def _run(
                     f"{outcome.done['kill -9']} kill -9, {found.inputs:,} inputs, "
                     f"{found.slices:,} slices, {found.outputs:,} records out"
                 )
-                if outcome.problems and options.stop:
-                    return
+                if outcome.problems:
+                    progress.console.print(outcome.report(), markup=False, highlight=False)
+                    if options.stop:
+                        return
     finally:
         if forks is not None:
             forks.close()

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from traceback import format_exception
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer
 from confluent_kafka import TopicPartition as Partition
@@ -42,6 +43,8 @@ _DRAIN_DEADLINE_S = 120.0
 _STOP_DEADLINE_S = 40.0
 _RESTARTS = 8
 _SUPERVISOR_WAITS_S = 1.0
+#: A record may wait so long for the broker; a machine that slept meanwhile needs it.
+_LOAD_TIMEOUT_S = 300.0
 #: Records that come at once now and then.
 _BURST = 3_000
 
@@ -132,10 +135,10 @@ class Round:
             )
             self.outcome.problems += self.outcome.findings.problems
             reader.check()
-        except (AssertionError, TimeoutError) as error:
-            self.problem(str(error))
+        except Exception as error:  # other rounds may still tell something
+            self.problem("".join(format_exception(error)))
         finally:
-            loader.stop()
+            loader.close()
             reader.stop()
             for slot in self._slots:
                 slot.close()
@@ -517,9 +520,12 @@ class _Loader:
         self._thread.start()
 
     def stop(self) -> None:
-        self._ends.set()
-        self._thread.join(150)
+        self.close()
         self.raise_error()
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join(2 * _LOAD_TIMEOUT_S)
 
     def raise_error(self) -> None:
         if self._error is not None:
@@ -539,7 +545,7 @@ class _Loader:
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "partitioner": "murmur2_random",  # Kafka's own
-                "message.timeout.ms": 140_000,
+                "message.timeout.ms": int(_LOAD_TIMEOUT_S * 1000),
                 "log_level": 0,  # that the broker is away is no news
             }
         )
@@ -560,7 +566,7 @@ class _Loader:
             sent += int(due)
             due -= int(due)
             producer.poll(0.05)
-        if left := producer.flush(130):
+        if left := producer.flush(_LOAD_TIMEOUT_S):
             raise TimeoutError(f"{left} records not produced")
 
 

@@ -118,3 +118,22 @@ def test_worker_on_the_wall_clock_writes_clocks_that_become_frames(
     assert pipeline.worker.stop() == 0
     assert all(record.key == b"clock" for record in pipeline.read(ORACLE_TICKS))
     assert not pipeline.read(COLLATERAL)
+
+
+#: As after an answer of a broker that had just started and then went away: none is known.
+FORGETFUL = """
+from aiokafka.client import AIOKafkaClient
+
+AIOKafkaClient.get_random_node = lambda self: None
+"""
+
+
+def test_worker_whose_group_coordinator_is_lost_ends(make_pipeline: MakePipeline) -> None:
+    """aiokafka tells only callers of its own ``getmany``; unheard, the worker would sit idle."""
+    pipeline = make_pipeline()
+    (pipeline.tmp_path / "sitecustomize.py").write_text(FORGETFUL)
+    pipeline.env["PYTHONPATH"] = str(pipeline.tmp_path)
+    code, line = exit_of(pipeline)
+    assert code == 4
+    assert "SLV-613" in line
+    assert "Did we not perform bootstrap?" in line

@@ -10,7 +10,7 @@ from typing import Any
 
 import faust
 
-from solvent.errors import ConfigError
+from solvent.errors import ConfigError, ServiceError
 from solvent.kernel import batches
 from solvent.runtime.lane import AgentSpec, LaneLimits
 from solvent.runtime.lanes import Lanes
@@ -72,8 +72,8 @@ class LaneApp(faust.App):
     fetch_pulse: Pulse
     #: Set by the worker: called when the app begins to stop.
     on_stopping: Callable[[], None] = staticmethod(lambda: None)
-    #: Why a take-over was refused, if it was: the worker must not be restarted as it is.
-    refusal: ConfigError | None = None
+    #: Why the app crashed, if the reason lies outside it: configuration or broker.
+    refusal: ConfigError | ServiceError | None = None
 
     def _new_transport(self) -> FrameTransport:
         return FrameTransport(self.conf.broker_consumer, self, positions=self.lanes)

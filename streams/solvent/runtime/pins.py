@@ -72,8 +72,11 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
     Fetcher.close,
     Fetcher.fetched_records,
     PartitionRecords,
+    GroupCoordinator._coordination_routine,
     GroupCoordinator._maybe_leave_group,
+    GroupCoordinator._push_error_to_user,
     GroupCoordinator._send_req,
+    GroupCoordinator.check_errors,
     GroupCoordinator.close,
     AIOKafkaProducer.commit_transaction,
     AIOKafkaProducer.send_batch,
@@ -87,7 +90,7 @@ _RELIED_ON: Final[tuple[Any, ...]] = (
 )
 
 #: Fingerprint of the methods above in the pinned versions.
-_FINGERPRINT: Final = "804158eb4cd8fc73310f07c9a5d0658a"
+_FINGERPRINT: Final = "7788bd0c8ab543438d09957638b251c8"
 
 
 def fingerprint() -> str:

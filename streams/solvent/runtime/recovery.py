@@ -45,7 +45,7 @@ class LaneRecovery(Recovery):
                     log.exception("take_over_failed", generation=generation)
                 else:
                     log.critical("take_over_refused", reason=str(refusal))
-                self.app.refusal = refusal
+                    self.app.refusal = refusal
                 await self.app.crash(error)
                 break
 

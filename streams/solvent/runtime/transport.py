@@ -22,8 +22,10 @@ from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+from mode import Service
 
 from solvent.engine.run import Run
+from solvent.errors import ServiceError
 from solvent.runtime.raw import RunConsumer, rebound
 
 __all__ = ["FetchState", "Frame", "FrameConsumer", "FrameTransport", "Positions", "RawSchema"]
@@ -36,6 +38,9 @@ FETCH_MAX_WAIT_MS = 100
 
 #: How long the last commit, and leaving the group, may take at the end of a worker, s.
 LEAVE_TIMEOUT_S = 3.0
+
+#: Between looks at whether aiokafka gave the group up, s.
+MEMBERSHIP_LOOK_S = 0.5
 
 #: How long to wait for records while a lane's inputs are paused, s. Such a wait is for the other
 #: partitions alone: a longer one (Faust's is 1 s) starves the lane once it has room again.
@@ -118,6 +123,25 @@ class FrameConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         self.app.fetch_pulse.start(self.thread_loop)
         return consumer
+
+    @Service.task
+    async def _watch_membership(self) -> None:
+        """End the worker if its place in the group is lost for good.
+
+        aiokafka says so to callers of its own ``getmany`` alone, and Faust is none: the worker
+        would sit idle, neither heard of by the group nor ended.
+        """
+        coordinator = self._ensure_consumer()._coordinator
+        while not self.should_stop:
+            try:
+                coordinator.check_errors()
+            except Exception as error:
+                msg = f"group membership lost: {error}"
+                self.app.refusal = ServiceError(msg, code="SLV-613")
+                log.critical("membership_lost", error=repr(error))
+                asyncio.run_coroutine_threadsafe(self.app.crash(error), self.parent_loop)
+                return
+            await self.sleep(MEMBERSHIP_LOOK_S)
 
     async def leave_group(self) -> bool:
         """Leave the group for good, if others are in it; return whether that was done."""
