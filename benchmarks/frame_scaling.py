@@ -183,7 +183,12 @@ def _figures(name: str, timings: _Timings, regime: str = "") -> dict[str, float 
 def _index_bytes(shard: MarginShard) -> int:
     """Return what the index takes for the units there are, room to grow left out."""
     units, figures, moves = shard.columns.units, shard.columns.figures, shard.safe_moves
-    of_units = [figures.level, figures.feeds, figures.block_levels, moves.next_status]
+    of_units: list[np.ndarray] = [
+        figures.level,
+        figures.feeds,
+        figures.block_levels,
+        moves.next_status,
+    ]
     of_units += [moves.watch.block_expires_us, moves.news]
     in_use = int(shard.columns.counts[COUNT_UNITS]) / len(units.account)
     of_feeds = [moves.watch.lowest, moves.watch.highest]

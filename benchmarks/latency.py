@@ -467,14 +467,14 @@ class _Bench:
                 msg = f"{name}: an event of {account}, canaries alone were expected"
                 raise InvariantError(msg)
             now = step_of_price[event["positions"][0]["mark_price"]]
-            step = own[self._waves.canary_of(account), event["event"]]
-            step += (now - step) // self._waves.steps_in * self._waves.steps_in
-            if (partition, step) in seen:
-                msg = f"{name}: {account} {event['event']} twice at step {step}"
+            at = own[self._waves.canary_of(account), event["event"]]
+            at += (now - at) // self._waves.steps_in * self._waves.steps_in
+            if (partition, at) in seen:
+                msg = f"{name}: {account} {event['event']} twice at step {at}"
                 raise InvariantError(msg)
-            seen.add((partition, step))
-            if step >= self._waves.steps_in:  # the first wave is for warming up
-                histogram.record_value(max(1, (at_ns - due[step]) // 1000))
+            seen.add((partition, at))
+            if at >= self._waves.steps_in:  # the first wave is for warming up
+                histogram.record_value(max(1, (at_ns - due[at]) // 1000))
         missed = waves * self._waves.events_in * self._partitions - len(seen)
         if missed and not may_miss:
             msg = f"{name}: {missed} of {missed + len(seen)} events are missing"

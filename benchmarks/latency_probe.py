@@ -102,13 +102,18 @@ def _read(
             seen.append((now(), message.partition(), message.value()))
 
 
+def _await_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
+
+
 def trade(plan: dict[str, Any]) -> None:
     """Write trades at the plan's rate until standard input ends; print how many."""
     chunk = max(1, round(plan["rate"] * _CHUNK_S))
     ready = list(_trades(plan, round(plan["rate"] * plan["seconds"])))
     producer = _producer(plan["bootstrap_servers"], linger_ms=2)
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Thread(target=_await_end_of_input, args=(stop,), daemon=True).start()
     print("ready", flush=True)
     topic = plan["send_to"]
     next_s = time.monotonic()

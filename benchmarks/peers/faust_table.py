@@ -17,7 +17,7 @@ import orjson
 __all__ = ["Trade", "build_app"]
 
 
-class Trade(faust.Record, serializer="json"):
+class Trade(faust.Record, serializer="json"):  # type: ignore[call-arg]  # Any to mypy
     """A record of ``trades.v1``."""
 
     schema_version: int
