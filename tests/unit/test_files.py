@@ -180,3 +180,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for name in ("x.parquet", "nowhere.parquet", "nowhere.jsonl"):
         with pytest.raises(ConfigError, match=name):
             list(files.read_values(tmp_path / name, TRADES))
+
+
+def test_parquet_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    rows = 50_000
+    frame = pl.DataFrame({"account_id": [f"a{n}" for n in range(rows)], "ts_us": range(rows)})
+    frame.write_parquet(path, row_group_size=rows // 10, compression="zstd")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2000] + b"\xff" * (len(whole) // 2) + whole[2000 + len(whole) // 2 :])
+    with pytest.raises(ConfigError, match=r"x\.parquet cannot be read as Parquet"):
+        list(files.read_values(path, TRADES))

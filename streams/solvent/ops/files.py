@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -295,40 +296,44 @@ def parquet_size(path: Path) -> int:
     Raises
     ------
     ConfigError
-        [SLV-430] It is not Parquet.
+        [SLV-430] It cannot be read, or is not Parquet.
     """
-    return int(_parquet(path).metadata.num_rows)
+    import polars as pl
+
+    with _parquet(path) as rows:
+        return int(rows.select(pl.len()).collect().item())
 
 
-def _parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow is untyped
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """Give the rows of a Parquet file; what is wrong with it may turn out at any batch."""
+    import polars as pl
 
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        msg = f"file {path} is not Parquet: {str(error).splitlines()[0]}"
+        yield pl.scan_parquet(path, glob=False, hive_partitioning=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        msg = f"file {path} cannot be read as Parquet: {str(error).splitlines()[0]}"
         raise ConfigError(msg, code="SLV-430") from None
 
 
 def _parquet_values(path: Path, topic: str) -> Iterator[tuple[Values, float]]:
     import polars as pl
 
-    number = 1
-    file = _parquet(path)
-    for batch in file.iter_batches(batch_size=_CHUNK_ROWS):
-        frame = pl.DataFrame(pl.from_arrow(batch))
-        if isinstance(frame.schema.get("ts_us"), pl.Datetime):
-            frame = frame.with_columns(pl.col("ts_us").dt.epoch("us"))
-        names = _FIELDS[topic]
-        known = [name for name in names if name in frame.columns]
-        frame = frame.select(*known, *(c for c in frame.columns if c not in names))
-        fixed: dict[str, Any] = {"schema_version": 1}
-        if topic == ORACLE_TICKS:
-            fixed["kind"] = "price"
-        values = columns_to_values(frame, fixed, number) or rows_to_values(frame, fixed, number)
-        number += frame.height
-        yield values, (number - 1) / file.metadata.num_rows
+    total, number = parquet_size(path), 1
+    names = _FIELDS[topic]
+    fixed: dict[str, Any] = {"schema_version": 1}
+    if topic == ORACLE_TICKS:
+        fixed["kind"] = "price"
+    with _parquet(path) as rows:
+        for batch in rows.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True):
+            frame = batch
+            if isinstance(frame.schema.get("ts_us"), pl.Datetime):
+                frame = frame.with_columns(pl.col("ts_us").dt.epoch("us"))
+            known = [name for name in names if name in frame.columns]
+            frame = frame.select(*known, *(c for c in frame.columns if c not in names))
+            values = columns_to_values(frame, fixed, number) or rows_to_values(frame, fixed, number)
+            number += frame.height
+            yield values, (number - 1) / total
 
 
 _NUMBERS: Final = frozenset({"schema_version", "ts_us", "seq"})
@@ -357,36 +362,38 @@ def rows_to_values(frame: Any, fixed: Mapping[str, Any], number: int) -> Values:
 def columns_to_values(frame: Any, fixed: Mapping[str, Any], number: int) -> Values | None:  # noqa: ANN401
     """Return the same made column by column, or None where a column is not as plain as that."""
     import polars as pl
-    import pyarrow as pa
 
-    texts = [pl.lit("{")]
-    quotes = 0
+    pieces: list[Any] = []  # columns, and the text between them
+    between, quotes = "{", 0
     for name, value in fixed.items():
         if name in frame.columns:
             if frame[name].null_count():
                 return None
         else:
-            texts.append(pl.lit(f"{_comma(texts)}{_quoted(name)}:{orjson.dumps(value).decode()}"))
+            between += f"{_comma(pieces, between)}{_quoted(name)}:{orjson.dumps(value).decode()}"
             quotes += frame.height * (2 + 2 * isinstance(value, str))
     for series in frame:
         text, is_number = _column_text(series)
         if text is None:
             return None
         around = "" if is_number else '"'
-        whole = pl.concat_str(
-            pl.lit(f"{_comma(texts)}{_quoted(series.name)}:{around}"), text, pl.lit(around)
-        )
+        before = f"{_comma(pieces, between)}{_quoted(series.name)}:{around}"
         if series.null_count():
-            whole = pl.when(pl.col(series.name).is_null()).then(pl.lit("")).otherwise(whole)
-        texts.append(whole)
+            whole = pl.concat_str(pl.lit(before), text, pl.lit(around))
+            is_null = pl.col(series.name).is_null()
+            pieces += [pl.lit(between), pl.when(is_null).then(pl.lit("")).otherwise(whole)]
+            between = ""
+        else:
+            pieces += [pl.lit(between + before), text]
+            between = around
         quotes += (frame.height - series.null_count()) * (2 if is_number else 4)
-    made = frame.select(json=pl.concat_str(*texts, pl.lit("}"))).to_series().to_arrow()
-    array = made.cast(pa.large_string())
+    made = frame.select(json=pl.concat_str(*pieces, pl.lit(between + "}"))).to_series()
+    array = made.to_arrow(compat_level=pl.CompatLevel.oldest())  # one buffer of large strings
     _, ends, content = array.buffers()
     bounds = np.frombuffer(ends, np.int64)[array.offset : array.offset + len(array) + 1]
     data = np.frombuffer(content, np.uint8)[: int(bounds[-1])] if content else np.zeros(0, np.uint8)
-    part = data[int(bounds[0]) :]
     # what JSON escapes: one quote more than the fields have, a backslash, a control character
+    part = data[int(bounds[0]) :]
     if np.count_nonzero(part == 34) != quotes or (part == 92).any() or (part < 32).any():
         return None
     numbers = np.arange(number, number + frame.height, dtype=np.int64)
@@ -394,8 +401,8 @@ def columns_to_values(frame: Any, fixed: Mapping[str, Any], number: int) -> Valu
     return Values(_of_values(data, numbers, bounds[:-1].copy(), size), [])
 
 
-def _comma(texts: list[Any]) -> str:
-    return "," if len(texts) > 1 else ""
+def _comma(pieces: list[Any], between: str) -> str:
+    return "," if pieces or between != "{" else ""
 
 
 def _quoted(name: str) -> str:
