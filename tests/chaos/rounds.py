@@ -43,8 +43,8 @@ _DRAIN_DEADLINE_S = 120.0
 _STOP_DEADLINE_S = 40.0
 _RESTARTS = 8
 _SUPERVISOR_WAITS_S = 1.0
-#: A record may wait so long for the broker; a machine that slept meanwhile needs it.
-_LOAD_TIMEOUT_S = 300.0
+#: A record may wait so long for the broker.
+_LOAD_TIMEOUT_S = 140.0
 #: Records that come at once now and then.
 _BURST = 3_000
 
@@ -542,7 +542,10 @@ class _Loader:
         producer = Producer(
             {
                 "bootstrap.servers": self._round.kafka.bootstrap_servers,
-                "enable.idempotence": True,
+                # Repeats are welcome, each is to be dropped. An idempotent producer of librdkafka
+                # now and then sends nothing any more once its broker was killed.
+                "acks": "all",
+                "max.in.flight.requests.per.connection": 1,
                 "linger.ms": 5,
                 "partitioner": "murmur2_random",  # Kafka's own
                 "message.timeout.ms": int(_LOAD_TIMEOUT_S * 1000),
