@@ -44,7 +44,7 @@ _STOP_DEADLINE_S = 40.0
 _RESTARTS = 8
 _SUPERVISOR_WAITS_S = 1.0
 #: A record may wait so long for the broker.
-_LOAD_TIMEOUT_S = 140.0
+_LOAD_TIMEOUT_S = 75.0
 #: Records that come at once now and then.
 _BURST = 3_000
 
