@@ -6,6 +6,8 @@ import itertools
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from solvent.engine.margin import MarginShard
 from solvent.engine.severity import Standing, by_severity
@@ -53,7 +55,37 @@ def test_topic_that_is_no_input_is_our_bug() -> None:
 
 
 def standing(account_id: str, equity: int, required: int, *, bankrupt: bool = False) -> Standing:
-    return Standing(0, bankrupt, equity, required, account_id, -1)
+    return Standing(0, bankrupt, equity, required, account_id.encode(), -1)
+
+
+def is_worse(a: Standing, b: Standing) -> bool:
+    """As the model says it: by cross products of whole numbers."""
+    if a.is_bankrupt != b.is_bankrupt:
+        return a.is_bankrupt
+    left, right = a.equity_micros * b.requirement_micros, b.equity_micros * a.requirement_micros
+    if left == right:
+        if a.requirement_micros == b.requirement_micros == 0:
+            left, right = a.equity_micros, b.equity_micros
+        else:
+            left, right = b.requirement_micros, a.requirement_micros
+    return left < right if left != right else a.account_key < b.account_key
+
+
+amounts = st.integers(-20, 20) | st.integers(2**53 - 20, 2**53) | st.integers(-(2**53), 2**53)
+standings = st.builds(
+    standing,
+    st.text("ab", min_size=1, max_size=9),
+    amounts,
+    amounts.map(abs),
+    bankrupt=st.booleans(),
+)
+
+
+@given(st.lists(standings, max_size=30, unique_by=lambda s: s.account_key))
+def test_severity_never_puts_a_worse_unit_after_a_better(some: list[Standing]) -> None:
+    order = by_severity(some)
+    assert sorted(order) == sorted(some)
+    assert all(is_worse(a, b) for a, b in itertools.pairwise(order))
 
 
 def test_severity_orders_worst_first_whatever_the_input_order() -> None:  # I14

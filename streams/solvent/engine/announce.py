@@ -165,7 +165,7 @@ class Batch:
         self.raw_equity_micros: list[int] = raw.tolist()
         self._shortage: list[int] = shortage.tolist()
         self._maintenance: list[int] = need[:, MAINTENANCE].tolist()
-        self._key: dict[int, bytes] = {}  # by place, once asked for
+        self._key = columns.keys_of(self.account)
         self._ledger: _Ledger | None = None
         self._when = f'"partition":{announcer.partition},"ts_us":{marks.stream_us}'
         self._mark_seq = f'"mark_seq":{marks.seq}'
@@ -176,7 +176,7 @@ class Batch:
 
     def status_event(self, at: int, before: int, status: int) -> Emit:
         """Return the event of a status that changed."""
-        key = self._key[at] = self._announcer.columns.key_of(self.account[at])
+        key = self._key[at]
         flags = self._flags[at]
         labels = (
             ",".join(f'"{label}"' for bit, label in FLAG_LABELS.items() if flags & bit)
@@ -215,7 +215,7 @@ class Batch:
         ledger = self._ledger
         if ledger is None:
             ledger = self._ledger = _Ledger(announcer, self._units)
-        key = self._key.get(at) or announcer.columns.key_of(self.account[at])
+        key = self._key[at]
         account_id = key.decode()
         subaccount = announcer.book_name(self._book[at])
         legs = "" if ending else self._legs(at, ledger)

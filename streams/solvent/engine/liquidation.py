@@ -102,6 +102,7 @@ class Desk:
         self._marks = marks
         self._offsets = offsets
         self._announcer = Announcer(partition, rulebook, columns, marks, offsets)
+        self._changed: list[int] = []  # accounts, of the batch being settled
         self.records: list[Emit] = []
 
     # -- what happens
@@ -121,6 +122,8 @@ class Desk:
         batch = self._announcer.about(units, cause)
         for at, status in enumerate(statuses):
             self._settle(batch, at, status, cause)
+        self._columns.mark_all_dirty(self._changed)
+        self._changed.clear()
 
     def quarantine(self, account: int, cause: Cause) -> None:
         """Take an account that has just been quarantined out of judgement, and say so."""
@@ -138,7 +141,7 @@ class Desk:
             if status == STATUS_UNKNOWN:
                 units.previous_status[unit] = before
             units.status[unit] = status
-            columns.mark_dirty(account)
+            self._changed.append(account)
             self.records.append(batch.status_event(at, before, status))
         if batch.is_quarantined[at]:
             return
@@ -146,7 +149,7 @@ class Desk:
         if status == STATUS_UNKNOWN:
             if revision and cause.is_ledger:
                 units.case_expires_us[unit] = 0  # revise as soon as it can be judged
-                columns.mark_dirty(account)
+                self._changed.append(account)
             return
         if revision:
             self._continue_case(batch, at, status, cause)
@@ -185,7 +188,7 @@ class Desk:
         units.revision[unit] = revision
         units.case_verdict[unit] = batch.verdict[at]
         units.case_expires_us[unit] = expires_us
-        self._columns.mark_dirty(batch.account[at])
+        self._changed.append(batch.account[at])
         self.records.append(
             batch.case_event(
                 at,
@@ -224,7 +227,7 @@ class Desk:
         units.case_verdict[unit] = 0
         cases.notional_micros[unit] = 0
         cases.fills[unit] = 0
-        self._columns.mark_dirty(batch.account[at])
+        self._changed.append(batch.account[at])
 
     def _emit_bare_status(self, account: int, cause: Cause) -> None:
         """Say that an account without a single unit was quarantined."""

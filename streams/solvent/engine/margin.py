@@ -311,7 +311,7 @@ class MarginShard:
             (figures.verdict[signalled] == VERDICT_BANKRUPT).tolist(),
             figures.equity_micros[signalled, MAINTENANCE].tolist(),
             figures.requirement_micros[signalled, MAINTENANCE].tolist(),
-            map(columns.id_of, units.account[signalled].tolist()),
+            columns.keys_of(units.account[signalled]),
             units.book[signalled].tolist(),
         )
         worst_first = np.array([standing.unit for standing in by_severity(standings)], np.int64)

@@ -8,7 +8,7 @@ at the end of the class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -31,12 +31,22 @@ from solvent.kernel.layout import (
     Positions,
     Units,
 )
-from solvent.kernel.names import count_names, index_of, longer_names, name_at, name_table, put_name
+from solvent.kernel.names import (
+    count_names,
+    index_of,
+    longer_names,
+    name_at,
+    name_table,
+    names_at,
+    put_name,
+)
 from solvent.kernel.tables import longer_table, moved_rows, new_table
 
 __all__ = ["Columns"]
 
 _START = 256
+#: Fewer accounts than this are marked one by one, which then is quicker.
+_FEW = 32
 
 
 def _packed_order(
@@ -92,6 +102,21 @@ class Columns:
     def mark_dirty(self, account: int) -> None:
         """Note that an account's row must be written at the next cut."""
         blocks.mark_dirty(self.accounts, self.counts, account)
+
+    def mark_all_dirty(self, accounts: Sequence[int]) -> None:
+        """Note the same of many accounts, in order; one may be named twice."""
+        if len(accounts) < _FEW:
+            for account in accounts:
+                self.mark_dirty(account)
+            return
+        clean = np.array(accounts, np.int64)
+        clean = clean[self.accounts.dirty[clean] == 0]
+        _, first = np.unique(clean, return_index=True)
+        clean = clean[np.sort(first)]
+        count = int(self.counts[COUNT_DIRTY])
+        self.accounts.dirty[clean] = 1
+        self.accounts.dirty_list[count : count + clean.size] = clean
+        self.counts[COUNT_DIRTY] = count + clean.size
 
     def take_dirty(self) -> Int64:
         """Return the accounts that changed since the last call, in order, and forget them."""
@@ -175,6 +200,10 @@ class Columns:
     def key_of(self, account: int) -> bytes:
         """Return an account's record key, its id in UTF-8."""
         return name_at(self.names, account)
+
+    def keys_of(self, accounts: Sequence[int] | Int32) -> list[bytes]:
+        """Return the record keys of accounts that are here."""
+        return names_at(self.names, accounts)
 
     def id_of(self, account: int) -> str:
         """Return an account's id."""
