@@ -29,8 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from benchmarks.command import Measured, option, run, say
 from benchmarks.pipeline import Journal, Worker, produce, running_pipeline
 from benchmarks.report import rate
@@ -116,6 +114,8 @@ def measure(options: ReplayOptions) -> Measured:
 
 def _write(root: Path, workload: Workload, options: ReplayOptions) -> dict[str, Path]:
     """Write the history as JSON lines and as Parquet; ticks, which are few, as lines in both."""
+    import polars as pl  # after `solvent.ops.files`, which says how many threads it gets
+
     folders = {form: root / form for form in ("jsonl", "parquet")}
     for folder in folders.values():
         folder.mkdir()

@@ -40,7 +40,8 @@ __all__ = [
     "times_of",
 ]
 
-# One thread reads ahead of those that fold: more of polars' own would take the cores from them.
+# One thread reads ahead of those that fold: more of polars' own would take the cores from them. It
+# looks at this when it is first imported.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 _CHUNK_ROWS: Final = 65_536
