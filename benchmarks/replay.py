@@ -40,7 +40,7 @@ from solvent.ops import replay
 from solvent.ops.logs import KafkaLogs
 from solvent.ops.verify import VerifyOptions, verify
 from solvent.rules import CompiledRulebook, builtin_rulebook
-from solvent.settings import load_settings
+from solvent.settings import limit_polars_threads, load_settings
 from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS, TRADES
 
 __all__ = ["SMOKE", "ReplayOptions", "measure"]
@@ -114,7 +114,8 @@ def measure(options: ReplayOptions) -> Measured:
 
 def _write(root: Path, workload: Workload, options: ReplayOptions) -> dict[str, Path]:
     """Write the history as JSON lines and as Parquet; ticks, which are few, as lines in both."""
-    import polars as pl  # after `solvent.ops.files`, which says how many threads it gets
+    limit_polars_threads()  # as the replay would, which is too late after this
+    import polars as pl
 
     folders = {form: root / form for form in ("jsonl", "parquet")}
     for folder in folders.values():

@@ -28,6 +28,7 @@ __all__ = [
     "child_environment",
     "default_cache_dir",
     "java_home",
+    "limit_polars_threads",
     "load_settings",
     "use_config_file",
 ]
@@ -260,6 +261,15 @@ def default_cache_dir() -> Path:
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return Path(shared).expanduser() / "solvent"
     return Path.home() / ".cache" / "solvent"
+
+
+def limit_polars_threads() -> None:
+    """Give polars one thread, unless POLARS_MAX_THREADS says otherwise.
+
+    It looks there when it is first imported. For whoever reads ahead of threads that compute: more
+    of polars' own would take the cores from them.
+    """
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 
 def java_home() -> Path | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -39,10 +38,6 @@ __all__ = [
     "read_values",
     "times_of",
 ]
-
-# One thread reads ahead of those that fold: more of polars' own would take the cores from them. It
-# looks at this when it is first imported.
-os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 _CHUNK_ROWS: Final = 65_536
 _CLOCK_KEY: Final = b"clock"

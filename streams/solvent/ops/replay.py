@@ -34,6 +34,7 @@ from solvent.ops.files import BadRow, Keyed, keyed, read_values, times_of
 from solvent.ops.logs import Logs
 from solvent.ops.verify import Progress
 from solvent.rules import CompiledRulebook
+from solvent.settings import limit_polars_threads
 from solvent.wire.topics import (
     ACCOUNTS,
     COLLATERAL,
@@ -357,6 +358,7 @@ def replay(
     if {ORACLE_TICKS, MARKS} <= {source.topic for source in sources}:
         msg = f"both {ORACLE_TICKS} and {MARKS} given: prices come from one of them"
         raise ConfigError(msg, code="SLV-452")
+    limit_polars_threads()
     ordered = sorted(sources, key=lambda source: ORDER.index(source.topic))
     warm_up()  # not to be timed
     lines.warm_up()
