@@ -7,6 +7,10 @@ must read and write, 217 an account, held against what `memory_copy` moves on th
 and writes counted alike. `evaluate_in_cache` does the same with 1,000 accounts. `fold` applies
 trades of random accounts, a tenth as many, at their marks: sequence, position, balance, flags,
 evaluation; half of the markets traded are new to an account at first.
+
+`black76` prices options of random strikes, dates and volatilities; `portfolio` is the scenario
+margin of a book of 30 options in 3 expiries, a perpetual and a hedging balance under 31 scenarios
+(1,020 prices with today's and the basis move's), `standard` the closed form of the same book.
 """
 
 from __future__ import annotations
@@ -26,9 +30,13 @@ from benchmarks.population import POSITIONS, Population, frames_of
 from benchmarks.workload import START_US
 from solvent.engine.margin import MarginShard, warm_up
 from solvent.errors import InvariantError
+from solvent.kernel.black import CHUNK, black76_prices_jit
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE, OUTCOME_APPLIED, STOP_END, Trades
 from solvent.kernel.ledger import TOTAL_SLOTS, fold_trades_jit
+from solvent.kernel.option_margin import StandardRules, option_margin_jit
+from solvent.kernel.portfolio import Book, new_scratch
+from solvent.kernel.scenario_margin import DIRECTIONS, ScenarioRules, scenario_margin_jit
 from solvent.rules import builtin_rulebook
 from solvent.wire.topics import MARKS
 
@@ -101,6 +109,8 @@ def measure(options: Options) -> Measured:
     fold_s = _fold(folding, _trades(few_accounts, options.trades, options.seed))
     hashed.update(_figures(folding))
 
+    say("options")
+    of_options = _options(options, hashed)
     evaluate_bytes = options.accounts * _ACCOUNT_BYTES / whole_s
     copied = 2 * block.nbytes / copy_s
     figures: dict[str, float | None] = {
@@ -113,9 +123,142 @@ def measure(options: Options) -> Measured:
         "ratio.bytes_per_s.evaluate_to_memory_copy": round(evaluate_bytes / copied, 3),
         "fold.trades_per_s": round(options.trades / fold_s),
         "fold.ns_per_trade": round(fold_s / options.trades * 1e9, 1),
+        **of_options,
     }
     workload = {"markets": len(rulebook.instruments), "bytes_per_account": _ACCOUNT_BYTES}
     return Measured(figures=figures, workload=workload, result_hash=hashed.hexdigest())
+
+
+def _options(options: Options, hashed: hashlib.blake2b) -> dict[str, float | None]:
+    """Measure the kernels of options; their results go into the hash."""
+    chance = np.random.default_rng(options.seed)
+    count, again = 4_096, 50
+    forward, strike = 100.0 * np.exp(chance.normal(0.0, 0.3, (2, count)))
+    deviation = chance.uniform(0.05, 1.5, count) * np.sqrt(chance.uniform(0.003, 2.0, count))
+    sign = np.where(chance.random(count) < 0.5, 1.0, -1.0)
+    out, work = np.empty(count), np.empty(2 * CHUNK)
+    log_forward, log_strike = np.log(forward), np.log(strike)
+
+    def price() -> None:
+        for _ in range(again):
+            black76_prices_jit(forward, log_forward, deviation, strike, log_strike, sign, work, out)
+
+    price()  # compiles
+    black_s = _fastest(options.rounds, price) / again
+    hashed.update(out.tobytes())
+    book, scratch, three = _option_book(chance), new_scratch(), np.empty(3)
+
+    def scan() -> None:
+        for _ in range(again):
+            scenario_margin_jit(book, _SCENARIOS, scratch, three)
+
+    def standard() -> None:
+        for _ in range(again):
+            option_margin_jit(book, _STANDARD, scratch, three)
+
+    figures: dict[str, float | None] = {"black76.prices_per_s": round(count / black_s)}
+    for name, call in (("portfolio", scan), ("standard", standard)):
+        call()  # compiles
+        spent_s = _fastest(options.rounds, call) / again
+        hashed.update(three.tobytes())
+        figures[f"{name}.us_per_account"] = round(spent_s * 1e6, 2)
+        figures[f"{name}.accounts_per_s"] = round(1 / spent_s)
+    return figures
+
+
+def _option_book(chance: np.random.Generator) -> Book:
+    """Return 30 options in 3 expiries, a perpetual and a hedging balance."""
+    expiries, each = 3, 10
+    strike = np.tile(np.linspace(60_000.0, 80_000.0, each), expiries)
+    return Book(
+        amount=chance.integers(-8, 9, strike.size) / 4.0,
+        strike=strike,
+        log_strike=np.log(strike),
+        sign=np.where(chance.random(strike.size) < 0.5, 1.0, -1.0),
+        volatility=chance.uniform(0.4, 0.9, strike.size),
+        first=np.arange(0, strike.size + 1, each),
+        forward=np.full(expiries, 70_000.0),
+        years=np.array([7.0, 30.0, 180.0]) / 365.0,
+        rate=np.full(expiries, 0.04),
+        quality=np.ones(expiries),
+        size=np.array([-1.5]),
+        price=np.array([70_100.0]),
+        linear_quality=np.ones(1),
+        collateral=np.array([140_000.0]),
+        collateral_quality=np.ones(1),
+        haircut=np.array([0.05]),
+        haircut_more=np.array([0.02]),
+        is_hedging=np.ones(1, np.uint8),
+        spot=70_000.0,
+        spot_quality=1.0,
+        stable=1.0,
+    )
+
+
+_SHOCKS: Final = (
+    *((m, d, 1.0) for m in (0.82, 0.91, 1.0, 1.09, 1.18) for d in ("up", "none", "down")),
+    *((m, d, 1.0) for m in (0.865, 0.955, 1.045, 1.135) for d in ("up", "down")),
+    *((m, "up", 0.05) for m in (0.34, 0.67, 1.5, 2.0, 3.0, 4.0)),
+    (1.0, "linear", 1.0),
+    (1.0, "abs", 1.0),
+)
+_SCENARIOS: Final = ScenarioRules(
+    shock=np.array([m for m, _, _ in _SHOCKS]),
+    damp=np.array([damp for _, _, damp in _SHOCKS]),
+    direction=np.array([DIRECTIONS.index(d) for _, d, _ in _SHOCKS], np.uint8),
+    range_up=0.5,
+    range_down=0.275,
+    least_volatility=0.45,
+    short_power=0.3,
+    long_power=0.13,
+    floor_days=1.0,
+    loss_maintenance=0.8,
+    loss_initial=1.0,
+    gain_share=0.95,
+    gain_rate_share=1.0,
+    gain_rate_more=0.08,
+    loss_share=1.04,
+    loss_rate_share=0.5,
+    loss_rate_more=0.08,
+    basis_up=1.045,
+    basis_down=0.955,
+    basis_share=0.5,
+    basis_share_a_year=2.0,
+    peg=0.98,
+    peg_factor=2.0,
+    quality_threshold=0.55,
+    quality_factor=1.0,
+    linear_maintenance=0.015,
+    linear_more=0.005,
+    option_maintenance=0.003,
+    option_more=0.002,
+    linear_cap=0.15,
+    linear_base=-0.05,
+    abs_cap=0.15,
+    abs_base=-0.05,
+    least_width=0.01,
+    width=4.0,
+    width_volatility=0.6,
+    width_slope=-0.1,
+)
+_STANDARD: Final = StandardRules(
+    initial_share=0.15,
+    initial_least=0.1,
+    maintenance_call=0.075,
+    maintenance_put=0.075,
+    maintenance_put_value=0.075,
+    put_ratio=1.05,
+    unpaired_initial=1.2,
+    unpaired_maintenance=1.1,
+    linear_initial=0.065,
+    linear_maintenance=0.05,
+    base_initial=0.8,
+    base_maintenance=0.9,
+    quality_threshold=0.4,
+    quality_factor=0.4,
+    peg=0.98,
+    peg_factor=1.2,
+)
 
 
 def _a_shard(population: Population) -> MarginShard:
