@@ -1,0 +1,96 @@
+"""What time does to a liquidation: auction prices, phased release and budgets, in event time.
+
+Times are microseconds, shares ppm, amounts micros of the settlement asset. Every function is of the
+time it is given; nothing here knows a clock. Sources: MODEL.md 7.5 (auction: Derive; release:
+Drift) and 7.6 (window: dYdX).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from solvent.units import PPM
+
+__all__ = ["Auction", "Grant", "bid_price", "grant", "insolvent_price", "released"]
+
+
+class Auction(NamedTuple):
+    """A Dutch auction: from `start_ppm` to `cutoff_ppm` in `fast_us`, then to 0 in `slow_us`."""
+
+    start_ppm: int
+    cutoff_ppm: int
+    fast_us: int
+    slow_us: int
+
+    def share_at(self, elapsed_us: int) -> int:
+        """Return what of the book's value a bidder pays so long after the start, ppm, rounded up.
+
+        Rounded up, so that no bidder pays less than the straight line says.
+        """
+        if elapsed_us <= 0:
+            return self.start_ppm
+        if elapsed_us < self.fast_us:
+            fallen = (self.start_ppm - self.cutoff_ppm) * elapsed_us // self.fast_us
+            return self.start_ppm - fallen
+        slow = elapsed_us - self.fast_us
+        if slow >= self.slow_us:
+            return 0
+        return self.cutoff_ppm - self.cutoff_ppm * slow // self.slow_us
+
+
+def bid_price(auction: Auction, elapsed_us: int, *, value_micros: int, cash_micros: int) -> int:
+    """Return what a solvent book costs: ``(MV - K) * d``, K the cash kept out of it, rounded up."""
+    return -(-(value_micros - cash_micros) * auction.share_at(elapsed_us) // PPM)
+
+
+def insolvent_price(
+    elapsed_us: int, *, value_micros: int, health_micros: int, length_us: int
+) -> int:
+    """Return what a bidder is paid for (< 0), or pays for, a book whose auction found no bid.
+
+    From ``min(MV, 0)`` to maintenance health linearly; nothing where that is not negative.
+    """
+    if health_micros >= 0:
+        return 0
+    first = min(value_micros, 0)
+    passed = min(max(elapsed_us, 0), length_us)
+    return first + (health_micros - first) * passed // length_us
+
+
+def released(
+    elapsed_us: int,
+    *,
+    shortage_micros: int,
+    freed_micros: int,
+    duration_us: int,
+    initial_ppm: int,
+    all_below_micros: int,
+) -> int:
+    """Return how much of a shortage may be closed now, micros, rounded down (Drift).
+
+    ``min(1, elapsed/duration + initial) * (s + freed) - freed``, at least 0: what was freed since
+    the case began counts against it. All at once where the shortage is below `all_below_micros`.
+    """
+    if shortage_micros < all_below_micros:
+        return max(0, shortage_micros)
+    share = min(PPM, max(elapsed_us, 0) * PPM // duration_us + initial_ppm)
+    return max(0, (shortage_micros + freed_micros) * share // PPM - freed_micros)
+
+
+class Grant(NamedTuple):
+    """An amount granted at a time."""
+
+    at_us: int
+    micros: int
+
+
+def grant(
+    wanted_micros: int, *, now_us: int, span_us: int, cap_micros: int, grants: Iterable[Grant]
+) -> int:
+    """Return what of an amount fits into the budget of a rolling window.
+
+    ``min(x, max(0, cap - sum of grants in (now - span, now]))``.
+    """
+    used = sum(each.micros for each in grants if now_us - span_us < each.at_us <= now_us)
+    return min(wanted_micros, max(0, cap_micros - used))
