@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from solvent.domain.lending import (
     CloseFactor,
     bonus_at,
+    debt_for_shortage,
     debt_to_target,
     helping_bonus,
     repay_limit,
@@ -76,6 +77,59 @@ def test_debt_to_target_is_the_least_that_reaches_it(
     if repay < debt:
         assert missing(repay) <= 0
         assert repay == 0 or missing(repay - 1) > 0
+
+
+@given(
+    shortage=st.integers(0, 10**13),
+    debt=st.integers(1, 10**13),
+    collateral=st.integers(1, 10**13),
+    debt_weight=st.integers(1_000_000, 1_500_000),
+    weight=st.integers(0, 1_000_000),
+    debt_multiplier=st.integers(900_000, 1_000_000),
+    multiplier=st.integers(1_000_000, 1_100_000),
+    fee=st.integers(0, 20_000),
+)
+def test_debt_for_shortage_is_the_least_swap_that_makes_it_up(
+    shortage: int, debt: int, collateral: int, debt_weight: int, weight: int,
+    debt_multiplier: int, multiplier: int, fee: int,
+) -> None:  # fmt: skip
+    repay = debt_for_shortage(
+        shortage,
+        debt_micros=debt,
+        collateral_micros=collateral,
+        debt_weight_ppm=debt_weight,
+        collateral_weight_ppm=weight,
+        debt_multiplier_ppm=debt_multiplier,
+        collateral_multiplier_ppm=multiplier,
+        fund_fee_ppm=fee,
+    )
+    price = Fraction(multiplier, debt_multiplier)  # collateral given for a unit of debt
+    freed = Fraction(debt_weight * (PPM - fee), PPM**2) - Fraction(weight, PPM) * price
+    most = min(debt, int(collateral / price))
+    assert 0 <= repay <= most
+    if freed <= 0 < shortage:
+        assert repay == most
+    elif repay < most:
+        assert repay * freed >= shortage
+        assert repay == 0 or (repay - 1) * freed < shortage
+
+
+def test_debt_for_shortage_by_hand() -> None:
+    """1,000 short; debt at 1.2, collateral at 0.8, 2 % to the liquidator, 0.5 % of 1.2 to the fund.
+
+    A unit repaid frees 1.2 - 0.8 * 1.02 - 0.006 = 0.378: 1,000 / 0.378 = 2,645.5027.
+    """
+    repay = debt_for_shortage(
+        1_000 * USD,
+        debt_micros=9_000 * USD,
+        collateral_micros=12_000 * USD,
+        debt_weight_ppm=1_200_000,
+        collateral_weight_ppm=800_000,
+        debt_multiplier_ppm=PPM,
+        collateral_multiplier_ppm=1_020_000,
+        fund_fee_ppm=5_000,
+    )
+    assert repay == 2_645_502_646
 
 
 RULE = CloseFactor(normal_ppm=500_000, full_at_ppm=950_000, full_below_micros=2_000 * USD)

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solvent.domain.schedule import Auction, Grant, bid_price, grant, insolvent_price, released
+from solvent.domain.schedule import (
+    Auction,
+    Grant,
+    auction_share,
+    bid_price,
+    grant,
+    insolvent_price,
+    released,
+    step_share,
+)
+from solvent.units import PPM
 
 USD = 1_000_000
 MINUTE = 60_000_000
@@ -93,6 +103,60 @@ def test_no_span_is_granted_more_than_the_cap(
         grants.append(Grant(at, given_))
     for end in range(150):
         assert sum(g.micros for g in grants if end - span < g.at_us <= end) <= cap
+
+
+def test_auction_share_by_hand() -> None:
+    """MV 1,000, MM -80, buffer 10 %: B = -80 + 0.1 * -1,080 = -188; 188 / (188 + 900) = 17.28 %."""
+    share = auction_share(
+        value_micros=1_000 * USD, health_micros=-80 * USD, cash_micros=0, buffer_ppm=100_000,
+        share_ppm=900_000,
+    )  # fmt: skip
+    assert share == 172_795
+
+
+@given(
+    value=st.integers(-(10**12), 10**12),
+    required=st.integers(0, 10**12),
+    cash=st.integers(0, 10**11),
+    buffer=st.integers(0, 300_000),
+    paid=st.integers(0, PPM),
+)
+def test_auction_share_restores_the_buffer_and_no_less_does(
+    value: int, required: int, cash: int, buffer: int, paid: int
+) -> None:
+    health = value - required
+    share = auction_share(
+        value_micros=value, health_micros=health, cash_micros=cash, buffer_ppm=buffer,
+        share_ppm=paid,
+    )  # fmt: skip
+
+    def buffered(sold_ppm: int) -> int:
+        """Health above the buffer after a sale; what is sold leaves its price and its cash."""
+        before = health * PPM + buffer * (health - value)
+        return (PPM - sold_ppm) * before + sold_ppm * (value * paid + cash * (PPM - paid))
+
+    assert 0 <= share <= PPM
+    if share < PPM:
+        assert buffered(share) >= 0
+        assert share == 0 or buffered(share - 1) < 0
+
+
+@pytest.mark.parametrize(
+    ("requirement", "equity", "share_ppm"),
+    [
+        (1_000, 1_000, 200_000),  # 800 / (1,000 - 2) = 80 %
+        (1_000, 800, 400_000),  # 800 / 798 no; 600 / 796 = 75 %
+        (1_000, 450, 800_000),  # 400 / 444 = 90.1 % no; 200 / 442
+        (1_000, 100, PPM),  # 200 / 92
+        (1_000, -5, PPM),
+    ],
+)
+def test_step_share_takes_the_fewest_fifths(requirement: int, equity: int, share_ppm: int) -> None:
+    found = step_share(
+        requirement_micros=requirement * USD, equity_micros=equity * USD, fee_ppm=10_000,
+        step_ppm=200_000, below_ppm=900_000,
+    )  # fmt: skip
+    assert found == share_ppm
 
 
 @given(st.integers(-(10**9), 10**11), st.integers(-(10**9), 10**11))

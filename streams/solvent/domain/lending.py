@@ -2,8 +2,8 @@
 
 Amounts are values in micros of the settlement asset, rates and ratios ppm. The health factor is
 equity (collateral after its liquidation threshold) over debt. Rounding never favours the account in
-what it gives, nor the liquidator in what it takes. Sources: MODEL.md 7.2 (Z4 Aave v4, Z5 Aave v3),
-7.3, and for the bonus that helps Warmuz et al.; worked example E5.
+what it gives, nor the liquidator in what it takes. Sources: MODEL.md 7.2 (Z3 Drift, Z4 Aave v4,
+Z5 Aave v3), 7.3, and for the bonus that helps Warmuz et al.; worked example E5.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ __all__ = [
     "CloseFactor",
     "Seizure",
     "bonus_at",
+    "debt_for_shortage",
     "debt_to_target",
     "helping_bonus",
     "repay_limit",
@@ -53,6 +54,46 @@ def debt_to_target(
     if gain <= 0:
         return debt_micros
     return min(debt_micros, -(-need * PPM // gain))
+
+
+def debt_for_shortage(
+    shortage_micros: int,
+    *,
+    debt_micros: int,
+    collateral_micros: int,
+    debt_weight_ppm: int,
+    collateral_weight_ppm: int,
+    debt_multiplier_ppm: int,
+    collateral_multiplier_ppm: int,
+    fund_fee_ppm: int,
+) -> int:
+    """Return the debt that a swap against collateral must repay to make up a shortage (Z3, Drift).
+
+    ``x = s / (w_d - w_c * m_c/m_d - fee_fund * w_d)`` in value, rounded up; at most the debt, and
+    what the collateral pays for, ``C * m_d/m_c``. The most that can be where a swap frees nothing.
+
+    Parameters
+    ----------
+    shortage_micros : int
+        Requirement minus equity at the liquidation end.
+    debt_micros, collateral_micros : int
+        Of the two assets.
+    debt_weight_ppm, collateral_weight_ppm : int
+        At the liquidation end; the former 1,000,000 or more.
+    debt_multiplier_ppm, collateral_multiplier_ppm : int
+        What the liquidator's swap makes of a unit's price: debt at or below 1,000,000, collateral
+        at or above it.
+    fund_fee_ppm : int
+        What the fund takes of the debt repaid.
+    """
+    if shortage_micros <= 0:
+        return 0
+    most = min(debt_micros, collateral_micros * debt_multiplier_ppm // collateral_multiplier_ppm)
+    freed = debt_weight_ppm * (PPM - fund_fee_ppm) * debt_multiplier_ppm
+    freed -= collateral_weight_ppm * collateral_multiplier_ppm * PPM
+    if freed <= 0:  # over debt_multiplier_ppm * PPM * PPM: of a unit of debt
+        return most
+    return min(most, -(-shortage_micros * debt_multiplier_ppm * PPM * PPM // freed))
 
 
 class CloseFactor(NamedTuple):

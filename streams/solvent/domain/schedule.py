@@ -1,8 +1,8 @@
 """What time does to a liquidation: auction prices, phased release and budgets, in event time.
 
 Times are microseconds, shares ppm, amounts micros of the settlement asset. Every function is of the
-time it is given; nothing here knows a clock. Sources: MODEL.md 7.5 (auction: Derive; release:
-Drift) and 7.6 (window: dYdX).
+time it is given; nothing here knows a clock. Sources: MODEL.md 7.2 (Z6 Paradex, Z7 Derive), 7.5
+(auction: Derive; release: Drift) and 7.6 (window: dYdX).
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from typing import NamedTuple
 
 from solvent.units import PPM
 
-__all__ = ["Auction", "Grant", "bid_price", "grant", "insolvent_price", "released"]
+__all__ = [
+    "Auction",
+    "Grant",
+    "auction_share",
+    "bid_price",
+    "grant",
+    "insolvent_price",
+    "released",
+    "step_share",
+]
 
 
 class Auction(NamedTuple):
@@ -56,6 +65,52 @@ def insolvent_price(
     first = min(value_micros, 0)
     passed = min(max(elapsed_us, 0), length_us)
     return first + (health_micros - first) * passed // length_us
+
+
+def auction_share(
+    *,
+    value_micros: int,
+    health_micros: int,
+    cash_micros: int,
+    buffer_ppm: int,
+    share_ppm: int,
+) -> int:
+    """Return how much of a book one bid may take, ppm, rounded up (Z7, Derive).
+
+    ``f = B / (B - MV * d - K * (1 - d))``, ``B = min(0, MM + b * (MM - MV))``: after so much of the
+    book is sold at the share d of its value, maintenance health is back above the buffer. All of it
+    where no part does that.
+
+    Parameters
+    ----------
+    value_micros, health_micros, cash_micros : int
+        Mark value MV of the book, maintenance health MM, and the cash K that is not sold.
+    buffer_ppm, share_ppm : int
+        Buffer b on what is required, and the auction's share d of the value.
+    """
+    below = min(0, health_micros * PPM + buffer_ppm * (health_micros - value_micros))
+    if below == 0:
+        return 0
+    paid = value_micros * share_ppm + cash_micros * (PPM - share_ppm)
+    whole = below - paid
+    if whole >= 0 or below < whole:
+        return PPM
+    return -(-below * PPM // whole)
+
+
+def step_share(
+    *, requirement_micros: int, equity_micros: int, fee_ppm: int, step_ppm: int, below_ppm: int
+) -> int:
+    """Return the smallest multiple of a step whose closing restores the account, ppm (Z6, Paradex).
+
+    It does where ``R * (1 - k) / (E - k * fee * R)`` is below `below_ppm`; all where no step does.
+    """
+    for share_ppm in range(step_ppm, PPM, step_ppm):
+        required = requirement_micros * (PPM - share_ppm)
+        equity = equity_micros * PPM - share_ppm * fee_ppm * requirement_micros // PPM
+        if equity > 0 and required * PPM < below_ppm * equity:
+            return share_ppm
+    return PPM
 
 
 def released(
