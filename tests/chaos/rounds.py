@@ -43,7 +43,8 @@ _DRAIN_DEADLINE_S = 120.0
 _STOP_DEADLINE_S = 40.0
 _RESTARTS = 8
 _SUPERVISOR_WAITS_S = 1.0
-#: A record may wait so long for the broker.
+#: A record may wait so long for the broker; librdkafka now and then sends nothing any more after a
+#: torn broker came back, and its round should not wait for minutes.
 _LOAD_TIMEOUT_S = 75.0
 #: Records that come at once now and then.
 _BURST = 3_000
@@ -542,8 +543,7 @@ class _Loader:
         producer = Producer(
             {
                 "bootstrap.servers": self._round.kafka.bootstrap_servers,
-                # Repeats are welcome, each is to be dropped. An idempotent producer of librdkafka
-                # now and then sends nothing any more once its broker was killed.
+                # Not idempotent: repeats are welcome, each is to be dropped.
                 "acks": "all",
                 "max.in.flight.requests.per.connection": 1,
                 "linger.ms": 5,
