@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -80,7 +80,6 @@ class Portfolio:
     collateral: Sequence[Collateral] = ()
     spot_quality: float = 1.0
     stable: float = 1.0
-    params: Mapping[str, object] = field(default_factory=dict)
 
     def book(self) -> Book:
         """Return the same as the kernels take it."""
