@@ -43,9 +43,10 @@ _DRAIN_DEADLINE_S = 120.0
 _STOP_DEADLINE_S = 40.0
 _RESTARTS = 8
 _SUPERVISOR_WAITS_S = 1.0
-#: A record may wait so long for the broker; librdkafka now and then sends nothing any more after a
-#: torn broker came back, and its round should not wait for minutes.
-_LOAD_TIMEOUT_S = 75.0
+#: At the end all records must be with the broker within this.
+_LOAD_TIMEOUT_S = 140.0
+#: librdkafka now and then sends nothing any more after its broker came back.
+_STUCK_S = 12.0
 #: Records that come at once now and then.
 _BURST = 3_000
 
@@ -517,6 +518,7 @@ class _Loader:
         self._round = round_
         self._ends = threading.Event()
         self._error: BaseException | None = None
+        self._waiting: dict[int, tuple[str, bytes, bytes]] = {}  # not delivered yet, by number
         self._thread = threading.Thread(target=self._guarded, name="loader")
         self._thread.start()
 
@@ -540,7 +542,33 @@ class _Loader:
 
     def _load(self) -> None:
         plan, topics = self._round.plan, self._round.topics
-        producer = Producer(
+        records = mixed_records(
+            self._round.rulebook, count=10**9, accounts=plan.accounts, seed=plan.seed
+        )
+        self._producer = self._new_producer()
+        last, due, sent, next_burst = time.monotonic(), 0.0, 0, 2_000
+        while not self._ends.is_set():
+            now = time.monotonic()
+            # A slow machine must not drown in what a slow round produces.
+            due += (now - last) * (plan.rate if sent < plan.records else plan.rate / 10)
+            last = now
+            if next_burst < sent < plan.records:
+                due += _BURST
+                next_burst += 4 * _BURST
+            for topic, key, value in islice(records, int(due)):
+                self._produce(sent, (topics.physical(topic), key, value))
+                sent += 1
+            due -= int(due)
+            self._go_on()
+        end = time.monotonic() + _LOAD_TIMEOUT_S
+        while self._waiting:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(self._waiting)} records not produced")
+            self._go_on()
+
+    def _new_producer(self) -> Producer:
+        self._moved = time.monotonic()
+        return Producer(
             {
                 "bootstrap.servers": self._round.kafka.bootstrap_servers,
                 # Not idempotent: repeats are welcome, each is to be dropped.
@@ -552,25 +580,26 @@ class _Loader:
                 "log_level": 0,  # that the broker is away is no news
             }
         )
-        records = mixed_records(
-            self._round.rulebook, count=10**9, accounts=plan.accounts, seed=plan.seed
-        )
-        last, due, sent, next_burst = time.monotonic(), 0.0, 0, 2_000
-        while not self._ends.is_set():
-            now = time.monotonic()
-            # A slow machine must not drown in what a slow round produces.
-            due += (now - last) * (plan.rate if sent < plan.records else plan.rate / 10)
-            last = now
-            if next_burst < sent < plan.records:
-                due += _BURST
-                next_burst += 4 * _BURST
-            for topic, key, value in islice(records, int(due)):
-                producer.produce(topics.physical(topic), key=key, value=value)
-            sent += int(due)
-            due -= int(due)
-            producer.poll(0.05)
-        if left := producer.flush(_LOAD_TIMEOUT_S):
-            raise TimeoutError(f"{left} records not produced")
+
+    def _produce(self, number: int, record: tuple[str, bytes, bytes]) -> None:
+        topic, key, value = record
+
+        def delivered(error: object, _: object) -> None:
+            if error is None:
+                self._moved = time.monotonic()
+                self._waiting.pop(number, None)
+
+        self._waiting[number] = record
+        self._producer.produce(topic, key=key, value=value, on_delivery=delivered)
+
+    def _go_on(self) -> None:
+        """Let the producer work; one that stands still is replaced, and all it kept sent again."""
+        self._producer.poll(0.05)
+        if self._waiting and time.monotonic() - self._moved > _STUCK_S:
+            self._producer.purge()
+            self._producer = self._new_producer()
+            for number, record in list(self._waiting.items()):
+                self._produce(number, record)
 
 
 class _SlowReader:
