@@ -39,7 +39,7 @@ def priced(rows: list[tuple[float, float, float, float]], kernel=black76_prices)
 
 
 @given(forwards, moneyness, deviations, signs)
-def test_price_is_within_1e_9_of_the_larger_of_forward_and_strike(
+def test_price_is_within_1e_12_of_the_larger_of_forward_and_strike(
     forward: float, ratio: float, deviation: float, sign: float
 ) -> None:
     strike = forward * ratio

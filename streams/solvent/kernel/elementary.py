@@ -1,7 +1,7 @@
-"""Exponential, logarithm and normal distribution: the same bits on every machine, in bulk.
+"""Exponential, logarithm and normal distribution, in bulk and without the C library.
 
-The C library's functions differ by a last bit from one version to the next, and a replay must not;
-calls to them also keep a loop from running on vector registers. These are additions,
+The C library's functions may differ by a last bit from one version to the next, and a replay must
+not; calls to them also keep a loop from running on vector registers. These are additions,
 multiplications and one division on float64, without a branch and in one fixed order, so that a
 loop over them compiles to vector code and gives what the readable twin gives.
 
