@@ -36,7 +36,12 @@ from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE, OUTCOME_APPLIED, STO
 from solvent.kernel.ledger import TOTAL_SLOTS, fold_trades_jit
 from solvent.kernel.option_margin import StandardRules, option_margin_jit
 from solvent.kernel.portfolio import Book, new_scratch
-from solvent.kernel.scenario_margin import DIRECTIONS, ScenarioRules, scenario_margin_jit
+from solvent.kernel.scenario_margin import (
+    DIRECTIONS,
+    ContingencyRules,
+    ScenarioRules,
+    scenario_margin_jit,
+)
 from solvent.rules import builtin_rulebook
 from solvent.wire.topics import MARKS
 
@@ -226,12 +231,6 @@ _SCENARIOS: Final = ScenarioRules(
     basis_share_a_year=2.0,
     peg=0.98,
     peg_factor=2.0,
-    quality_threshold=0.55,
-    quality_factor=1.0,
-    linear_maintenance=0.015,
-    linear_more=0.005,
-    option_maintenance=0.003,
-    option_more=0.002,
     linear_cap=0.15,
     linear_base=-0.05,
     abs_cap=0.15,
@@ -240,6 +239,14 @@ _SCENARIOS: Final = ScenarioRules(
     width=4.0,
     width_volatility=0.6,
     width_slope=-0.1,
+    beside=ContingencyRules(
+        quality_threshold=0.55,
+        quality_factor=1.0,
+        linear_maintenance=0.015,
+        linear_more=0.005,
+        option_maintenance=0.003,
+        option_more=0.002,
+    ),
 )
 _STANDARD: Final = StandardRules(
     initial_share=0.15,
@@ -258,6 +265,7 @@ _STANDARD: Final = StandardRules(
     quality_factor=0.4,
     peg=0.98,
     peg_factor=1.2,
+    has_max_loss=True,
 )
 
 
@@ -283,6 +291,7 @@ def _fastest(rounds: int, call: Callable[[], object]) -> float:
 
 def _evaluate(shard: MarginShard, count: int, *, times: int = 1) -> None:
     columns = shard.columns
+    space = shard.rulebook.workspace()
     for _ in range(times):
         evaluate_units_jit(
             columns.units,
@@ -291,6 +300,7 @@ def _evaluate(shard: MarginShard, count: int, *, times: int = 1) -> None:
             columns.balances,
             shard.rulebook.rules,
             shard.marks.marks,
+            space,
             columns.figures,
             0,
             count,
@@ -338,6 +348,7 @@ def _fold(shard: MarginShard, trades: Trades) -> float:
     """Fold trades, making room and passing over news as the shard would; return CPU seconds."""
     columns = shard.columns
     totals = np.zeros(TOTAL_SLOTS + len(shard.rulebook.instruments), np.int64)
+    space = shard.rulebook.workspace()
     at, reason, taken = 0, NONE, 0
     while reason != STOP_END:
         before = time.thread_time_ns()
@@ -355,6 +366,7 @@ def _fold(shard: MarginShard, trades: Trades) -> float:
             columns.balances,
             shard.rulebook.rules,
             shard.marks.marks,
+            space,
             columns.figures,
         )
         taken += time.thread_time_ns() - before

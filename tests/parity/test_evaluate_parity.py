@@ -34,7 +34,7 @@ def run(kernel, columns: Columns, marks: Marks, first: int, last: int) -> tuple[
         array[:] = 7
     kernel(
         columns.units, columns.unit_count, columns.positions, columns.balances, RULES.rules, marks,
-        figures, first, last,
+        RULES.workspace(), figures, first, last,
     )  # fmt: skip
     return tuple(array.tobytes() for array in figures)
 
@@ -88,7 +88,8 @@ def test_next_status_jit_equals_reference(
 def test_kernel_refuses_any_other_type() -> None:
     columns = pack([Book()], RULES)
     count = len(RULES.feeds)
-    marks = Marks(np.ones(count), np.ones(count, dtype=np.uint8), np.zeros(count, dtype=np.int64))
+    none = np.zeros(count, np.int64)
+    marks = Marks(np.ones(count), none, np.ones(count, np.uint8), none, np.zeros(1, np.int64))
     with pytest.raises(TypeError):
         run(evaluate_units_jit, columns, marks, 0, 1)
 
@@ -111,7 +112,7 @@ def check(some_books, marks):
     for kernel in (evaluate_units, evaluate_units_jit):
         figures = new_table(Figures, columns.unit_count)
         kernel(columns.units, columns.unit_count, columns.positions, columns.balances, RULES.rules,
-               marks, figures, 0, columns.unit_count)
+               marks, RULES.workspace(), figures, 0, columns.unit_count)
         outputs.append([array.tobytes() for array in figures])
     assert outputs[0] == outputs[1]
 
@@ -122,7 +123,7 @@ for array in broken:
     array[:] = 5
 try:
     evaluate_units_jit(broken, 1, columns.positions, columns.balances, RULES.rules,
-                       marks_of(RULES, {}), figures, 0, 1)
+                       marks_of(RULES, {}), RULES.workspace(), figures, 0, 1)
 except IndexError:
     print("checked")
 """

@@ -114,8 +114,10 @@ def prices_at(price: int) -> Marks:
     count = len(RULES.feeds)
     return Marks(
         np.full(count, price, dtype=np.int64),
+        np.zeros(count, dtype=np.int64),
         np.ones(count, dtype=np.uint8),
         np.zeros(count, dtype=np.int64),
+        np.zeros(1, dtype=np.int64),
     )
 
 

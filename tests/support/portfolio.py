@@ -15,7 +15,7 @@ import numpy as np
 
 from solvent.kernel.option_margin import StandardRules
 from solvent.kernel.portfolio import Book
-from solvent.kernel.scenario_margin import DIRECTIONS, ScenarioRules
+from solvent.kernel.scenario_margin import DIRECTIONS, ContingencyRules, ScenarioRules
 
 __all__ = [
     "Collateral",
@@ -160,6 +160,7 @@ def standard_rules(p: Mapping[str, float]) -> StandardRules:
         quality_factor=p["oc_factor"],
         peg=p["depeg_threshold"],
         peg_factor=p["depeg_factor"],
+        has_max_loss=True,
     )
 
 
@@ -261,12 +262,6 @@ def scenario_rules(scenarios: Sequence[tuple[float, str, float]], groups: Groups
         basis_share_a_year=basis["mult"],
         peg=other["peg_threshold"],
         peg_factor=other["peg_factor"],
-        quality_threshold=other["conf_threshold"],
-        quality_factor=other["conf_margin"],
-        linear_maintenance=other["mm_perp"],
-        linear_more=other["im_perp"],
-        option_maintenance=other["mm_option"],
-        option_more=other["im_option"],
         linear_cap=skew["linear_cap"],
         linear_base=skew["linear_base"],
         abs_cap=skew["abs_cap"],
@@ -275,6 +270,14 @@ def scenario_rules(scenarios: Sequence[tuple[float, str, float]], groups: Groups
         width=skew["width"],
         width_volatility=skew["vol_static"],
         width_slope=skew["vol_scale"],
+        beside=ContingencyRules(
+            quality_threshold=other["conf_threshold"],
+            quality_factor=other["conf_margin"],
+            linear_maintenance=other["mm_perp"],
+            linear_more=other["im_perp"],
+            option_maintenance=other["mm_option"],
+            option_more=other["im_option"],
+        ),
     )
 
 

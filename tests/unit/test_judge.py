@@ -220,7 +220,7 @@ def test_number_not_finite_makes_unknown_and_zero(value: float, field: str) -> N
     with np.errstate(all="ignore"):
         evaluate_units(
             columns.units, 1, columns.positions, columns.balances, rules, marks,
-            columns.figures, 0, 1,
+            RULES.workspace(), columns.figures, 0, 1,
         )  # fmt: skip
     verdict = Verdict(int(columns.figures.verdict[0]))
     amounts = [*columns.figures.equity_micros[0], *columns.figures.requirement_micros[0]]
@@ -240,7 +240,7 @@ def test_feed_units_zero_makes_unknown() -> None:
     with np.errstate(all="ignore"):
         evaluate_units(
             columns.units, 1, columns.positions, columns.balances, rules, marks,
-            columns.figures, 0, 1,
+            RULES.workspace(), columns.figures, 0, 1,
         )  # fmt: skip
     assert int(columns.figures.verdict[0]) == Verdict.UNKNOWN
     assert columns.figures.equity_micros[0].tolist() == [0, 0, 0]

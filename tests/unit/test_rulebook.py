@@ -149,7 +149,7 @@ MARKETS = f"{PRESET}/requirement/sum/0/markets"
         ),
         pytest.param(
             "instruments/BTC-PERP/settles_in", "ETH",
-            ("BTC-PERP.settles_in", "'ETH'", "settlement asset USDC"), id="settles elsewhere",
+            ("BTC-PERP.settles_in", "'ETH'", "an asset of quantum_exponent -6"), id="settles elsewhere",
         ),
         pytest.param(
             "instruments/cross",

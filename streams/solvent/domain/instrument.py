@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from solvent.units import MICRO_EXPONENT, format_scaled, parse_scaled
 
-__all__ = ["Asset", "Feed", "Instrument", "Ratio", "Step"]
+__all__ = ["Asset", "Feed", "Instrument", "Option", "Ratio", "Step", "Underlying"]
 
 
 class Ratio(NamedTuple):
@@ -86,7 +86,8 @@ class Feed:
 class Asset:
     """Something an account holds (balance > 0) or owes (< 0), in quanta.
 
-    ``index_feed`` is the index of its feed; None for the settlement asset, whose price is 1.
+    ``index_feed`` is the index of its feed; None for the settlement asset, whose price is 1. What
+    it bears interest by are ``deposit_index_feed`` and ``borrow_index_feed``.
     """
 
     index: int
@@ -94,26 +95,66 @@ class Asset:
     quantum_exponent: int
     index_feed: int | None
     is_borrowable: bool
+    deposit_index_feed: int | None = None
+    borrow_index_feed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Underlying:
+    """What options and scenario margin are reckoned in; feeds by index."""
+
+    index: int
+    name: str
+    spot_feed: int
+    quality_feed: int | None = None
+    stable_feed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What makes a contract a European option; feeds by index, the strike in settlement units."""
+
+    is_call: bool
+    strike: str
+    expires_us: int
+    forward_feed: int
+    volatility_feed: int
+    rate_feed: int | None = None
+    quality_feed: int | None = None
+    is_premium: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instrument:
-    """A linear contract: signed lots (long > 0), trade prices in ticks, marks in feed units.
+    """A contract: signed lots (long > 0), trade prices in ticks, marks in feed units.
 
     Attributes
     ----------
     index, id, name
         Row of the kernel's arrays, number in the rulebook (ascending with `index`), market name.
+    kind : str
+        ``linear``, ``inverse`` or ``option``.
     lot, tick : Step
-        Smallest size in coins and smallest price step in settlement units.
+        Smallest size in coins (of an inverse contract: in contracts) and smallest price step in
+        settlement units.
     mark_feed : int
-        Index of the feed that values positions.
+        Index of the feed that values positions; -1 of an option, which its model values.
     index_feed : int or None
         Index of the feed of the underlying, if the rulebook names one.
     price_exponent : int
-        Exponent of the mark feed.
+        Exponent of the mark feed; of an option, that of its tick.
     settles_in : int
-        Index of the settlement asset.
+        Index of the asset that fills, fees and funding are paid in.
+    underlying : int or None
+        Index of the underlying it belongs to.
+    quality_feed, funding_feed : int or None
+        What the mark feed says of itself, and the cumulative funding index.
+    expires_us : int or None
+        When a dated contract is settled.
+    face : Step or None
+        Settlement units one contract of an inverse market is worth.
+    option : Option or None
+        What makes it an option.
     tick_value : Ratio
         Micros per lot and tick: ``value = ceil(lots * ticks * numerator / denominator)``.
     mark_value : Ratio
@@ -132,6 +173,12 @@ class Instrument:
     index_feed: int | None = None
     price_exponent: int
     settles_in: int = 0
+    underlying: int | None = None
+    quality_feed: int | None = None
+    funding_feed: int | None = None
+    expires_us: int | None = None
+    face: Step | None = None
+    option: Option | None = None
     tick_value: Ratio = field(init=False)
     mark_value: Ratio = field(init=False)
     tick_price: int = field(init=False)

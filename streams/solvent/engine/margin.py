@@ -94,6 +94,7 @@ class MarginShard:
     def __init__(self, partition: int, rulebook: CompiledRulebook) -> None:
         self.partition = partition
         self.rulebook = rulebook
+        self._space = rulebook.workspace()
         self.columns = Columns()
         self.marks = MarkBook(rulebook)
         self._intake = Intake(rulebook, self.columns)
@@ -219,6 +220,7 @@ class MarginShard:
                 columns.balances,
                 self.rulebook.rules,
                 marks.marks,
+                self._space,
                 columns.figures,
             )
             self._report(TRADES, run, batch.record_of, trades, at, done)
@@ -247,6 +249,7 @@ class MarginShard:
                 columns.balances,
                 self.rulebook.rules,
                 marks.marks,
+                self._space,
                 columns.figures,
             )
             self._report(COLLATERAL, run, batch.record_of, moves, at, done)
@@ -285,6 +288,7 @@ class MarginShard:
             columns.balances,
             self.rulebook.rules,
             self.marks.marks,
+            self._space,
             columns.figures,
         )
         return status
@@ -299,7 +303,7 @@ class MarginShard:
         self._counts["frames"] += 1
         self._marks_changed = True
         signalled = self.safe_moves.look(
-            self.columns, self.rulebook.rules, self.marks.marks, self.marks.stream_us
+            self.columns, self.rulebook.rules, self.marks.marks, self._space, self.marks.stream_us
         )
         if not signalled.size:
             return

@@ -45,8 +45,10 @@ class MarkBook:
         self._is_valid = np.zeros(count, np.bool_)
         self.marks = Marks(
             price=np.zeros(count, np.int64),
+            confidence=np.zeros(count, np.int64),
             is_usable=np.zeros(count, np.uint8),
             valid_since_us=np.zeros(count, np.int64),
+            clock_us=np.zeros(1, np.int64),
         )
         self.seq = 0
         self.stream_us = 0

@@ -73,6 +73,7 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
         columns.balances,
         rulebook.rules,
         marks.marks,
+        rulebook.workspace(),
         columns.figures,
         0,
         count,

@@ -13,12 +13,14 @@ health(maintenance)`` holds to the bit.
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_type_hints
 
 import numba
 import numpy as np
 from numba.extending import register_jitable
 
+from solvent.kernel.account import BLIND, INDEBTED, UNPRICED_COLLATERAL, evaluate_terms
 from solvent.kernel.jit import jit
 from solvent.kernel.judge import clearing_micros, judge_amounts, next_status_jit
 from solvent.kernel.layout import (
@@ -43,6 +45,8 @@ from solvent.kernel.layout import (
 )
 from solvent.kernel.safe_move import LEVEL_HOT, LEVEL_TOP, feed_bit, level_of, safe_move_of
 from solvent.kernel.tables import example_table
+from solvent.kernel.terms import Terms, no_terms
+from solvent.kernel.workspace import Workspace, new_workspace
 
 __all__ = ["evaluate_unit", "evaluate_units", "evaluate_units_jit", "example_arguments", "warm_up"]
 
@@ -73,114 +77,28 @@ def _base_status(units: Units, unit: int) -> int:
 
 
 @register_jitable
-def evaluate_unit(
-    units: Units,
+def _finish(
     unit: int,
-    positions: Positions,
-    balances: Balances,
+    preset: int,
+    base_status: int,
+    equity_initial: float,
+    equity_end: float,
+    equity_maintenance: float,
+    raw_equity: float,
+    required_initial: float,
+    required_end: float,
+    required_maintenance: float,
+    swing_usd: float,
+    fixed_usd: float,
+    term_count: int,
+    feeds: int,
+    is_blind: bool,
+    has_unpriced_collateral: bool,
+    has_debt: bool,
     rules: Rules,
-    marks: Marks,
     figures: Figures,
 ) -> int:
-    """Write the figures of one unit, and how far marks may then move; return its verdict.
-
-    A position, or a negative balance, whose feed is not usable makes the unit `unknown`; a positive
-    balance whose feed is not usable counts 0 and makes it `unknown` only if health (of a unit in
-    liquidation: health at liquidation end) or raw equity is then negative (MODEL.md 5.4). Amounts
-    that are not finite or beyond 2**53 micros are written as 0 and make it `unknown`.
-
-    Parameters
-    ----------
-    units, positions, balances : Units, Positions, Balances
-        Columns; a unit's positions ascend by instrument, its balances by asset.
-    unit : int
-        Row.
-    rules : Rules
-        Parameters in force.
-    marks : Marks
-        Prices in force.
-    figures : Figures
-        Written at row `unit` alone.
-
-    Returns
-    -------
-    int
-        ``VERDICT_…``.
-    """
-    preset = units.preset[unit]
-    base_status = _base_status(units, unit)
-    feeds = 0
-    term_count = 0
-    swing_usd = fixed_usd = 0.0  # see kernel/safe_move.py
-    equity_initial = equity_end = equity_maintenance = raw_equity = 0.0
-    required_initial = required_end = required_maintenance = 0.0
-    is_blind = has_unpriced_collateral = has_debt = False
-
-    first = units.first_position[unit]
-    for row in range(first, first + units.position_count[unit]):
-        lots = positions.size_lots[row]
-        if lots == 0:
-            continue
-        instrument = positions.instrument[row]
-        feed = rules.instrument_feed[instrument]
-        feeds |= feed_bit(feed)
-        if marks.is_usable[feed] == 0:
-            is_blind = True
-        mark_usd = float(marks.price[feed]) / rules.feed_units[feed]
-        coins = float(lots) * rules.lot_numerator[instrument] / rules.lot_units[instrument]
-        notional_usd = coins * mark_usd
-        cost_usd = float(positions.cost_basis_micros[row]) / _MICROS
-        pnl_usd = notional_usd - cost_usd
-        equity_initial += pnl_usd
-        equity_end += pnl_usd
-        equity_maintenance += pnl_usd
-        raw_equity += pnl_usd
-        magnitude_usd = abs(notional_usd)
-        rate_initial = rules.requirement_rate[preset, INITIAL, instrument]
-        term_count += 1
-        swing_usd += magnitude_usd * (1.0 + 2.0 * rate_initial)
-        fixed_usd += abs(cost_usd)
-        required_initial += magnitude_usd * rate_initial
-        required_end += magnitude_usd * rules.requirement_rate[preset, LIQUIDATION_END, instrument]
-        required_maintenance += (
-            magnitude_usd * rules.requirement_rate[preset, MAINTENANCE, instrument]
-        )
-
-    first = units.first_balance[unit]
-    for row in range(first, first + units.balance_count[unit]):
-        quanta = balances.quanta[row]
-        if quanta == 0:
-            continue
-        asset = balances.asset[row]
-        feed = rules.asset_feed[asset]
-        value_usd = float(quanta) / rules.asset_units[asset]
-        if feed != NONE:
-            feeds |= feed_bit(feed)
-            if marks.is_usable[feed] == 0:
-                if quanta > 0:
-                    has_unpriced_collateral = True
-                    continue
-                is_blind = True
-            value_usd *= float(marks.price[feed]) / rules.feed_units[feed]
-        magnitude_usd = abs(value_usd)
-        if quanta < 0:
-            magnitude_usd *= rules.debt_weight[preset, INITIAL, asset]
-        term_count += 1
-        if feed != NONE:
-            swing_usd += magnitude_usd
-        else:
-            fixed_usd += magnitude_usd
-        raw_equity += value_usd
-        if quanta > 0:
-            equity_initial += value_usd * rules.asset_weight[preset, INITIAL, asset]
-            equity_end += value_usd * rules.asset_weight[preset, LIQUIDATION_END, asset]
-            equity_maintenance += value_usd * rules.asset_weight[preset, MAINTENANCE, asset]
-        else:
-            has_debt = True
-            equity_initial += value_usd * rules.debt_weight[preset, INITIAL, asset]
-            equity_end += value_usd * rules.debt_weight[preset, LIQUIDATION_END, asset]
-            equity_maintenance += value_usd * rules.debt_weight[preset, MAINTENANCE, asset]
-
+    """Round the amounts of a unit, judge them and write its figures; return its verdict."""
     equity_initial = np.floor(equity_initial * _MICROS)
     equity_end = np.floor(equity_end * _MICROS)
     equity_maintenance = np.floor(equity_maintenance * _MICROS)
@@ -254,6 +172,185 @@ def evaluate_unit(
     return verdict
 
 
+@register_jitable
+def evaluate_unit_terms(
+    units: Units,
+    unit: int,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+    figures: Figures,
+) -> int:
+    """Do what `evaluate_unit` does for a unit whose preset is not plain."""
+    seen = evaluate_terms(unit, units, positions, balances, rules, marks, space)
+    return int(
+        _finish(
+            unit,
+            units.preset[unit],
+            _base_status(units, unit),
+            space.equity[INITIAL],
+            space.equity[LIQUIDATION_END],
+            space.equity[MAINTENANCE],
+            space.raw[0],
+            space.required[INITIAL],
+            space.required[LIQUIDATION_END],
+            space.required[MAINTENANCE],
+            math.inf,  # no bound is known on what a move of marks may do
+            0.0,
+            0,
+            0,
+            seen & BLIND != 0,
+            seen & UNPRICED_COLLATERAL != 0,
+            seen & INDEBTED != 0,
+            rules,
+            figures,
+        )
+    )
+
+
+@register_jitable
+def evaluate_unit(
+    units: Units,
+    unit: int,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+    figures: Figures,
+) -> int:
+    """Write the figures of one unit, and how far marks may then move; return its verdict.
+
+    A position, or a negative balance, whose feed is not usable makes the unit `unknown`; a positive
+    balance whose feed is not usable counts 0 and makes it `unknown` only if health (of a unit in
+    liquidation: health at liquidation end) or raw equity is then negative (MODEL.md 5.4). Amounts
+    that are not finite or beyond 2**53 micros are written as 0 and make it `unknown`.
+
+    Parameters
+    ----------
+    units, positions, balances : Units, Positions, Balances
+        Columns; a unit's positions ascend by instrument, its balances by asset.
+    unit : int
+        Row.
+    rules : Rules
+        Parameters in force.
+    marks : Marks
+        Prices in force.
+    space : Workspace
+        Overwritten by a unit whose preset is not plain.
+    figures : Figures
+        Written at row `unit` alone.
+
+    Returns
+    -------
+    int
+        ``VERDICT_…``.
+    """
+    preset = units.preset[unit]
+    if rules.terms.is_plain[preset] == 0:
+        return int(
+            evaluate_unit_terms(units, unit, positions, balances, rules, marks, space, figures)
+        )
+    base_status = _base_status(units, unit)
+    feeds = 0
+    term_count = 0
+    swing_usd = fixed_usd = 0.0  # see kernel/safe_move.py
+    equity_initial = equity_end = equity_maintenance = raw_equity = 0.0
+    required_initial = required_end = required_maintenance = 0.0
+    is_blind = has_unpriced_collateral = has_debt = False
+
+    first = units.first_position[unit]
+    for row in range(first, first + units.position_count[unit]):
+        lots = positions.size_lots[row]
+        if lots == 0:
+            continue
+        instrument = positions.instrument[row]
+        feed = rules.instrument_feed[instrument]
+        feeds |= feed_bit(feed)
+        if marks.is_usable[feed] == 0:
+            is_blind = True
+        mark_usd = float(marks.price[feed]) / rules.feed_units[feed]
+        coins = float(lots) * rules.lot_numerator[instrument] / rules.lot_units[instrument]
+        notional_usd = coins * mark_usd
+        cost_usd = float(positions.cost_basis_micros[row]) / _MICROS
+        pnl_usd = notional_usd - cost_usd
+        equity_initial += pnl_usd
+        equity_end += pnl_usd
+        equity_maintenance += pnl_usd
+        raw_equity += pnl_usd
+        magnitude_usd = abs(notional_usd)
+        rate_initial = rules.requirement_rate[preset, INITIAL, instrument]
+        term_count += 1
+        swing_usd += magnitude_usd * (1.0 + 2.0 * rate_initial)
+        fixed_usd += abs(cost_usd)
+        required_initial += magnitude_usd * rate_initial
+        required_end += magnitude_usd * rules.requirement_rate[preset, LIQUIDATION_END, instrument]
+        required_maintenance += (
+            magnitude_usd * rules.requirement_rate[preset, MAINTENANCE, instrument]
+        )
+
+    first = units.first_balance[unit]
+    for row in range(first, first + units.balance_count[unit]):
+        quanta = balances.quanta[row]
+        if quanta == 0:
+            continue
+        asset = balances.asset[row]
+        feed = rules.asset_feed[asset]
+        value_usd = float(quanta) / rules.asset_units[asset]
+        if feed != NONE:
+            feeds |= feed_bit(feed)
+            if marks.is_usable[feed] == 0:
+                if quanta > 0:
+                    has_unpriced_collateral = True
+                    continue
+                is_blind = True
+            value_usd *= float(marks.price[feed]) / rules.feed_units[feed]
+        magnitude_usd = abs(value_usd)
+        if quanta < 0:
+            magnitude_usd *= rules.debt_weight[preset, INITIAL, asset]
+        term_count += 1
+        if feed != NONE:
+            swing_usd += magnitude_usd
+        else:
+            fixed_usd += magnitude_usd
+        raw_equity += value_usd
+        if quanta > 0:
+            equity_initial += value_usd * rules.asset_weight[preset, INITIAL, asset]
+            equity_end += value_usd * rules.asset_weight[preset, LIQUIDATION_END, asset]
+            equity_maintenance += value_usd * rules.asset_weight[preset, MAINTENANCE, asset]
+        else:
+            has_debt = True
+            equity_initial += value_usd * rules.debt_weight[preset, INITIAL, asset]
+            equity_end += value_usd * rules.debt_weight[preset, LIQUIDATION_END, asset]
+            equity_maintenance += value_usd * rules.debt_weight[preset, MAINTENANCE, asset]
+
+    return int(
+        _finish(
+            unit,
+            preset,
+            base_status,
+            equity_initial,
+            equity_end,
+            equity_maintenance,
+            raw_equity,
+            required_initial,
+            required_end,
+            required_maintenance,
+            swing_usd,
+            fixed_usd,
+            term_count,
+            feeds,
+            is_blind,
+            has_unpriced_collateral,
+            has_debt,
+            rules,
+            figures,
+        )
+    )
+
+
 def evaluate_units(
     units: Units,
     unit_count: int,
@@ -261,6 +358,7 @@ def evaluate_units(
     balances: Balances,
     rules: Rules,
     marks: Marks,
+    space: Workspace,
     figures: Figures,
     first: int,
     last: int,
@@ -270,27 +368,34 @@ def evaluate_units(
     Parameters are those of `evaluate_unit`. Indices are trusted: the columns check them on write.
     """
     for unit in range(first, min(last, unit_count)):
-        evaluate_unit(units, unit, positions, balances, rules, marks, figures)
+        evaluate_unit(units, unit, positions, balances, rules, marks, space, figures)
 
 
 evaluate_units_jit = jit(evaluate_units)
 
 
-def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Figures]:
-    """Return columns, empty rules and marks, and figures of the one accepted type."""
+def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Workspace, Figures]:
+    """Return columns, empty rules and marks, room and figures of the one accepted type."""
+    dimensions = {"asset_weight": 3, "debt_weight": 3, "requirement_rate": 3}
 
-    def empty(layout: type, **dimensions: int) -> list[Any]:
-        return [
-            0 if kind is int else np.zeros((0,) * dimensions.get(name, 1), dtype=_DTYPES[kind])
-            for name, kind in get_type_hints(layout).items()
-        ]
+    def empty(layout: type) -> list[Any]:
+        made: list[Any] = []
+        for name, kind in get_type_hints(layout).items():
+            if kind is Terms:
+                made.append(no_terms(0, 0, 0))
+            elif kind is int:
+                made.append(0)
+            else:
+                made.append(np.zeros((0,) * dimensions.get(name, 1), dtype=_DTYPES[kind]))
+        return made
 
     return (
         example_table(Units),
         example_table(Positions),
         example_table(Balances),
-        Rules(*empty(Rules, asset_weight=3, debt_weight=3, requirement_rate=3)),
+        Rules(*empty(Rules)),
         Marks(*empty(Marks)),
+        new_workspace(0, 0, 0, 0),
         example_table(Figures),
     )
 
@@ -298,11 +403,11 @@ def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Figur
 def warm_up() -> None:
     """Compile the one accepted signature of each kernel here; other types raise from then on."""
     if not evaluate_units_jit.nopython_signatures:
-        units, positions, balances, rules, marks, figures = example_arguments()
+        units, positions, balances, rules, marks, space, figures = example_arguments()
         of = numba.typeof
-        types = (of(units), of(positions), of(balances), of(rules), of(marks), of(figures))
+        columns = (of(positions), of(balances), of(rules), of(marks), of(space), of(figures))
         evaluate_units_jit.compile(
-            (types[0], numba.int64, *types[1:6], numba.int64, numba.int64),
+            (of(units), numba.int64, *columns, numba.int64, numba.int64),
         )
         evaluate_units_jit.disable_compile()
     if not next_status_jit.nopython_signatures:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from solvent.kernel.arrays import Float64, Int32, Int64, UInt8
+from solvent.kernel.terms import Terms
 
 __all__ = [
     "FLAG_LABELS",
@@ -23,18 +23,17 @@ __all__ = [
     "Balances",
     "Cases",
     "Figures",
+    "Float64",
+    "Int32",
+    "Int64",
     "Marks",
     "Moves",
     "Positions",
     "Rules",
     "Trades",
+    "UInt8",
     "Units",
 ]
-
-Int64 = NDArray[np.int64]
-Float64 = NDArray[np.float64]
-Int32 = NDArray[np.int32]
-UInt8 = NDArray[np.uint8]
 
 # -- levels, in the order of health: initial <= liquidation_end <= maintenance (MODEL.md 3.1)
 INITIAL: Final = 0
@@ -107,6 +106,8 @@ class Rules(NamedTuple):
         A feed that came back serves for verdicts only this long after (0: at once).
     settlement_asset : int64
         Its asset index.
+    terms : Terms
+        What weights and rates do not say.
     """
 
     asset_weight: Float64
@@ -124,6 +125,7 @@ class Rules(NamedTuple):
     feed_units: Float64
     grace_us: int
     settlement_asset: int
+    terms: Terms
 
 
 ASSET_BORROWABLE: Final = 1
@@ -133,13 +135,16 @@ ASSET_LISTED: Final = 2
 class Marks(NamedTuple):
     """Prices in force, shape (F,): integers at the feed's exponent, and whether they may judge.
 
-    ``price`` is int64 (0 while never seen), ``is_usable`` uint8, ``valid_since_us`` int64 (0 for a
-    feed that never failed).
+    ``price`` is int64 (0 while never seen; a state feed's is its signed value), ``confidence``
+    int64 at the feed's exponent, ``is_usable`` uint8, ``valid_since_us`` int64 (0 for a feed that
+    never failed), ``clock_us`` int64 (1,), event time of the last frame.
     """
 
     price: Int64
+    confidence: Int64
     is_usable: UInt8
     valid_since_us: Int64
+    clock_us: Int64
 
 
 class Units(NamedTuple):
@@ -166,11 +171,16 @@ class Units(NamedTuple):
 
 
 class Positions(NamedTuple):
-    """Arena of positions; a unit's lie together, ascending by instrument. Cost basis in micros."""
+    """Arena of positions; a unit's lie together, ascending by instrument.
+
+    The cost basis of an inverse contract is in quanta of its coin. ``funding_index`` is the funding
+    index up to which the position has paid, picos a lot.
+    """
 
     instrument: Int32
     size_lots: Int64
     cost_basis_micros: Int64
+    funding_index: Int64
 
 
 class Balances(NamedTuple):

@@ -78,6 +78,7 @@ from solvent.kernel.tables import (
     prefetch_figures,
     prefetch_unit,
 )
+from solvent.kernel.workspace import Workspace
 
 __all__ = [
     "TOTAL_FEES",
@@ -266,6 +267,7 @@ def judge_at_marks(
     balances: Balances,
     rules: Rules,
     marks: Marks,
+    space: Workspace,
     figures: Figures,
 ) -> int:
     """Evaluate one unit, write the level of its safe move and return its next status.
@@ -275,7 +277,7 @@ def judge_at_marks(
     is_quarantined : bool
         The account's state is not known: verdict and status are unknown whatever the figures.
     """
-    evaluate_unit(units, unit, positions, balances, rules, marks, figures)
+    evaluate_unit(units, unit, positions, balances, rules, marks, space, figures)
     if is_quarantined:
         figures.verdict[unit] = VERDICT_UNKNOWN
         figures.level[unit] = LEVEL_TOP
@@ -308,6 +310,7 @@ def judge_unit(
     balances: Balances,
     rules: Rules,
     marks: Marks,
+    space: Workspace,
     figures: Figures,
 ) -> int:
     """Judge one unit outside a frame, as `judge_at_marks`; return its next status.
@@ -323,7 +326,9 @@ def judge_unit(
             return STATUS_UNKNOWN
         return int(units.status[unit])
     status = int(
-        judge_at_marks(unit, is_quarantined, units, positions, balances, rules, marks, figures)
+        judge_at_marks(
+            unit, is_quarantined, units, positions, balances, rules, marks, space, figures
+        )
     )
     if status == STATUS_LIQUIDATING:
         figures.level[unit] = LEVEL_HOT  # only a frame knows when its offer expires
@@ -388,6 +393,7 @@ def fold_trades_reference(
     balances: Balances,
     rules: Rules,
     marks: Marks,
+    space: Workspace,
     figures: Figures,
 ) -> tuple[int, int, int]:
     """Apply trades from record `first` on until Python must act.
@@ -472,7 +478,16 @@ def fold_trades_reference(
             continue
         is_quarantined = accounts.quarantined[account] != 0
         status = judge_unit(
-            unit, is_quarantined, is_judging, units, positions, balances, rules, marks, figures
+            unit,
+            is_quarantined,
+            is_judging,
+            units,
+            positions,
+            balances,
+            rules,
+            marks,
+            space,
+            figures,
         )
         if is_judging:
             _refresh_withdrawal_flag(unit, False, units, figures)
@@ -494,6 +509,7 @@ def fold_moves_reference(
     balances: Balances,
     rules: Rules,
     marks: Marks,
+    space: Workspace,
     figures: Figures,
 ) -> tuple[int, int, int]:
     """Apply collateral moves from record `first` on until Python must act; as `fold_trades`."""
@@ -542,7 +558,16 @@ def fold_moves_reference(
             continue
         is_quarantined = accounts.quarantined[account] != 0
         status = judge_unit(
-            unit, is_quarantined, is_judging, units, positions, balances, rules, marks, figures
+            unit,
+            is_quarantined,
+            is_judging,
+            units,
+            positions,
+            balances,
+            rules,
+            marks,
+            space,
+            figures,
         )
         if is_judging:
             _refresh_withdrawal_flag(unit, is_outflow, units, figures)
@@ -565,15 +590,17 @@ def warm_up() -> None:
     """Compile the one accepted signature of each kernel here; other types raise from then on."""
     if judge_unit_jit.signatures:
         return
-    units, positions, balances, rules, marks, figures = map(numba.typeof, example_arguments())
+    units, positions, balances, rules, marks, space, figures = map(
+        numba.typeof, example_arguments()
+    )
     accounts = numba.typeof(example_table(Accounts))
     cases = numba.typeof(example_table(Cases))
     vector = numba.int64[::1]
-    columns = (vector, accounts, units, cases, positions, balances, rules, marks, figures)
+    columns = (vector, accounts, units, cases, positions, balances, rules, marks, space, figures)
     batch = (numba.int64, numba.boolean, numba.int64)
     fold_trades_jit.compile((numba.typeof(_empty(Trades)), *batch, vector, *columns))
     fold_moves_jit.compile((numba.typeof(_empty(Moves)), *batch, *columns))
-    judged = (units, positions, balances, rules, marks, figures)
+    judged = (units, positions, balances, rules, marks, space, figures)
     judge_unit_jit.compile((numba.int64, numba.boolean, numba.boolean, *judged))
     for kernel in (fold_trades_jit, fold_moves_jit, judge_unit_jit):
         kernel.disable_compile()

@@ -42,6 +42,8 @@ class StandardRules(NamedTuple):
         Quality below which exposures cost at initial, and how much of spot.
     peg, peg_factor : float
         Stablecoin price below which shorts and perpetuals cost at initial, and how much of spot.
+    has_max_loss : bool
+        Whether an expiry requires at most the worst its payoff can be.
     """
 
     initial_share: float
@@ -60,6 +62,7 @@ class StandardRules(NamedTuple):
     quality_factor: float
     peg: float
     peg_factor: float
+    has_max_loss: bool
 
 
 @register_jitable
@@ -141,11 +144,14 @@ def option_margin_of(
                     at_initial = min(at_initial, rules.put_ratio * at_maintenance)
                 expiry_initial += at_initial
                 expiry_maintenance += at_maintenance
-        least, calls = payoff_floor(book, first, end)
-        least = min(0.0, least)
-        uncovered = book.forward[expiry] * min(0.0, calls)
-        expiry_initial = max(expiry_initial, least + rules.unpaired_initial * uncovered)
-        expiry_maintenance = max(expiry_maintenance, least + rules.unpaired_maintenance * uncovered)
+        if rules.has_max_loss:
+            least, calls = payoff_floor(book, first, end)
+            least = min(0.0, least)
+            uncovered = book.forward[expiry] * min(0.0, calls)
+            expiry_initial = max(expiry_initial, least + rules.unpaired_initial * uncovered)
+            expiry_maintenance = max(
+                expiry_maintenance, least + rules.unpaired_maintenance * uncovered
+            )
         quality = min(book.spot_quality, book.quality[expiry])
         doubt = below(rules.quality_threshold, quality) * rules.quality_factor
         value += expiry_value

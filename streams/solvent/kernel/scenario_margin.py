@@ -23,7 +23,11 @@ from solvent.kernel.portfolio import DAYS_A_YEAR, SECONDS_A_YEAR, Book, Scratch,
 __all__ = [
     "DIRECTIONS",
     "MAX_SCENARIOS",
+    "ContingencyRules",
     "ScenarioRules",
+    "contingencies_of",
+    "initial_share",
+    "scan_of",
     "scenario_margin",
     "scenario_margin_jit",
     "scenario_margin_of",
@@ -44,6 +48,25 @@ _LANES: Final = 8
 #: The settlement price is an average over the last half hour: what of it is known moves no more.
 _AVERAGING_YEARS: Final = 1_800.0 / SECONDS_A_YEAR
 _SHORT_DAYS: Final = 30.0
+
+
+class ContingencyRules(NamedTuple):
+    """Parameters of contingencies, ratios.
+
+    Attributes
+    ----------
+    linear_maintenance, linear_more, option_maintenance, option_more : float
+        Shares of spot notional, at maintenance and on top of it at initial.
+    quality_threshold, quality_factor : float
+        Quality below which exposures cost at initial.
+    """
+
+    linear_maintenance: float
+    linear_more: float
+    option_maintenance: float
+    option_more: float
+    quality_threshold: float
+    quality_factor: float
 
 
 class ScenarioRules(NamedTuple):
@@ -69,14 +92,12 @@ class ScenarioRules(NamedTuple):
         Forward multiples of the basis move, and what of its loss counts.
     peg, peg_factor : float
         Stablecoin price below which the scan counts for more, and how much a unit.
-    quality_threshold, quality_factor : float
-        Quality below which exposures cost at initial.
-    linear_maintenance, linear_more, option_maintenance, option_more : float
-        Contingencies of spot notional, at maintenance and on top of it at initial.
     linear_cap, linear_base, abs_cap, abs_base : float
         How far a skew scenario may change volatility.
     least_width, width, width_volatility, width_slope : float
         Distance of strikes from the forward at which it does so.
+    beside : ContingencyRules
+        What is required beside the scan.
     """
 
     shock: Float64
@@ -102,12 +123,6 @@ class ScenarioRules(NamedTuple):
     basis_share_a_year: float
     peg: float
     peg_factor: float
-    quality_threshold: float
-    quality_factor: float
-    linear_maintenance: float
-    linear_more: float
-    option_maintenance: float
-    option_more: float
     linear_cap: float
     linear_base: float
     abs_cap: float
@@ -116,6 +131,7 @@ class ScenarioRules(NamedTuple):
     width: float
     width_volatility: float
     width_slope: float
+    beside: ContingencyRules
 
 
 @register_jitable
@@ -211,7 +227,7 @@ def _value_expiry(
 
 
 @register_jitable
-def _contingencies(book: Book, rules: ScenarioRules) -> tuple[float, float]:
+def contingencies_of(book: Book, rules: ContingencyRules) -> tuple[float, float]:
     """Return what is required beside the scan: at maintenance, and on top of it at initial."""
     maintenance = 0.0
     more = 0.0
@@ -248,10 +264,8 @@ def _contingencies(book: Book, rules: ScenarioRules) -> tuple[float, float]:
 
 
 @register_jitable
-def scenario_margin_of(
-    book: Book, rules: ScenarioRules, scratch: Scratch
-) -> tuple[float, float, float, int]:
-    """Return value of the options, requirements at initial and maintenance, worst scenario.
+def scan_of(book: Book, rules: ScenarioRules, scratch: Scratch) -> tuple[float, float, int]:
+    """Return value of the options, what the worst scenario makes of the book (<= 0), and which.
 
     Parameters
     ----------
@@ -265,9 +279,9 @@ def scenario_margin_of(
 
     Returns
     -------
-    tuple of float, float, float, int
-        Value of all options today; initial and maintenance requirement, >= 0; the scenario with the
-        least gain, -1 if no loss, S if it is the basis move.
+    tuple of float, float, int
+        Value of all options today; the least gain; the scenario that has it, -1 if none loses, S if
+        it is the basis move.
     """
     scenarios = rules.shock.size
     today, basis_up, basis_down = scenarios, scenarios + 1, scenarios + 2
@@ -308,11 +322,28 @@ def scenario_margin_of(
     if basis < least:
         least = basis
         worst = scenarios
-    maintenance, more = _contingencies(book, rules)
-    loss_initial = rules.loss_initial + max(0.0, rules.peg - book.stable) * rules.peg_factor
+    return value, least, worst
+
+
+@register_jitable
+def initial_share(book: Book, rules: ScenarioRules) -> float:
+    """Return what share of the worst loss is required at initial: more below the peg."""
+    return rules.loss_initial + max(0.0, rules.peg - book.stable) * rules.peg_factor
+
+
+@register_jitable
+def scenario_margin_of(
+    book: Book, rules: ScenarioRules, scratch: Scratch
+) -> tuple[float, float, float, int]:
+    """Return value of the options, requirements at initial and maintenance (>= 0), worst scenario.
+
+    Parameters and the worst scenario are those of `scan_of`.
+    """
+    value, least, worst = scan_of(book, rules, scratch)
+    maintenance, more = contingencies_of(book, rules.beside)
     return (
         value,
-        -least * loss_initial + maintenance + more,
+        -least * initial_share(book, rules) + maintenance + more,
         -least * rules.loss_maintenance + maintenance,
         worst,
     )

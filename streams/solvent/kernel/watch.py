@@ -45,6 +45,7 @@ from solvent.kernel.layout import (
 from solvent.kernel.ledger import judge_at_marks
 from solvent.kernel.safe_move import LEVEL_HOT, LEVELS, feed_bit, move_of
 from solvent.kernel.tables import example_table
+from solvent.kernel.workspace import Workspace
 
 __all__ = ["look_jit", "look_reference", "warm_up"]
 
@@ -209,6 +210,7 @@ def look_reference(
     balances: Balances,
     rules: Rules,
     marks: Marks,
+    space: Workspace,
     figures: Figures,
     watch: Watch,
     out_status: UInt8,
@@ -251,7 +253,7 @@ def look_reference(
             block = unit // BLOCK_UNITS
             is_quarantined = accounts.quarantined[units.account[unit]] != 0
             status = judge_at_marks(
-                unit, is_quarantined, units, positions, balances, rules, marks, figures
+                unit, is_quarantined, units, positions, balances, rules, marks, space, figures
             )
             if _has_news(unit, status, stream_us, units, figures):
                 figures.level[unit] = LEVEL_HOT
@@ -279,10 +281,12 @@ def warm_up() -> None:
     """Compile the one accepted signature of the kernel; other types raise from then on."""
     if look_jit.signatures:
         return
-    units, positions, balances, rules, marks, figures = map(numba.typeof, example_arguments())
+    units, positions, balances, rules, marks, space, figures = map(
+        numba.typeof, example_arguments()
+    )
     accounts = numba.typeof(example_table(Accounts))
     watch = numba.typeof(_empty(Watch))
-    columns = (accounts, units, positions, balances, rules, marks, figures, watch)
+    columns = (accounts, units, positions, balances, rules, marks, space, figures, watch)
     counts = (numba.boolean, numba.int64, numba.int64)
     look_jit.compile((*counts, *columns, numba.uint8[::1], numba.int64[::1]))
     look_jit.disable_compile()

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from solvent.domain.instrument import Asset, Feed, Instrument, Step
+from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import LiquidationPolicy, OraclePolicy
-from solvent.kernel.layout import (
-    ASSET_BORROWABLE,
-    ASSET_LISTED,
-    LEVELS,
-    NONE,
-    Float64,
-    Rules,
+from solvent.kernel.layout import Rules
+from solvent.kernel.workspace import Workspace, new_workspace
+from solvent.rules.flatten import flatten
+from solvent.rules.model import RulebookModel
+from solvent.rules.resolve import (
+    feed_index,
+    one_of,
+    resolve_assets,
+    resolve_instruments,
+    resolve_underlyings,
 )
-from solvent.rules.model import CollateralModel, PresetModel, RateModel, RulebookModel
 from solvent.rules.source import builtin_names, builtin_text, config_error, read_model
-from solvent.units import PPM
 
 __all__ = [
     "CompiledRulebook",
@@ -36,9 +35,6 @@ __all__ = [
     "load_rulebook",
     "parse_rulebook",
 ]
-
-_MAX_TICK_DENOMINATOR = 1_000
-_MAX_TICK_NUMERATOR = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,7 +51,7 @@ class CompiledRulebook:
         What was read, defaults filled in.
     rules : Rules
         Flat parameters of the kernel; its arrays are never written again.
-    feeds, assets, instruments : tuple
+    feeds, assets, underlyings, instruments : tuple
         In index order; the settlement asset is asset 0, instruments ascend by id.
     feed_by_name, asset_by_name, instrument_by_name : mapping
         The same by name.
@@ -79,6 +75,7 @@ class CompiledRulebook:
     rules: Rules
     feeds: tuple[Feed, ...]
     assets: tuple[Asset, ...]
+    underlyings: tuple[Underlying, ...]
     instruments: tuple[Instrument, ...]
     feed_by_name: Mapping[str, Feed]
     asset_by_name: Mapping[str, Asset]
@@ -93,6 +90,15 @@ class CompiledRulebook:
     def reference(self) -> dict[str, str | int]:
         """What outputs say of it: ``{"id", "version", "hash"}``."""
         return {"id": self.id, "version": self.version, "hash": self.hash}
+
+    def workspace(self) -> Workspace:
+        """Return room for one evaluation at a time."""
+        return new_workspace(
+            len(self.instruments),
+            len(self.assets),
+            len(self.rules.terms.expiries),
+            len(self.underlyings),
+        )
 
 
 def load_rulebook(source: Path | str) -> CompiledRulebook:
@@ -137,23 +143,20 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
         for index, (name, feed) in enumerate(model.feeds.items())
     )
     feed_by_name = {feed.name: feed for feed in feeds}
-    assets = _assets(model, feed_by_name)
+    assets = resolve_assets(model, feed_by_name)
     asset_by_name = {asset.name: asset for asset in assets}
-    instruments = _instruments(model, feed_by_name, asset_by_name)
-    rates = [_rates(model, name, preset) for name, preset in model.presets.items()]
-    policies = tuple(
-        _policy(index, name, preset, tuple(rates[index][i.name] for i in instruments))
-        for index, (name, preset) in enumerate(model.presets.items())
-    )
+    underlyings = resolve_underlyings(model, feed_by_name)
+    instruments = resolve_instruments(model, feed_by_name, asset_by_name)
+    rules, policies = flatten(model, feeds, assets, underlyings, instruments)
     preset_index = {name: index for index, name in enumerate(model.presets)}
     for account_class, preset in model.bindings.items():
         if preset not in preset_index:
             raise config_error(
-                path=f"bindings.{account_class}", value=preset, limit=_one_of(preset_index)
+                path=f"bindings.{account_class}", value=preset, limit=one_of(preset_index)
             )
     if model.default_class not in model.bindings:
         raise config_error(
-            path="default_class", value=model.default_class, limit=_one_of(model.bindings)
+            path="default_class", value=model.default_class, limit=one_of(model.bindings)
         )
     preset_by_class = {name: preset_index[preset] for name, preset in model.bindings.items()}
     return CompiledRulebook(
@@ -162,9 +165,10 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
         hash=_hash(model),
         effective_at_us=model.rulebook.effective_at_us,
         model=model,
-        rules=_flat_rules(model, feeds, assets, instruments, policies),
+        rules=rules,
         feeds=feeds,
         assets=assets,
+        underlyings=underlyings,
         instruments=instruments,
         feed_by_name=feed_by_name,
         asset_by_name=asset_by_name,
@@ -177,263 +181,10 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
     )
 
 
-def _one_of(names: Mapping[str, object]) -> str:
-    return "one of " + ", ".join(names)
-
-
-def _feed_index(feed_by_name: Mapping[str, Feed], path: str, name: str) -> int:
-    if name not in feed_by_name:
-        raise config_error(path=path, value=name, limit=_one_of(feed_by_name))
-    return feed_by_name[name].index
-
-
-def _assets(model: RulebookModel, feed_by_name: Mapping[str, Feed]) -> tuple[Asset, ...]:
-    settlement = model.rulebook.settlement_asset
-    if settlement not in model.assets:
-        raise config_error(
-            path="rulebook.settlement_asset", value=settlement, limit=_one_of(model.assets)
-        )
-    names = [settlement, *(name for name in model.assets if name != settlement)]
-    assets = []
-    for index, name in enumerate(names):
-        asset, path = model.assets[name], f"assets.{name}"
-        if name == settlement:
-            if asset.index_feed is not None:
-                limit = "none: the settlement asset is worth 1"
-                raise config_error(path=f"{path}.index_feed", value=asset.index_feed, limit=limit)
-            if asset.quantum_exponent != -6:
-                limit = "-6: amounts of the settlement asset are micros"
-                raise config_error(
-                    path=f"{path}.quantum_exponent", value=asset.quantum_exponent, limit=limit
-                )
-            feed = None
-        elif asset.index_feed is None:
-            raise config_error(
-                path=f"{path}.index_feed", value=None, limit="required but for the settlement asset"
-            )
-        else:
-            feed = _feed_index(feed_by_name, f"{path}.index_feed", asset.index_feed)
-        assets.append(
-            Asset(
-                index=index,
-                name=name,
-                quantum_exponent=asset.quantum_exponent,
-                index_feed=feed,
-                is_borrowable=asset.borrowable,
-            )
-        )
-    return tuple(assets)
-
-
-def _instruments(
-    model: RulebookModel, feed_by_name: Mapping[str, Feed], asset_by_name: Mapping[str, Asset]
-) -> tuple[Instrument, ...]:
-    ordered = sorted(model.instruments.items(), key=lambda item: item[1].id)
-    instruments: list[Instrument] = []
-    for index, (name, model_instrument) in enumerate(ordered):
-        path = f"instruments.{name}"
-        if name == "cross":
-            raise config_error(
-                path=path, value=name, limit="any other name: it is that of the cross book"
-            )
-        if instruments and instruments[-1].id == model_instrument.id:
-            limit = f"an id of its own, {instruments[-1].name} has it"
-            raise config_error(path=f"{path}.id", value=model_instrument.id, limit=limit)
-        if model_instrument.settles_in != model.rulebook.settlement_asset:
-            limit = f"the settlement asset {model.rulebook.settlement_asset}"
-            raise config_error(
-                path=f"{path}.settles_in", value=model_instrument.settles_in, limit=limit
-            )
-        mark_feed = _feed_index(feed_by_name, f"{path}.mark_feed", model_instrument.mark_feed)
-        index_feed = None
-        if model_instrument.index_feed is not None:
-            index_feed = _feed_index(
-                feed_by_name, f"{path}.index_feed", model_instrument.index_feed
-            )
-        price_exponent = model.feeds[model_instrument.mark_feed].exponent
-        tick = _step(f"{path}.tick", model_instrument.tick)
-        if tick.exponent < price_exponent:
-            limit = f"a multiple of the mark feed's step 1e{price_exponent}"
-            raise config_error(path=f"{path}.tick", value=model_instrument.tick, limit=limit)
-        instrument = Instrument(
-            index=index,
-            id=model_instrument.id,
-            name=name,
-            kind=model_instrument.kind,
-            lot=_step(f"{path}.lot", model_instrument.lot),
-            tick=tick,
-            mark_feed=mark_feed,
-            index_feed=index_feed,
-            price_exponent=price_exponent,
-            settles_in=asset_by_name[model_instrument.settles_in].index,
-        )
-        value = instrument.tick_value
-        if value.denominator > _MAX_TICK_DENOMINATOR or value.numerator > _MAX_TICK_NUMERATOR:
-            limit = (
-                "lot * tick * 1e6 is a fraction of at most "
-                f"{_MAX_TICK_NUMERATOR}/{_MAX_TICK_DENOMINATOR}"
-            )
-            shown = (
-                f"lot {model_instrument.lot} * tick {model_instrument.tick} = "
-                f"{value.numerator}/{value.denominator} micros"
-            )
-            raise config_error(path=path, value=shown, limit=limit)
-        instruments.append(instrument)
-    return tuple(instruments)
-
-
-def _step(path: str, text: str) -> Step:
-    try:
-        return Step.from_text(text)
-    except ValueError as error:
-        raise config_error(path=path, value=text, limit=f"a positive decimal ({error})") from error
-
-
-def _check_levels(path: str, key: Callable[[str], str], values: tuple[int, int, int]) -> None:
-    """Refuse levels that are not initial >= liquidation_end >= maintenance (MODEL.md 3.1)."""
-    initial, end, maintenance = values
-    if end < maintenance:
-        limit = f"at least {key('maintenance')} {maintenance}"
-        raise config_error(path=f"{path}.{key('liquidation_end')}", value=end, limit=limit)
-    if initial < end:
-        limit = f"at least {key('liquidation_end')} {end} (maintenance {maintenance})"
-        raise config_error(path=f"{path}.{key('initial')}", value=initial, limit=limit)
-
-
-def _rates(
-    model: RulebookModel, preset_name: str, preset: PresetModel
-) -> dict[str, tuple[int, int, int]]:
-    """Return rates by market in level order, each market exactly once."""
-    rates: dict[str, tuple[int, int, int]] = {}
-    root = f"presets.{preset_name}.requirement.sum"
-    for index, term in enumerate(preset.requirement.sum):
-        for market, rate in term.markets.items():
-            path = f"{root}.{index}.markets.{market}"
-            if market not in model.instruments:
-                raise config_error(path=path, value=market, limit=_one_of(model.instruments))
-            if market in rates:
-                raise config_error(path=path, value=market, limit="each market in one term")
-            rates[market] = _rate_levels(path, rate, preset.liquidation.end.buffer_ppm)
-    missing = [market for market in model.instruments if market not in rates]
-    if missing:
-        raise config_error(path=root, value=missing, limit="every market needs a rate")
-    return rates
-
-
-def _rate_levels(path: str, rate: RateModel, buffer_ppm: int) -> tuple[int, int, int]:
-    end = rate.liquidation_end_rate_ppm
-    if end is None:
-        end = rate.maintenance_rate_ppm + buffer_ppm
-    levels = (rate.initial_rate_ppm, end, rate.maintenance_rate_ppm)
-    _check_levels(path, lambda level: f"{level}_rate_ppm", levels)
-    return levels
-
-
-def _policy(
-    index: int, name: str, preset: PresetModel, rates: tuple[tuple[int, int, int], ...]
-) -> LiquidationPolicy:
-    liquidation = preset.liquidation
-    return LiquidationPolicy(
-        index=index,
-        name=name,
-        initial_rate_ppm=tuple(rate[0] for rate in rates),
-        liquidation_end_rate_ppm=tuple(rate[1] for rate in rates),
-        maintenance_rate_ppm=tuple(rate[2] for rate in rates),
-        clear_ppm=preset.margin_call.clear_ppm,
-        liquidator_fee_ppm=liquidation.liquidator_fee_ppm,
-        fund_fee_max_ppm=liquidation.fund_fee_max_ppm,
-        spread_ppm=liquidation.fillable.spread_ppm,
-        adjustment_ppm=liquidation.fillable.adjustment_ppm,
-        dust_micros=liquidation.dust_micros,
-        offer_ttl_us=liquidation.offer_ttl_us,
-    )
-
-
-def _haircuts(path: str, listed: CollateralModel) -> tuple[int, int, int]:
-    end = listed.liquidation_end_haircut_ppm
-    end = listed.maintenance_haircut_ppm if end is None else end
-    levels = (listed.initial_haircut_ppm, end, listed.maintenance_haircut_ppm)
-    _check_levels(path, lambda level: f"{level}_haircut_ppm", levels)
-    return levels
-
-
-def _surcharges(path: str, listed: CollateralModel) -> tuple[int, int, int]:
-    end = listed.liquidation_end_surcharge_ppm
-    end = listed.maintenance_surcharge_ppm if end is None else end
-    levels = (listed.initial_surcharge_ppm, end, listed.maintenance_surcharge_ppm)
-    _check_levels(path, lambda level: f"{level}_surcharge_ppm", levels)
-    return levels
-
-
-def _flat_rules(
-    model: RulebookModel,
-    feeds: tuple[Feed, ...],
-    assets: tuple[Asset, ...],
-    instruments: tuple[Instrument, ...],
-    policies: tuple[LiquidationPolicy, ...],
-) -> Rules:
-    shape = (len(policies), len(LEVELS))
-    asset_weight = np.zeros((*shape, len(assets)))  # not listed: weight 0
-    debt_weight = np.ones((*shape, len(assets)))
-    requirement_rate = np.zeros((*shape, len(instruments)))
-    asset_by_name = {asset.name: asset for asset in assets}
-    asset_flags = np.array([ASSET_BORROWABLE * a.is_borrowable for a in assets], dtype=np.uint8)
-    for row, (preset_name, preset) in enumerate(model.presets.items()):
-        root = f"presets.{preset_name}.collateral"
-        if assets[0].name not in preset.collateral:
-            raise config_error(
-                path=root, value=list(preset.collateral), limit=f"needs {assets[0].name}"
-            )
-        for name, listed in preset.collateral.items():
-            path = f"{root}.{name}"
-            if name not in asset_by_name:
-                raise config_error(path=path, value=name, limit=_one_of(asset_by_name))
-            haircuts, surcharges = _haircuts(path, listed), _surcharges(path, listed)
-            if name == assets[0].name and any((*haircuts, *surcharges)):
-                limit = "0 at every level: pnl becomes settlement asset one to one"
-                raise config_error(path=path, value=max((*haircuts, *surcharges)), limit=limit)
-            index = asset_by_name[name].index
-            asset_weight[row, :, index] = [(PPM - haircut) / PPM for haircut in haircuts]
-            debt_weight[row, :, index] = [(PPM + surcharge) / PPM for surcharge in surcharges]
-            asset_flags[index] |= ASSET_LISTED
-        policy = policies[row]
-        by_level = (
-            policy.initial_rate_ppm,
-            policy.liquidation_end_rate_ppm,
-            policy.maintenance_rate_ppm,
-        )
-        for level, rates in enumerate(by_level):
-            requirement_rate[row, level] = [rate / PPM for rate in rates]
-
-    def powers(exponents: list[int]) -> Float64:
-        return np.array([float(10**-exponent) for exponent in exponents], dtype=np.float64)
-
-    return Rules(
-        asset_weight=asset_weight,
-        debt_weight=debt_weight,
-        requirement_rate=requirement_rate,
-        clear_ppm=np.array([policy.clear_ppm for policy in policies], dtype=np.int64),
-        asset_feed=np.array(
-            [NONE if asset.index_feed is None else asset.index_feed for asset in assets],
-            dtype=np.int32,
-        ),
-        asset_units=powers([asset.quantum_exponent for asset in assets]),
-        asset_flags=asset_flags,
-        instrument_feed=np.array([i.mark_feed for i in instruments], dtype=np.int32),
-        lot_numerator=np.array([float(i.lot.numerator) for i in instruments], dtype=np.float64),
-        lot_units=powers([i.lot.exponent for i in instruments]),
-        tick_numerator=np.array([i.tick_value.numerator for i in instruments], dtype=np.int64),
-        tick_denominator=np.array([i.tick_value.denominator for i in instruments], dtype=np.int64),
-        feed_units=powers([feed.exponent for feed in feeds]),
-        grace_us=model.oracle.default.grace_us,
-        settlement_asset=0,
-    )
-
-
 def _oracle(model: RulebookModel, feeds: tuple[Feed, ...]) -> tuple[OraclePolicy, ...]:
     known = {feed.name: feed for feed in feeds}
     for name in model.oracle.feeds:
-        _feed_index(known, f"oracle.feeds.{name}", name)
+        feed_index(known, f"oracle.feeds.{name}", name)
     default = model.oracle.default.model_dump()
     policies = []
     for feed in feeds:

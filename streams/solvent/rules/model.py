@@ -10,35 +10,38 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field
+
+from solvent.rules.terms import (
+    CategoryModel,
+    CollateralModel,
+    Decimal,
+    DurationUs,
+    FeedName,
+    Name,
+    OrdersModel,
+    PnlModel,
+    Rate,
+    RequirementModel,
+    Share,
+    Strict,
+)
 
 __all__ = [
     "AssetModel",
-    "CollateralModel",
     "FeedModel",
-    "FlatTermModel",
     "InstrumentModel",
+    "LendingModel",
+    "LiquidationModel",
     "OracleModel",
     "OracleOverrideModel",
     "PresetModel",
-    "RateModel",
     "RulebookModel",
+    "UnderlyingModel",
 ]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-FeedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,64}$")]
-Decimal = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,15})(\.[0-9]{1,18})?$")]
-Share = Annotated[int, Field(ge=0, le=1_000_000)]
-Rate = Annotated[int, Field(ge=1, le=1_000_000)]
-Surcharge = Annotated[int, Field(ge=0, le=10_000_000)]
-DurationUs = Annotated[int, Field(ge=0, le=10**15)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class HeaderModel(_Strict):
+class HeaderModel(Strict):
     """Name of the rulebook, its version and when it begins to act (event time)."""
 
     id: Name
@@ -47,121 +50,189 @@ class HeaderModel(_Strict):
     settlement_asset: Name
 
 
-class LimitsModel(_Strict):
+class LimitsModel(Strict):
     """Limits on inputs; how far event time may run ahead of the broker's record time."""
 
     max_future_us: DurationUs = 300_000_000
 
 
-class FeedModel(_Strict):
+class FeedModel(Strict):
     """Prices of a feed are integers at ``10**exponent`` settlement units."""
 
     exponent: Annotated[int, Field(ge=-12, le=0)]
 
 
-class AssetModel(_Strict):
-    """A collateral or debt asset; all but the settlement asset need an index feed."""
+class AssetModel(Strict):
+    """A collateral or debt asset; all but the settlement asset need an index feed.
+
+    Balances of an asset with index feeds bear interest: they are scaled by the cumulative deposit
+    or borrow index. An asset with an ``underlying`` moves with it in scenarios.
+    """
 
     quantum_exponent: Annotated[int, Field(ge=-18, le=0)]
     index_feed: FeedName | None = None
     borrowable: bool = False
+    category: Name | None = None
+    underlying: Name | None = None
+    quality_feed: FeedName | None = None
+    deposit_index_feed: FeedName | None = None
+    borrow_index_feed: FeedName | None = None
 
 
-class InstrumentModel(_Strict):
-    """A linear contract."""
+class UnderlyingModel(Strict):
+    """What options and scenario margin are reckoned in: spot, and what its feeds say of themselves.
 
-    id: Annotated[int, Field(ge=1, le=2**31 - 1)]
-    kind: Literal["linear"] = "linear"
-    lot: Decimal
-    tick: Decimal
-    mark_feed: FeedName
-    index_feed: FeedName | None = None
-    settles_in: Name
-
-
-class CollateralModel(_Strict):
-    """Haircuts of a positive balance and surcharges of a negative one, by level.
-
-    A level left out at the liquidation end equals maintenance.
+    ``stable_feed`` prices the stablecoin that prices are told in; without it that is worth 1.
     """
 
-    initial_haircut_ppm: Share
-    maintenance_haircut_ppm: Share
-    liquidation_end_haircut_ppm: Share | None = None
-    initial_surcharge_ppm: Surcharge = 0
-    maintenance_surcharge_ppm: Surcharge = 0
-    liquidation_end_surcharge_ppm: Surcharge | None = None
+    spot_feed: FeedName
+    quality_feed: FeedName | None = None
+    stable_feed: FeedName | None = None
 
 
-class PnlModel(_Strict):
-    """How unrealised pnl counts: in full (P1)."""
+class InstrumentModel(Strict):
+    """A contract: linear or inverse (perpetual, or dated with ``expires_at_us``), or an option.
 
-    kind: Literal["full"] = "full"
+    A linear contract or option of one lot is ``lot`` coins; an inverse one is ``lot`` contracts of
+    ``face`` settlement units each, and settles in its coin. An option needs ``underlying``,
+    ``right``, ``strike``, ``expires_at_us``, ``forward_feed`` and ``volatility_feed``.
+    """
+
+    id: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    kind: Literal["linear", "inverse", "option"] = "linear"
+    lot: Decimal
+    tick: Decimal
+    mark_feed: FeedName | None = None
+    index_feed: FeedName | None = None
+    settles_in: Name
+    underlying: Name | None = None
+    quality_feed: FeedName | None = None
+    funding_feed: FeedName | None = None
+    expires_at_us: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    face: Decimal | None = None
+    right: Literal["call", "put"] | None = None
+    strike: Decimal | None = None
+    forward_feed: FeedName | None = None
+    rate_feed: FeedName | None = None
+    volatility_feed: FeedName | None = None
+    settlement: Literal["premium", "variation"] = "premium"
 
 
-class RateModel(_Strict):
-    """Requirement over notional; liquidation end defaults to maintenance plus the buffer."""
-
-    initial_rate_ppm: Rate
-    maintenance_rate_ppm: Rate
-    liquidation_end_rate_ppm: Rate | None = None
-
-
-class FlatTermModel(_Strict):
-    """Term R1: notional magnitude times a rate."""
-
-    term: Literal["flat"]
-    markets: dict[Name, RateModel]
-
-
-class RequirementModel(_Strict):
-    """The requirement tree; in this version a sum of flat terms on disjoint markets."""
-
-    sum: Annotated[list[FlatTermModel], Field(min_length=1)]
-
-
-class MarginCallModel(_Strict):
+class MarginCallModel(Strict):
     """A margin call clears at ``health(initial) >= clear_ppm * R_I / 1e6``."""
 
     clear_ppm: Share = 10_000
 
 
-class LiquidationEndModel(_Strict):
-    """Buffer on maintenance rates that makes the default liquidation-end rates."""
+class LiquidationEndModel(Strict):
+    """Where liquidation ends, if levels do not say so themselves.
+
+    ``buffer_ppm`` is added to maintenance rates; ``of_liabilities`` counts it on debts and losses
+    too (Drift). ``target_ratio_ppm`` multiplies the maintenance requirement instead (Paradex).
+    """
 
     buffer_ppm: Share = 0
+    of_liabilities: bool = False
+    target_ratio_ppm: Annotated[int, Field(ge=1_000_000, le=10_000_000)] | None = None
 
 
-class FillableModel(_Strict):
+class FillableModel(Strict):
     """Spread and adjustment of the fillable price (MODEL.md 7.4)."""
 
     spread_ppm: Annotated[int, Field(ge=0, le=100_000_000)]
     adjustment_ppm: Annotated[int, Field(ge=0, le=100_000_000)]
 
 
-class LiquidationModel(_Strict):
-    """Where liquidation stops, how much one step closes and at which fees."""
+class CloseFactorModel(Strict):
+    """How much of a debt one step may repay (Z5, Aave v3).
+
+    All of it at a health ratio of at most ``full_at_ppm`` or where debt or collateral is below
+    ``full_below_usd``, else ``normal_ppm`` of all debt; ``least_left_usd`` must stay on each side.
+    """
+
+    normal_ppm: Share = 500_000
+    full_at_ppm: Share = 950_000
+    full_below_usd: Annotated[int, Field(ge=0, le=10**12)] = 0
+    least_left_usd: Annotated[int, Field(ge=0, le=10**12)] = 0
+
+
+class TargetHealthModel(Strict):
+    """Repay until the health ratio is ``target_ppm`` (Z4), at a bonus that grows as it falls.
+
+    The bonus is ``bonus_factor_ppm`` of the full one at a health ratio of 1, and full at
+    ``full_bonus_at_ppm`` and below (Aave v4).
+    """
+
+    target_ppm: Annotated[int, Field(ge=1_000_000, le=10_000_000)]
+    bonus_factor_ppm: Share = 1_000_000
+    full_bonus_at_ppm: Share = 950_000
+    least_left_usd: Annotated[int, Field(ge=0, le=10**12)] = 0
+
+
+class LendingModel(Strict):
+    """What a liquidator of debt gets: collateral with a bonus, of which the protocol takes part.
+
+    ``bonus_by_asset_ppm`` says otherwise for some collateral.
+    """
+
+    bonus_ppm: Share
+    bonus_by_asset_ppm: dict[Name, Share] = Field(default_factory=dict)
+    protocol_share_ppm: Share = 0
+    close_factor: CloseFactorModel = CloseFactorModel()
+    target_health: TargetHealthModel | None = None
+
+
+class AuctionModel(Strict):
+    """Dutch auction of a slice of the whole book (7.5, Derive)."""
+
+    start_ppm: Share = 1_000_000
+    cutoff_ppm: Share
+    fast_us: Annotated[int, Field(ge=1, le=10**15)]
+    slow_us: Annotated[int, Field(ge=1, le=10**15)]
+    insolvent_us: Annotated[int, Field(ge=1, le=10**15)]
+    buffer_ppm: Share = 0
+
+
+class StepsModel(Strict):
+    """Close in steps of the whole book until requirement over equity is below a bound (Z6)."""
+
+    step_ppm: Annotated[int, Field(ge=10_000, le=1_000_000)]
+    below_ppm: Rate
+
+
+class LiquidationModel(Strict):
+    """Where liquidation stops, how much one step closes and at which fees.
+
+    ``shortage`` closes what restores the liquidation end (Z1, Z2, Z8; Z3 to Z5 where debt is what
+    is owed), ``full`` everything, ``steps`` and ``slice`` a share of the book (Z6, Z7).
+    """
 
     end: LiquidationEndModel = LiquidationEndModel()
-    sizing: Literal["shortage"] = "shortage"
+    sizing: Literal["shortage", "full", "steps", "slice"] = "shortage"
     liquidator_fee_ppm: Annotated[int, Field(ge=0, le=500_000)]
     fund_fee_max_ppm: Annotated[int, Field(ge=0, le=500_000)]
     fillable: FillableModel
     dust_micros: Annotated[int, Field(ge=0, le=2**53)]
     offer_ttl_us: Annotated[int, Field(ge=1, le=10**15)]
+    lending: LendingModel | None = None
+    steps: StepsModel | None = None
+    auction: AuctionModel | None = None
 
 
-class PresetModel(_Strict):
+class PresetModel(Strict):
     """Margin rules of one class of accounts."""
 
     collateral: dict[Name, CollateralModel]
+    categories: dict[Name, CategoryModel] = Field(default_factory=dict)
+    debt: Literal["equity", "requirement"] = "equity"
     pnl: PnlModel = PnlModel()
-    requirement: RequirementModel
+    orders: OrdersModel = OrdersModel()
+    requirement: RequirementModel | None = None
     margin_call: MarginCallModel = MarginCallModel()
     liquidation: LiquidationModel
 
 
-class OracleModel(_Strict):
+class OracleModel(Strict):
     """When ticks count and when an aggregate may judge (MODEL.md 5.1, 5.2)."""
 
     max_age_us: Annotated[int, Field(ge=1, le=10**15)] = 60_000_000
@@ -173,7 +244,7 @@ class OracleModel(_Strict):
     grace_us: DurationUs = 0
 
 
-class OracleOverrideModel(_Strict):
+class OracleOverrideModel(Strict):
     """What one feed does otherwise; grace is one for all, since the kernel knows one."""
 
     max_age_us: Annotated[int, Field(ge=1, le=10**15)] | None = None
@@ -184,21 +255,22 @@ class OracleOverrideModel(_Strict):
     max_skew_us: DurationUs | None = None
 
 
-class OracleSectionModel(_Strict):
+class OracleSectionModel(Strict):
     """The policy of all feeds, and exceptions by feed."""
 
     default: OracleModel = OracleModel()
     feeds: dict[FeedName, OracleOverrideModel] = Field(default_factory=dict)
 
 
-class RulebookModel(_Strict):
+class RulebookModel(Strict):
     """A whole rulebook; the order of feeds, assets and presets fixes their indices."""
 
     rulebook: HeaderModel
     limits: LimitsModel = LimitsModel()
     feeds: Annotated[dict[FeedName, FeedModel], Field(min_length=1)]
     assets: Annotated[dict[Name, AssetModel], Field(min_length=1)]
-    instruments: Annotated[dict[Name, InstrumentModel], Field(min_length=1)]
+    underlyings: dict[Name, UnderlyingModel] = Field(default_factory=dict)
+    instruments: dict[Name, InstrumentModel] = Field(default_factory=dict)
     presets: Annotated[dict[Name, PresetModel], Field(min_length=1, max_length=255)]
     bindings: Annotated[dict[Name, Name], Field(min_length=1)]
     default_class: Name

@@ -13,6 +13,7 @@ import numpy as np
 from solvent.kernel.layout import BLOCK_UNITS, COUNT_UNITS, Int64, Marks, Rules, UInt8, Watch
 from solvent.kernel.safe_move import LEVELS
 from solvent.kernel.watch import look_jit
+from solvent.kernel.workspace import Workspace
 from solvent.state.columns import Columns
 
 __all__ = ["SafeMoves"]
@@ -59,7 +60,9 @@ class SafeMoves:
         """Judge all units at the next look."""
         self._knows_all = False
 
-    def look(self, columns: Columns, rules: Rules, marks: Marks, stream_us: int) -> Int64:
+    def look(
+        self, columns: Columns, rules: Rules, marks: Marks, space: Workspace, stream_us: int
+    ) -> Int64:
         """Judge the units that a frame of marks may concern; return those with news, ascending.
 
         Parameters
@@ -70,6 +73,8 @@ class SafeMoves:
             Parameters in force, always the same.
         marks : Marks
             Prices in force, those of the frame included.
+        space : Workspace
+            Overwritten.
         stream_us : int
             Event time of the frame.
         """
@@ -84,6 +89,7 @@ class SafeMoves:
             columns.balances,
             rules,
             marks,
+            space,
             columns.figures,
             self.watch,
             self.next_status,

@@ -1,0 +1,566 @@
+"""A whole margin unit under terms: what it is worth and must hold, at every level (MODEL.md 3.1).
+
+Positions come first, ascending by instrument, then balances, ascending by asset, then underlyings;
+what each adds stays in the `Workspace`, so that a figure can be explained by its parts.
+`solvent.kernel.evaluate` rounds and judges.
+"""
+
+from __future__ import annotations
+
+from numba.extending import register_jitable
+
+from solvent.kernel.collateral import (
+    asset_weight,
+    cautious_prices,
+    debt_weight,
+    feed_value,
+    is_tiered,
+    tiered_value,
+)
+from solvent.kernel.layout import (
+    INITIAL,
+    LEVELS,
+    LIQUIDATION_END,
+    MAINTENANCE,
+    NONE,
+    Balances,
+    Marks,
+    Positions,
+    Rules,
+    Units,
+)
+from solvent.kernel.portfolio import SECONDS_A_YEAR, Book
+from solvent.kernel.requirement import counted_pnl, position_requirement
+from solvent.kernel.terms import KIND_INVERSE, KIND_OPTION
+from solvent.kernel.tree import underlying_requirement
+from solvent.kernel.workspace import Workspace
+
+__all__ = ["evaluate_terms"]
+
+_LEVEL_COUNT = len(LEVELS)
+_MICROS = 1e6
+_PICOS = 1e12
+_INDEX_ONE = 1e18
+_YEAR_US = SECONDS_A_YEAR * 1e6
+
+# -- what stands in the way of a verdict
+BLIND = 1  # something owed or open has no price that may judge
+UNPRICED_COLLATERAL = 2
+INDEBTED = 4
+
+# -- rows of `Workspace.book`
+_AMOUNT, _STRIKE, _LOG_STRIKE, _SIGN, _VOLATILITY = range(5)
+_FORWARD, _YEARS, _RATE, _QUALITY = range(5, 9)
+_SIZE, _PRICE, _LINEAR_QUALITY = range(9, 12)
+_HELD, _HELD_QUALITY, _NO_HAIRCUT = range(12, 15)
+
+
+@register_jitable
+def _is_usable(feed: int, marks: Marks) -> bool:
+    """Tell whether a feed may judge; one that is not there always may."""
+    return bool(feed == NONE or marks.is_usable[feed] != 0)
+
+
+@register_jitable
+def _is_asset_usable(preset: int, asset: int, rules: Rules, marks: Marks) -> bool:
+    terms = rules.terms.asset[preset, asset]
+    return bool(
+        _is_usable(rules.asset_feed[asset], marks)
+        and _is_usable(terms["reference_feed"], marks)
+        and _is_usable(terms["deposits_feed"], marks)
+        and _is_usable(terms["borrows_feed"], marks)
+    )
+
+
+@register_jitable
+def _is_market_usable(preset: int, instrument: int, rules: Rules, marks: Marks) -> bool:
+    terms = rules.terms.market[preset, instrument]
+    contract = rules.terms.instruments[instrument]
+    return bool(
+        _is_usable(rules.instrument_feed[instrument], marks)
+        and _is_usable(terms["interest_feed"], marks)
+        and _is_usable(terms["net_pnl_feed"], marks)
+        and _is_usable(contract["funding_feed"], marks)
+        and _is_asset_usable(preset, contract["settles_in"], rules, marks)
+    )
+
+
+@register_jitable
+def _coins(lots: float, instrument: int, mark: float, rules: Rules) -> float:
+    """Return the coins that lots are worth; an inverse contract has a fixed value instead."""
+    contract = rules.terms.instruments[instrument]
+    if contract["kind"] == KIND_INVERSE:
+        return float(lots * contract["face"] / mark)
+    return float(lots * rules.lot_numerator[instrument] / rules.lot_units[instrument])
+
+
+@register_jitable
+def _category_of(unit: int, units: Units, balances: Balances, rules: Rules) -> int:
+    """Return the one category of all a unit holds and owes, `NONE` if there is none (C9)."""
+    if units.position_count[unit] > 0:
+        return NONE
+    category = NONE
+    first = units.first_balance[unit]
+    for row in range(first, first + units.balance_count[unit]):
+        if balances.quanta[row] == 0:
+            continue
+        own = rules.terms.assets[balances.asset[row]]["category"]
+        if own == NONE or (category != NONE and own != category):
+            return NONE
+        category = own
+    return int(category)
+
+
+@register_jitable
+def _add_position(
+    place: int,
+    row: int,
+    preset: int,
+    positions: Positions,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> None:
+    """Add one linear or inverse position, open orders included, at all levels."""
+    instrument = positions.instrument[row]
+    contract = rules.terms.instruments[instrument]
+    of_unit = rules.terms.preset[preset]
+    asset = contract["settles_in"]
+    is_inverse = contract["kind"] == KIND_INVERSE
+    lots = float(positions.size_lots[row])
+    mark = feed_value(rules.instrument_feed[instrument], rules, marks)
+    coins = _coins(lots, instrument, mark, rules)
+    cost = float(positions.cost_basis_micros[row]) / _MICROS
+    owed = 0.0
+    if contract["funding_feed"] != NONE:
+        passed = marks.price[contract["funding_feed"]] - positions.funding_index[row]
+        owed = lots * float(passed) / _PICOS
+    bids = asks = order_cost = open_loss = leverage = 0.0
+    if is_inverse:
+        cost = float(positions.cost_basis_micros[row]) / rules.asset_units[asset]
+        pnl = cost - coins - owed
+    else:
+        pnl = coins * mark - cost - owed
+    price, _, _ = cautious_prices(preset, asset, MAINTENANCE, rules, marks)
+    space.position_value[place] = coins * price if is_inverse else coins * mark * price
+    space.position_pnl[place] = pnl * price
+    space.raw[0] += pnl * price
+    for level in range(_LEVEL_COUNT):
+        _, low, high = cautious_prices(preset, asset, level, rules, marks)
+        exposure = abs(coins)
+        has_orders = of_unit["order_levels"] >> level & 1 != 0
+        if has_orders:
+            exposure = max(abs(coins + bids), abs(coins - asks))
+        required = position_requirement(
+            exposure,
+            high if is_inverse else mark * high,
+            abs(cost) * high,
+            coins,
+            bids if has_orders else 0.0,
+            asks if has_orders else 0.0,
+            leverage,
+            owed * high,
+            preset,
+            instrument,
+            level,
+            rules,
+            marks,
+        )
+        if has_orders:
+            required += order_cost
+        if level == INITIAL:
+            required += open_loss
+        worth = pnl * price
+        if of_unit["is_settle_price"] != 0:
+            worth = pnl * (low if pnl > 0.0 else high)
+        counted = counted_pnl(worth, required, preset, instrument, level, rules, marks)
+        if rules.terms.market[preset, instrument]["is_net"] != 0:
+            required = 0.0
+        if level == LIQUIDATION_END:
+            counted += of_unit["end_buffer"] * min(counted, 0.0)
+        space.position_equity[place, level] = counted
+        space.position_required[place, level] = required
+        space.required[level] += required
+        if of_unit["is_fold"] != 0:
+            space.fold[asset, level] += counted / price
+        else:
+            space.equity[level] += counted
+
+
+@register_jitable
+def _add_balance(
+    place: int,
+    coins: float,
+    asset: int,
+    preset: int,
+    category: int,
+    is_priced: bool,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> None:
+    """Add one balance, and the pnl that joins it before weighting (P7), at all levels."""
+    terms = rules.terms.asset[preset, asset]
+    of_unit = rules.terms.preset[preset]
+    price, _, _ = cautious_prices(preset, asset, MAINTENANCE, rules, marks)
+    space.balance_value[place] = coins * price
+    space.raw[0] += coins * price
+    for level in range(_LEVEL_COUNT):
+        _, low, high = cautious_prices(preset, asset, level, rules, marks)
+        whole = coins + space.fold[asset, level]
+        counted = required = 0.0
+        if whole > 0.0 and is_priced:
+            held = min(whole, terms["cap"])
+            if is_tiered(preset, asset, rules):
+                counted = tiered_value(held, low, preset, asset, level, rules)
+            else:
+                weight = asset_weight(held, price, preset, asset, level, category, rules, marks)
+                counted = held * low * weight
+                if terms["is_required"] != 0:
+                    counted = held * low
+                    required = counted * (1.0 - weight)
+            counted = min(counted, terms["cap_value"])
+        elif whole < 0.0:
+            weight = debt_weight(-whole, price, preset, asset, level, rules, marks)
+            counted = whole * high * weight
+            if of_unit["is_debt_required"] != 0:
+                required = -counted
+                counted = 0.0
+            if level == LIQUIDATION_END:
+                required += of_unit["end_buffer"] * -whole * high
+        space.balance_equity[place, level] = counted
+        space.balance_required[place, level] = required
+        space.equity[level] += counted
+        space.required[level] += required
+
+
+@register_jitable
+def _quality(feed: int, rules: Rules, marks: Marks) -> float:
+    return 1.0 if feed == NONE else feed_value(feed, rules, marks)
+
+
+@register_jitable
+def _lay_options(
+    unit: int,
+    underlying: int,
+    units: Units,
+    positions: Positions,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> tuple[int, int, int]:
+    """Write a unit's contracts in one underlying to the book; return options, expiries, linear."""
+    instruments = rules.terms.instruments
+    first = units.first_position[unit]
+    last = first + units.position_count[unit]
+    options = linear = 0
+    for row in range(first, last):
+        instrument = positions.instrument[row]
+        if instruments[instrument]["underlying"] != underlying or positions.size_lots[row] == 0:
+            continue
+        if instruments[instrument]["kind"] != KIND_OPTION:
+            mark = feed_value(rules.instrument_feed[instrument], rules, marks)
+            lots = float(positions.size_lots[row])
+            space.book[_SIZE, linear] = _coins(lots, instrument, mark, rules)
+            space.book[_PRICE, linear] = mark
+            feed = instruments[instrument]["quality_feed"]
+            space.book[_LINEAR_QUALITY, linear] = _quality(feed, rules, marks)
+            linear += 1
+            continue
+        place = options  # by rank: an insertion sort, as instruments come nearly in that order
+        rank = instruments[instrument]["rank"]
+        while place > 0:
+            before = positions.instrument[space.order[place - 1]]
+            if instruments[before]["rank"] < rank:
+                break
+            space.order[place] = space.order[place - 1]
+            place -= 1
+        space.order[place] = row
+        options += 1
+    expiries = 0
+    latest = NONE
+    for place in range(options):
+        row = space.order[place]
+        instrument = positions.instrument[row]
+        contract = instruments[instrument]
+        if contract["expiry"] != latest:
+            latest = contract["expiry"]
+            expiry = rules.terms.expiries[latest]
+            space.book_first[expiries] = place
+            left_us = float(expiry["expires_us"] - marks.clock_us[0])
+            space.book[_FORWARD, expiries] = feed_value(expiry["forward_feed"], rules, marks)
+            space.book[_YEARS, expiries] = max(left_us, 0.0) / _YEAR_US
+            rate = 0.0
+            if expiry["rate_feed"] != NONE:
+                rate = feed_value(expiry["rate_feed"], rules, marks)
+            space.book[_RATE, expiries] = rate
+            space.book[_QUALITY, expiries] = _quality(expiry["quality_feed"], rules, marks)
+            expiries += 1
+        lots = float(positions.size_lots[row])
+        space.book[_AMOUNT, place] = _coins(lots, instrument, 1.0, rules)
+        space.book[_STRIKE, place] = contract["strike"]
+        space.book[_LOG_STRIKE, place] = contract["log_strike"]
+        space.book[_SIGN, place] = contract["sign"]
+        space.book[_VOLATILITY, place] = feed_value(contract["volatility_feed"], rules, marks)
+    space.book_first[expiries] = options
+    return options, expiries, linear
+
+
+@register_jitable
+def _is_book_usable(
+    unit: int,
+    underlying: int,
+    units: Units,
+    positions: Positions,
+    rules: Rules,
+    marks: Marks,
+) -> bool:
+    """Tell whether every feed that a unit's book in an underlying needs may judge."""
+    of = rules.terms.underlyings[underlying]
+    is_usable = (
+        _is_usable(of["spot_feed"], marks)
+        and _is_usable(of["quality_feed"], marks)
+        and _is_usable(of["stable_feed"], marks)
+    )
+    first = units.first_position[unit]
+    for row in range(first, first + units.position_count[unit]):
+        contract = rules.terms.instruments[positions.instrument[row]]
+        if contract["underlying"] != underlying or positions.size_lots[row] == 0:
+            continue
+        is_usable = is_usable and _is_usable(contract["quality_feed"], marks)
+        if contract["kind"] == KIND_OPTION:
+            expiry = rules.terms.expiries[contract["expiry"]]
+            is_usable = (
+                is_usable
+                and _is_usable(contract["volatility_feed"], marks)
+                and _is_usable(expiry["forward_feed"], marks)
+                and _is_usable(expiry["rate_feed"], marks)
+                and _is_usable(expiry["quality_feed"], marks)
+            )
+    return bool(is_usable)
+
+
+@register_jitable
+def _add_underlying(
+    unit: int,
+    underlying: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> bool:
+    """Add what a unit's book in one underlying requires; return whether its feeds may judge."""
+    options, expiries, linear = _lay_options(
+        unit, underlying, units, positions, rules, marks, space
+    )
+    held = 0
+    first = units.first_balance[unit]
+    for place in range(units.balance_count[unit]):
+        asset = balances.asset[first + place]
+        of_asset = rules.terms.assets[asset]["underlying"]
+        if rules.asset_feed[asset] == NONE or balances.quanta[first + place] <= 0:
+            continue
+        if of_asset != underlying and (of_asset != NONE or underlying != 0):
+            continue
+        space.book[_HELD, held] = space.balance_value[place]
+        feed = rules.terms.assets[asset]["quality_feed"]
+        space.book[_HELD_QUALITY, held] = _quality(feed, rules, marks)
+        space.book_hedging[held] = 1 if of_asset == underlying else 0
+        held += 1
+    if options == 0 and linear == 0 and held == 0:
+        return True
+    if not _is_book_usable(unit, underlying, units, positions, rules, marks):
+        return False
+    of = rules.terms.underlyings[underlying]
+    book = space.book
+    stable = 1.0
+    if of["stable_feed"] != NONE:
+        stable = feed_value(of["stable_feed"], rules, marks)
+    whole = Book(
+        book[_AMOUNT, :options],
+        book[_STRIKE, :options],
+        book[_LOG_STRIKE, :options],
+        book[_SIGN, :options],
+        book[_VOLATILITY, :options],
+        space.book_first[: expiries + 1],
+        book[_FORWARD, :expiries],
+        book[_YEARS, :expiries],
+        book[_RATE, :expiries],
+        book[_QUALITY, :expiries],
+        book[_SIZE, :linear],
+        book[_PRICE, :linear],
+        book[_LINEAR_QUALITY, :linear],
+        book[_HELD, :held],
+        book[_HELD_QUALITY, :held],
+        book[_NO_HAIRCUT, :held],
+        book[_NO_HAIRCUT, :held],
+        space.book_hedging[:held],
+        feed_value(of["spot_feed"], rules, marks),
+        _quality(of["quality_feed"], rules, marks),
+        stable,
+    )
+    of_unit = rules.terms.preset[units.preset[unit]]
+    value, initial, maintenance, worst = underlying_requirement(
+        whole, of_unit["first_step"], of_unit["step_count"], rules.terms, space
+    )
+    space.group[underlying, 0] = value
+    space.group[underlying, 1] = initial
+    space.group[underlying, 2] = maintenance
+    space.worst[underlying] = worst
+    space.raw[0] += value
+    space.raw[1] += value
+    for level in range(_LEVEL_COUNT):
+        space.equity[level] += value
+        space.required[level] += initial if level == INITIAL else maintenance
+    return True
+
+
+@register_jitable
+def _interest(quanta: int, asset: int, rules: Rules, marks: Marks) -> float:
+    """Return by what a scaled balance is multiplied: its cumulative index, 1 before the first."""
+    of_asset = rules.terms.assets[asset]
+    feed = of_asset["deposit_index_feed"] if quanta > 0 else of_asset["borrow_index_feed"]
+    if feed == NONE or marks.price[feed] == 0:
+        return 1.0
+    return float(marks.price[feed]) / _INDEX_ONE
+
+
+@register_jitable
+def _add_folds(
+    unit: int,
+    place: int,
+    preset: int,
+    category: int,
+    units: Units,
+    positions: Positions,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> None:
+    """Add pnl that joins a balance the unit does not have."""
+    first = units.first_position[unit]
+    for row in range(first, first + units.position_count[unit]):
+        asset = rules.terms.instruments[positions.instrument[row]]["settles_in"]
+        pending = space.fold[asset]
+        if (
+            pending[INITIAL] == 0.0
+            and pending[LIQUIDATION_END] == 0.0
+            and (pending[MAINTENANCE] == 0.0)
+        ):
+            continue
+        _add_balance(place, 0.0, asset, preset, category, True, rules, marks, space)
+        space.fold[asset] = 0.0
+        place += 1
+
+
+@register_jitable
+def _end_and_sign(preset: int, rules: Rules, space: Workspace) -> None:
+    """Apply where liquidation ends as a ratio, and keep requirements from falling below 0.
+
+    A requirement below 0 takes back value that may not count; less than nothing is equity.
+    """
+    ratio = rules.terms.preset[preset]["end_ratio"]
+    if ratio > 0.0:
+        space.equity[LIQUIDATION_END] = space.equity[MAINTENANCE]
+        space.required[LIQUIDATION_END] = ratio * space.required[MAINTENANCE]
+    for level in range(_LEVEL_COUNT):
+        if space.required[level] < 0.0:
+            space.equity[level] -= space.required[level]
+            space.required[level] = 0.0
+
+
+@register_jitable
+def evaluate_terms(
+    unit: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> int:
+    """Write equity, requirement and their parts of one unit to the workspace.
+
+    A position, a debt or a book whose feeds may not judge makes the unit blind; collateral whose
+    feeds may not judge counts 0.
+
+    Parameters
+    ----------
+    unit : int
+        Row; its preset is not plain.
+    units, positions, balances : Units, Positions, Balances
+        Columns.
+    rules, marks : Rules, Marks
+        Parameters and prices in force.
+    space : Workspace
+        Written.
+
+    Returns
+    -------
+    int
+        Bits: `BLIND`, `UNPRICED_COLLATERAL`, `INDEBTED`.
+    """
+    preset = units.preset[unit]
+    seen = 0
+    space.equity[:] = 0.0
+    space.required[:] = 0.0
+    space.raw[:] = 0.0
+    instruments = rules.terms.instruments
+    first = units.first_position[unit]
+    last = first + units.position_count[unit]
+    for row in range(first, last):
+        space.fold[instruments[positions.instrument[row]]["settles_in"]] = 0.0
+    for row in range(first, last):
+        place = row - first
+        space.position_value[place] = 0.0
+        space.position_pnl[place] = 0.0
+        space.position_equity[place] = 0.0
+        space.position_required[place] = 0.0
+        if positions.size_lots[row] == 0:
+            continue
+        instrument = positions.instrument[row]
+        if instruments[instrument]["kind"] == KIND_OPTION:
+            if instruments[instrument]["is_premium"] == 0:
+                cost = float(positions.cost_basis_micros[row]) / _MICROS
+                space.raw[0] -= cost
+                for level in range(_LEVEL_COUNT):
+                    space.equity[level] -= cost
+            continue
+        if not _is_market_usable(preset, instrument, rules, marks):
+            seen |= BLIND
+            if marks.price[rules.instrument_feed[instrument]] == 0:
+                continue
+        _add_position(place, row, preset, positions, rules, marks, space)
+
+    category = _category_of(unit, units, balances, rules)
+    first = units.first_balance[unit]
+    count = units.balance_count[unit]
+    for place in range(count):
+        quanta = balances.quanta[first + place]
+        asset = balances.asset[first + place]
+        is_priced = _is_asset_usable(preset, asset, rules, marks)
+        if not is_priced:
+            seen |= UNPRICED_COLLATERAL if quanta > 0 else BLIND
+        if quanta < 0:
+            seen |= INDEBTED
+        coins = float(quanta) / rules.asset_units[asset]
+        coins *= _interest(quanta, asset, rules, marks)
+        if quanta > 0 and not is_priced:
+            coins = 0.0
+        _add_balance(place, coins, asset, preset, category, is_priced, rules, marks, space)
+        space.fold[asset] = 0.0
+    if rules.terms.preset[preset]["is_fold"] != 0:
+        _add_folds(unit, count, preset, category, units, positions, rules, marks, space)
+
+    if rules.terms.preset[preset]["step_count"] > 0:
+        for underlying in range(rules.terms.underlyings.size):
+            space.group[underlying] = 0.0
+            space.worst[underlying] = NONE
+            if not _add_underlying(
+                unit, underlying, units, positions, balances, rules, marks, space
+            ):
+                seen |= BLIND
+    _end_and_sign(preset, rules, space)
+    return seen

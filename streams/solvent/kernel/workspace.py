@@ -1,0 +1,97 @@
+"""Room in which one unit is evaluated under terms; what is left in it explains the figures."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from solvent.kernel.arrays import Float64, Int64, UInt8
+from solvent.kernel.portfolio import Scratch, new_scratch
+from solvent.kernel.terms import MAX_STEPS
+
+__all__ = ["Workspace", "new_workspace"]
+
+#: Rows of `Workspace.book`.
+BOOK_COLUMNS: Final = 15
+
+
+class Workspace(NamedTuple):
+    """Room for one evaluation, overwritten by each; what it leaves behind explains the figures.
+
+    Attributes
+    ----------
+    equity, required : float64, shape (3,)
+        Of the unit, by level, before rounding.
+    raw : float64, shape (2,)
+        Raw equity before rounding; value of options.
+    position_value : float64, shape (I,)
+        Signed notional of the unit's positions, in their order.
+    position_pnl, position_equity, position_required : float64, shape (I, 3)
+        Unrealised pnl with funding (column 0), what counts of it, what each requires.
+    balance_value : float64, shape (A,)
+        Value of the unit's balances, in their order.
+    balance_equity, balance_required : float64, shape (A, 3)
+        What counts of it, and what is required for it.
+    fold : float64, shape (A, 3)
+        Pnl that joins a balance before weighting (P7).
+    book : float64, shape (15, >= I + A)
+        Columns of the book of one underlying; the last stays 0.
+    book_first : int64, shape (X + 1,)
+    book_hedging : uint8, shape (A,)
+    order : int64, shape (I,)
+        Places of options, by rank.
+    stack : float64, shape (MAX_STEPS, 2)
+        Results of a requirement tree, initial and maintenance.
+    group : float64, shape (V, 3)
+        By underlying: value of its options, initial and maintenance requirement.
+    worst : int64, shape (V,)
+        Worst scenario of the underlying's last scan, -1 none.
+    scratch : Scratch
+        Of option pricing.
+    """
+
+    equity: Float64
+    required: Float64
+    raw: Float64
+    position_value: Float64
+    position_pnl: Float64
+    position_equity: Float64
+    position_required: Float64
+    balance_value: Float64
+    balance_equity: Float64
+    balance_required: Float64
+    fold: Float64
+    book: Float64
+    book_first: Int64
+    book_hedging: UInt8
+    order: Int64
+    stack: Float64
+    group: Float64
+    worst: Int64
+    scratch: Scratch
+
+
+def new_workspace(instruments: int, assets: int, expiries: int, underlyings: int) -> Workspace:
+    """Return room for evaluations under a rulebook of so many instruments and so on."""
+    return Workspace(
+        equity=np.zeros(3),
+        required=np.zeros(3),
+        raw=np.zeros(2),
+        position_value=np.zeros(instruments),
+        position_pnl=np.zeros((instruments, 3)),
+        position_equity=np.zeros((instruments, 3)),
+        position_required=np.zeros((instruments, 3)),
+        balance_value=np.zeros(assets),
+        balance_equity=np.zeros((assets, 3)),
+        balance_required=np.zeros((assets, 3)),
+        fold=np.zeros((assets, 3)),
+        book=np.zeros((BOOK_COLUMNS, instruments + assets + expiries)),
+        book_first=np.zeros(expiries + 1, np.int64),
+        book_hedging=np.zeros(assets, np.uint8),
+        order=np.zeros(instruments, np.int64),
+        stack=np.zeros((MAX_STEPS, 2)),
+        group=np.zeros((underlyings, 3)),
+        worst=np.zeros(underlyings, np.int64),
+        scratch=new_scratch(),
+    )
