@@ -24,7 +24,13 @@ from solvent.kernel.layout import (
     Float64,
     Rules,
 )
-from solvent.rules.model import CollateralModel, PresetModel, RateModel, RulebookModel
+from solvent.rules.model import (
+    CollateralModel,
+    PresetModel,
+    RateModel,
+    RulebookModel,
+    StateOracleModel,
+)
 from solvent.rules.source import builtin_names, builtin_text, config_error, read_model
 from solvent.units import PPM
 
@@ -39,6 +45,9 @@ __all__ = [
 
 _MAX_TICK_DENOMINATOR = 1_000
 _MAX_TICK_NUMERATOR = 10**9
+_MIN_PRICE_EXPONENT = -12
+#: Keys of an oracle override that a state feed has no use for.
+_OF_AGGREGATES = ("max_conf_ppm", "min_sources", "quorum_ppm", "band_ppm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,14 +141,11 @@ def find_rulebook(name_or_path: Path | str) -> CompiledRulebook:
 
 def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
     """Resolve a checked model; raises ConfigError where its parts contradict each other."""
-    feeds = tuple(
-        Feed(index=index, name=name, exponent=feed.exponent)
-        for index, (name, feed) in enumerate(model.feeds.items())
-    )
-    feed_by_name = {feed.name: feed for feed in feeds}
-    assets = _assets(model, feed_by_name)
+    feeds = _feeds(model)
+    price_feeds = {feed.name: feed for feed in feeds if not feed.is_state}
+    assets = _assets(model, price_feeds)
     asset_by_name = {asset.name: asset for asset in assets}
-    instruments = _instruments(model, feed_by_name, asset_by_name)
+    instruments = _instruments(model, price_feeds, asset_by_name)
     rates = [_rates(model, name, preset) for name, preset in model.presets.items()]
     policies = tuple(
         _policy(index, name, preset, tuple(rates[index][i.name] for i in instruments))
@@ -166,7 +172,7 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
         feeds=feeds,
         assets=assets,
         instruments=instruments,
-        feed_by_name=feed_by_name,
+        feed_by_name={feed.name: feed for feed in feeds},
         asset_by_name=asset_by_name,
         instrument_by_name={instrument.name: instrument for instrument in instruments},
         policies=policies,
@@ -179,6 +185,17 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
 
 def _one_of(names: Mapping[str, object]) -> str:
     return "one of " + ", ".join(names)
+
+
+def _feeds(model: RulebookModel) -> tuple[Feed, ...]:
+    for name, feed in model.feeds.items():
+        if feed.kind == "price" and feed.exponent < _MIN_PRICE_EXPONENT:
+            limit = f"at least {_MIN_PRICE_EXPONENT} for prices"
+            raise config_error(path=f"feeds.{name}.exponent", value=feed.exponent, limit=limit)
+    return tuple(
+        Feed(index=index, name=name, exponent=feed.exponent, kind=feed.kind)
+        for index, (name, feed) in enumerate(model.feeds.items())
+    )
 
 
 def _feed_index(feed_by_name: Mapping[str, Feed], path: str, name: str) -> int:
@@ -425,6 +442,7 @@ def _flat_rules(
         tick_numerator=np.array([i.tick_value.numerator for i in instruments], dtype=np.int64),
         tick_denominator=np.array([i.tick_value.denominator for i in instruments], dtype=np.int64),
         feed_units=powers([feed.exponent for feed in feeds]),
+        feed_is_state=np.array([feed.is_state for feed in feeds], dtype=np.uint8),
         grace_us=model.oracle.default.grace_us,
         settlement_asset=0,
     )
@@ -435,17 +453,31 @@ def _oracle(model: RulebookModel, feeds: tuple[Feed, ...]) -> tuple[OraclePolicy
     for name in model.oracle.feeds:
         _feed_index(known, f"oracle.feeds.{name}", name)
     default = model.oracle.default.model_dump()
+    of_states = {**default, **model.oracle.state.model_dump()}
     policies = []
     for feed in feeds:
         override = model.oracle.feeds.get(feed.name)
         own = {} if override is None else override.model_dump(exclude_none=True)
-        policies.append(OraclePolicy(**{**default, **own}))
+        for key in _OF_AGGREGATES:
+            if feed.is_state and key in own:
+                path = f"oracle.feeds.{feed.name}.{key}"
+                raise config_error(path=path, value=own[key], limit="none: a state feed's")
+        policies.append(OraclePolicy(**{**(of_states if feed.is_state else default), **own}))
     return tuple(policies)
 
 
 def _hash(model: RulebookModel) -> str:
-    """Return the SHA-256 of the resolved model; order counts where it fixes an index."""
+    """Return the SHA-256 of the resolved model; order counts where it fixes an index.
+
+    Keys younger than the first release count only where they say something: state built under a
+    rulebook stays that rulebook's.
+    """
     document = model.model_dump(mode="json")
+    for feed in document["feeds"].values():
+        if feed["kind"] == "price":
+            del feed["kind"]
+    if model.oracle.state == StateOracleModel():
+        del document["oracle"]["state"]
     for section in ("feeds", "assets", "presets"):
         document[section] = list(document[section].items())
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -23,6 +23,7 @@ __all__ = [
     "PresetModel",
     "RateModel",
     "RulebookModel",
+    "StateOracleModel",
 ]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -54,9 +55,13 @@ class LimitsModel(_Strict):
 
 
 class FeedModel(_Strict):
-    """Prices of a feed are integers at ``10**exponent`` settlement units."""
+    """Numbers of a feed are integers at ``10**exponent``: prices in settlement units, or states.
 
-    exponent: Annotated[int, Field(ge=-12, le=0)]
+    A price feed's exponent is at least -12.
+    """
+
+    kind: Literal["price", "state"] = "price"
+    exponent: Annotated[int, Field(ge=-18, le=0)]
 
 
 class AssetModel(_Strict):
@@ -173,8 +178,17 @@ class OracleModel(_Strict):
     grace_us: DurationUs = 0
 
 
+class StateOracleModel(_Strict):
+    """What state feeds do otherwise: many of them are told by the hour."""
+
+    max_age_us: Annotated[int, Field(ge=1, le=10**15)] = 3_600_000_000
+
+
 class OracleOverrideModel(_Strict):
-    """What one feed does otherwise; grace is one for all, since the kernel knows one."""
+    """What one feed does otherwise; grace is one for all, since the kernel knows one.
+
+    A state feed has ages and skew alone: nothing is aggregated.
+    """
 
     max_age_us: Annotated[int, Field(ge=1, le=10**15)] | None = None
     max_conf_ppm: Share | None = None
@@ -185,9 +199,10 @@ class OracleOverrideModel(_Strict):
 
 
 class OracleSectionModel(_Strict):
-    """The policy of all feeds, and exceptions by feed."""
+    """The policy of all feeds, what state feeds do otherwise, and exceptions by feed."""
 
     default: OracleModel = OracleModel()
+    state: StateOracleModel = StateOracleModel()
     feeds: dict[FeedName, OracleOverrideModel] = Field(default_factory=dict)
 
 
