@@ -461,7 +461,7 @@ def _oracle(model: RulebookModel, feeds: tuple[Feed, ...]) -> tuple[OraclePolicy
         for key in _OF_AGGREGATES:
             if feed.is_state and key in own:
                 path = f"oracle.feeds.{feed.name}.{key}"
-                raise config_error(path=path, value=own[key], limit="none: a state feed's")
+                raise config_error(path=path, value=own[key], limit="a state feed has none")
         policies.append(OraclePolicy(**{**(of_states if feed.is_state else default), **own}))
     return tuple(policies)
 
