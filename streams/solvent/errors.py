@@ -107,6 +107,6 @@ class RejectCode(StrEnum):
     SEQUENCE_GAP = "SLV-201"
     UNKNOWN_INSTRUMENT = "SLV-202"
     OVERFLOW = "SLV-203"  # applying it would leave the exact range (2**53 units)
-    UNKNOWN_FEED = "SLV-301"
+    UNKNOWN_FEED = "SLV-301"  # no feed of this name and kind (price or state) in the rulebook
     NON_POSITIVE_PRICE = "SLV-302"
     OUT_OF_ORDER = "SLV-303"

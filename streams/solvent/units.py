@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "MAX_EXACT",
+    "MAX_STATE",
     "MICROS",
     "MICRO_EXPONENT",
     "PPM",
@@ -21,6 +22,8 @@ MICROS = 10**-MICRO_EXPONENT
 PPM = 1_000_000
 #: Largest magnitude of an integer that feeds the float64 kernel (MODEL.md 1).
 MAX_EXACT = 2**53
+#: Largest magnitude of a state feed's value at its exponent.
+MAX_STATE = 2**62
 #: Longest decimal text looked at; longer input is refused before it is converted.
 MAX_TEXT = 40
 

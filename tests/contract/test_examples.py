@@ -30,6 +30,7 @@ ENCODE = {
     inputs.Trade: inputs.encode_trade,
     inputs.CollateralMove: inputs.encode_collateral_move,
     inputs.PriceTick: inputs.encode_tick,
+    inputs.StateTick: inputs.encode_state,
     inputs.ClockTick: inputs.encode_clock,
 }
 

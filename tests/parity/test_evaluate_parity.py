@@ -15,7 +15,7 @@ from solvent.kernel.evaluate import evaluate_units, evaluate_units_jit, warm_up
 from solvent.kernel.judge import next_status, next_status_jit
 from solvent.kernel.layout import Figures, Marks
 from solvent.kernel.tables import new_table
-from support.books import Book, Columns, books, pack, prices, some_rules
+from support.books import Book, Columns, books, marks_of, pack, prices, some_rules
 
 RULES = some_rules()
 
@@ -87,9 +87,8 @@ def test_next_status_jit_equals_reference(
 
 def test_kernel_refuses_any_other_type() -> None:
     columns = pack([Book()], RULES)
-    count = len(RULES.feeds)
-    none = np.zeros(count, np.int64)
-    marks = Marks(np.ones(count), none, np.ones(count, np.uint8), none, np.zeros(1, np.int64))
+    marks = marks_of(RULES, {})
+    marks = marks._replace(price=marks.price.astype(np.float64))
     with pytest.raises(TypeError):
         run(evaluate_units_jit, columns, marks, 0, 1)
 

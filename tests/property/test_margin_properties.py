@@ -113,11 +113,11 @@ def prices_at(price: int) -> Marks:
     """Return marks with every feed at one price."""
     count = len(RULES.feeds)
     return Marks(
-        np.full(count, price, dtype=np.int64),
-        np.zeros(count, dtype=np.int64),
-        np.ones(count, dtype=np.uint8),
-        np.zeros(count, dtype=np.int64),
-        np.zeros(1, dtype=np.int64),
+        price=np.full(count, price, dtype=np.int64),
+        confidence=np.zeros(count, dtype=np.int64),
+        is_usable=np.ones(count, dtype=np.uint8),
+        valid_since_us=np.zeros(count, dtype=np.int64),
+        clock_us=np.zeros(1, dtype=np.int64),
     )
 
 

@@ -1,12 +1,14 @@
 """The safe-move index against full evaluation: same verdicts, statuses and bytes, always (D12).
 
-First one unit under marks anywhere within its safe move; then whole shards, one of which judges all
-units at every frame, over walks, jumps, trades, moves, outages of feeds, expiries and restores.
+First which units a state feed makes due, since no move of its value is safe; then one unit under
+marks anywhere within its safe move; then whole shards, one of which judges all units at every
+frame, over walks, jumps, trades, moves, outages of feeds, expiries and restores.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import random
 from typing import Any
 
@@ -19,11 +21,12 @@ from solvent.engine.margin import MarginShard
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.judge import next_status_jit
 from solvent.kernel.layout import STATUS_LABELS, STATUS_UNKNOWN, Marks
-from solvent.kernel.safe_move import LEVEL_HOT, move_of
+from solvent.kernel.safe_move import LEVEL_HOT, feed_bit, move_of
 from solvent.rules import CompiledRulebook, parse_rulebook
+from solvent.units import format_scaled
 from solvent.wire.topics import MARKS
 from support.books import Book, Columns, books, pack, prices, some_rules
-from support.margin import Log, Replay, a_rulebook
+from support.margin import Log, Replay, a_rulebook, a_rulebook_with_states
 
 RULES = some_rules(
     collateral={
@@ -37,6 +40,40 @@ RULES = some_rules(
     clear_ppm=200_000,
 )
 FEEDS = len(RULES.feeds)
+
+
+# -- state feeds
+
+#: Values that repeat, change by a step or two, or jump and change sign.
+values = st.builds(
+    operator.add, st.sampled_from([0, 10**6, -(10**6), 2**61, -(2**61)]), st.integers(-2, 2)
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(values, st.booleans()), min_size=1, max_size=12))
+def test_any_change_of_a_state_feed_judges_the_units_that_depend_on_it(
+    frames: list[tuple[int, bool]],
+) -> None:
+    rulebook = a_rulebook_with_states()
+    skew = rulebook.feed_by_name["SKEW"]
+    log, replay = Log(), Replay(MarginShard(0, rulebook))
+    for name in ("far", "idle", "other"):
+        log.move(name, amount="1000")
+    log.trade("far").trade("other", market="ETH-PERP", price="50")
+    log.marks({"BTC": "100", "ETH": "50"})
+    for topic, record in log.entries:
+        replay.apply(topic, [record])
+    figures = replay.shard.columns.figures
+    assert not (figures.level[:3] == LEVEL_HOT).any()
+    known: int | None = None
+    for value, has_price in frames:
+        figures.feeds[:2] |= feed_bit(skew.index)  # as if two of three units depended on it
+        log.marks({"BTC": "100"} if has_price else {}, values={"SKEW": format_scaled(value, -1)})
+        topic, record = log.entries[-1]
+        replay.apply(topic, [record])
+        assert replay.shard.safe_moves.judged == (0 if value == known else 2)
+        known = value
 
 
 # -- one unit

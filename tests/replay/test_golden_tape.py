@@ -17,9 +17,9 @@ from solvent.rules import builtin_rulebook
 from support.tapes import GOLDEN, lines_of, written
 
 RULEBOOK = builtin_rulebook("example")
-CONTENT = "961a8c8f363b23e316933dde6e6e98bf"
+CONTENT = "5df5a6c5e9d57deda61dbb0391e1ea5e"
 HASHES = {
-    "margin": {"0": "b5a9513e3d524677639382b77eda187d", "1": "aaa155390afb9c6c2bfeeed88353fa03"},
+    "margin": {"0": "6b58cf4bac0163b7bb73d6dc18ea6073", "1": "90ab4358b985ceda1c6633668ab3c3ce"},
     "prices": {"0": "9ddd1aeeeade725da5fed38809b5d2a9"},
 }
 

@@ -183,8 +183,8 @@ def marks_of(
         feed = rulebook.feed_by_name[name]
         price[feed.index] = parse_scaled(value, feed.exponent) if isinstance(value, str) else value
         is_usable[feed.index] = name not in set(unusable)
-    none = np.zeros(len(rulebook.feeds), np.int64)
-    return Marks(price, none, is_usable, none.copy(), np.zeros(1, np.int64))
+    nothing = np.zeros(len(rulebook.feeds), dtype=np.int64)
+    return Marks(price, nothing, is_usable, nothing, np.zeros(1, dtype=np.int64))
 
 
 def pack(books: Sequence[Book], rulebook: CompiledRulebook) -> Columns:

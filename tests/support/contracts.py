@@ -74,7 +74,7 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
     """Return whether codec and engine together take a value, before any rulebook is asked.
 
     The codec leaves decimal text to the engine, whose rules are: `parse_scaled` takes it; sizes,
-    prices and amounts above zero, an adjustment non-zero, a confidence zero or more.
+    prices and amounts above zero, an adjustment non-zero, a confidence zero or more, a value any.
     """
     try:
         record: Any = DECODE_INPUT[topic](value)
@@ -85,6 +85,9 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
             amount = _amount(record.amount)
             return amount > 0 or (record.kind == "adjustment" and amount != 0)
         if isinstance(record, inputs.ClockTick):
+            return True
+        if isinstance(record, inputs.StateTick):
+            _amount(record.value)
             return True
         confidence = 0 if record.confidence is None else _amount(record.confidence)
         return _amount(record.price) > 0 and confidence >= 0

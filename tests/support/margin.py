@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +26,7 @@ __all__ = [
     "a_fold",
     "a_move",
     "a_rulebook",
+    "a_rulebook_with_states",
     "a_shard",
     "a_trade",
     "ledger_of",
@@ -100,6 +102,15 @@ def a_rulebook() -> CompiledRulebook:
     return parse_rulebook(_RULEBOOK)
 
 
+@cache
+def a_rulebook_with_states() -> CompiledRulebook:
+    """Return the rulebook of these tests with two state feeds, ``SKEW`` (0.1) and ``RATE``."""
+    model = a_rulebook().model.model_dump(mode="json", exclude_none=True)
+    model["feeds"]["SKEW"] = {"exponent": -1, "kind": "state"}
+    model["feeds"]["RATE"] = {"exponent": -18, "kind": "state"}
+    return parse_rulebook(json.dumps(model))
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One input record."""
@@ -151,12 +162,20 @@ def a_move(move_id: str, account_id: str = "alice", **changes: Any) -> bytes:
 
 
 def marks_of(
-    seq: int, ts_us: int, prices: dict[str, str], *, state: str = "valid", since_us: int = 0
+    seq: int,
+    ts_us: int,
+    prices: dict[str, str],
+    *,
+    values: dict[str, str] | None = None,
+    state: str = "valid",
+    since_us: int = 0,
 ) -> bytes:
-    """Return a mark frame that sets some feeds."""
+    """Return a mark frame that sets some feeds, state feeds by `values`."""
+    numbers = [(feed, {"price": price}) for feed, price in prices.items()]
+    numbers += [(feed, {"price": None, "value": text}) for feed, text in (values or {}).items()]
     marks = [
-        {"feed": feed, "price": price, "state": state, "since_us": since_us, "sources": 1}
-        for feed, price in prices.items()
+        {"feed": feed, **number, "state": state, "since_us": since_us, "sources": 1}
+        for feed, number in numbers
     ]
     frame = {"schema_version": 1, "kind": "marks", "seq": seq, "ts_us": ts_us, "marks": marks}
     return orjson.dumps(frame)
@@ -192,13 +211,21 @@ class Log:
         return self.add(COLLATERAL, a_move(name, account_id, **changes), account_id.encode())
 
     def marks(
-        self, prices: dict[str, str], *, at_s: int = 0, state: str = "valid", since_s: int = 0
+        self,
+        prices: dict[str, str],
+        *,
+        values: dict[str, str] | None = None,
+        at_s: int = 0,
+        state: str = "valid",
+        since_s: int = 0,
     ) -> Log:
         """Append the next mark frame; times in seconds of the stream, 0 for never."""
         self.marks_seq += 1
         since_us = NOW_US + since_s * SECOND_US if since_s else 0
         ts_us = NOW_US + at_s * SECOND_US
-        frame = marks_of(self.marks_seq, ts_us, prices, state=state, since_us=since_us)
+        frame = marks_of(
+            self.marks_seq, ts_us, prices, values=values, state=state, since_us=since_us
+        )
         return self.add(MARKS, frame, b"marks")
 
     def runs(self, longest: int) -> Iterator[tuple[str, list[Record]]]:

@@ -10,7 +10,7 @@ import orjson
 from solvent.engine.prices import PriceShard
 from solvent.engine.shard import Emit, Outputs
 from solvent.rules.compile import CompiledRulebook, load_rulebook
-from solvent.wire.inputs import encode_clock, encode_tick
+from solvent.wire.inputs import encode_clock, encode_state, encode_tick
 from solvent.wire.topics import MARKS, ORACLE_TICKS, REJECTS
 
 SECOND = 1_000_000
@@ -23,6 +23,7 @@ limits: {{max_future_us: 300000000}}
 feeds:
   BTC-PERP: {{exponent: -2}}
   ETH-PERP: {{exponent: -2}}
+  BTC-PERP/oi: {{exponent: -1, kind: state}}
 assets:
   USDC: {{quantum_exponent: -6, borrowable: true}}
 instruments:
@@ -55,11 +56,12 @@ oracle:
     band_ppm: {band_ppm}
     max_skew_us: {max_skew_us}
     grace_us: 0
+  state: {{max_age_us: {state_age_us}}}
 """
 
 
 def a_rulebook(**policy: int) -> CompiledRulebook:
-    """Return two feeds at exponent -2 under one oracle policy."""
+    """Return two price feeds at exponent -2 under one oracle policy, and a state feed at -1."""
     defaults = {
         "max_age_us": 10 * SECOND,
         "max_conf_ppm": 10_000,
@@ -67,6 +69,7 @@ def a_rulebook(**policy: int) -> CompiledRulebook:
         "quorum_ppm": 600_000,
         "band_ppm": 20_000,
         "max_skew_us": 5 * SECOND,
+        "state_age_us": 100 * SECOND,
     }
     return load_rulebook(RULEBOOK.format(**{**defaults, **policy}))
 
@@ -109,6 +112,14 @@ class Feeder:
             source=source, feed=feed, price=price, confidence=confidence, ts_us=ts_us
         )
         self.raw(value, broker_us=ts_us + SECOND)
+
+    def state(
+        self, value: str, *, at: float = 0.0, source: str = "venue", feed: str = "BTC-PERP/oi"
+    ) -> None:
+        """Apply one word about a state feed `at` seconds after the start."""
+        ts_us = START_US + round(at * SECOND)
+        record = encode_state(source=source, feed=feed, value=value, ts_us=ts_us)
+        self.raw(record, broker_us=ts_us + SECOND)
 
     def clock(self, at: float) -> None:
         """Apply one clock record."""

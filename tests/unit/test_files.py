@@ -12,7 +12,7 @@ import pytest
 
 from solvent.errors import ConfigError
 from solvent.ops import files
-from solvent.wire.inputs import encode_clock, encode_tick, encode_trade
+from solvent.wire.inputs import encode_clock, encode_state, encode_tick, encode_trade
 from solvent.wire.topics import MARKS, ORACLE_TICKS, TRADES
 
 
@@ -80,13 +80,23 @@ def test_rows_that_are_no_records_are_named_and_the_others_stay(tmp_path: Path) 
 def test_ticks_clocks_and_frames_have_their_keys(tmp_path: Path) -> None:
     tick = encode_tick(source="one", feed="BTC/USD", price="1", ts_us=5)
     path = tmp_path / "x.jsonl"
-    path.write_bytes(b"\n".join([tick, encode_clock(6)]))
+    state = encode_state(source="one", feed="BTC/oi", value="-1", ts_us=5)
+    path.write_bytes(b"\n".join([tick, state, encode_clock(6)]))
     records, _ = records_of(path, ORACLE_TICKS)
-    assert [(key, ts_us) for _, key, _, ts_us in records] == [(b"BTC/USD", 5), (b"clock", 6)]
+    told = [(key, ts_us) for _, key, _, ts_us in records]
+    assert told == [(b"BTC/USD", 5), (b"BTC/oi", 5), (b"clock", 6)]
     path.write_bytes(b'{"schema_version":1,"kind":"marks","seq":1,"ts_us":7,"marks":[]}\n{}')
     records, bad = records_of(path, MARKS)
     assert [(key, ts_us) for _, key, _, ts_us in records] == [(b"marks", 7)]
     assert [row.number for row in bad] == [2]
+
+
+def test_parquet_may_hold_states(tmp_path: Path) -> None:
+    columns = {"kind": "state", "source": "one", "feed": "BTC/oi", "value": -12.5, "ts_us": 5}
+    pl.DataFrame([columns]).write_parquet(tmp_path / "x.parquet")
+    ((_, key, value, _),), bad = records_of(tmp_path / "x.parquet", ORACLE_TICKS)
+    assert (key, bad) == (b"BTC/oi", [])
+    assert value == encode_state(source="one", feed="BTC/oi", value="-12.5", ts_us=5)
 
 
 def a_frame(chance: random.Random, rows: int) -> pl.DataFrame:

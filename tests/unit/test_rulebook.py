@@ -18,8 +18,9 @@ from support.books import a_rulebook_dict, some_rules
 
 
 def changed(path: str, value: Any) -> str:
-    """Return the valid rulebook with one place set (or removed by `...`), as text."""
+    """Return the valid rulebook and a state feed with one place set (removed by `...`), as text."""
     document = a_rulebook_dict()
+    document["feeds"]["SKEW"] = {"exponent": -18, "kind": "state"}
     *parents, last = path.split("/")
     place: Any = document
     for key in parents:
@@ -33,6 +34,7 @@ def changed(path: str, value: Any) -> str:
 
 PRESET = "presets/cross-margin"
 MARKETS = f"{PRESET}/requirement/sum/0/markets"
+EXAMPLE_HASH = "af5f3b37be97f4c26fdd486e8cf0694c5cbf73bce1fbd9a6a9e80034f5872aa0"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,8 @@ MARKETS = f"{PRESET}/requirement/sum/0/markets"
         ),
         pytest.param(
             "instruments/BTC-PERP/settles_in", "ETH",
-            ("BTC-PERP.settles_in", "'ETH'", "an asset of quantum_exponent -6"), id="settles elsewhere",
+            ("BTC-PERP.settles_in", "'ETH'", "an asset of quantum_exponent -6"),
+            id="settles elsewhere",
         ),
         pytest.param(
             "instruments/cross",
@@ -175,6 +178,34 @@ MARKETS = f"{PRESET}/requirement/sum/0/markets"
         pytest.param(
             "oracle", {"feeds": {"X": {"min_sources": 2}}},
             ("oracle.feeds.X", "'X'", "one of BTC-PERP"), id="oracle of no feed",
+        ),
+        pytest.param(
+            "oracle", {"feeds": {"SKEW": {"quorum_ppm": 1}}},
+            ("oracle.feeds.SKEW.quorum_ppm", "1", "a state feed has none"), id="quorum of a state",
+        ),
+        pytest.param(
+            "oracle", {"state": {"max_conf_ppm": 1}}, ("oracle.state.max_conf_ppm", "no such key"),
+            id="confidence of states",
+        ),
+        pytest.param(
+            "feeds/BTC-PERP/exponent", -13, ("feeds.BTC-PERP.exponent", "-13", "at least -12"),
+            id="price finer than 1e-12",
+        ),
+        pytest.param(
+            "feeds/SKEW/exponent", -19, ("feeds.SKEW.exponent", "-19", "equal to -18"),
+            id="state finer than 1e-18",
+        ),
+        pytest.param(
+            "feeds/SKEW/kind", "volume", ("feeds.SKEW.kind", "'volume'", "'price' or 'state'"),
+            id="no such kind of feed",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/mark_feed", "SKEW",
+            ("instruments.BTC-PERP.mark_feed", "'SKEW'", "one of BTC-PERP"), id="marked by a state",
+        ),
+        pytest.param(
+            "assets/ETH/index_feed", "SKEW", ("assets.ETH.index_feed", "'SKEW'", "one of BTC-PERP"),
+            id="asset priced by a state",
         ),
         pytest.param("feeds", [], ("feeds", "[]", "dictionary"), id="list for a mapping"),
     ],
@@ -303,6 +334,38 @@ def test_oracle_policy_of_a_feed_overrides_the_default() -> None:
     ages = {feed.name: rulebook.oracle[feed.index].max_age_us for feed in rulebook.feeds}
     assert (ages["BTC/USD"], ages["ETH/USD"]) == (9, 7)
     assert (rulebook.rules.grace_us, rulebook.oracle[0].grace_us) == (3, 3)
+
+
+def test_state_feed_has_an_age_of_its_own_and_is_told_apart() -> None:
+    document = a_rulebook_dict()
+    for name in ("OI", "RATE"):
+        document["feeds"][name] = {"exponent": -18, "kind": "state"}
+    document["oracle"] = {
+        "default": {"max_age_us": 7, "max_skew_us": 2},
+        "feeds": {"RATE": {"max_age_us": 9}},
+    }
+    rulebook = parse_rulebook(json.dumps(document))
+    oi, rate = rulebook.feed_by_name["OI"], rulebook.feed_by_name["RATE"]
+    assert (oi.is_state, rulebook.feeds[0].is_state) == (True, False)
+    assert rulebook.rules.feed_is_state.tolist() == [0, 0, 0, 0, 0, 1, 1]
+    assert rulebook.rules.feed_units[oi.index] == 1e18
+    assert rulebook.oracle[oi.index].max_age_us == 3_600_000_000
+    assert rulebook.oracle[oi.index].max_skew_us == 2
+    assert rulebook.oracle[rate.index].max_age_us == 9
+    document["oracle"]["state"] = {"max_age_us": 8}
+    ages = [policy.max_age_us for policy in parse_rulebook(json.dumps(document)).oracle]
+    assert ages == [7, 7, 7, 7, 7, 8, 9]
+
+
+def test_rulebook_hash_counts_what_states_say_only_where_they_say_something() -> None:
+    base, document = some_rules(), a_rulebook_dict()
+    document["feeds"]["BTC/USD"]["kind"] = "price"
+    document["oracle"] = {"state": {"max_age_us": 3_600_000_000}}
+    assert parse_rulebook(json.dumps(document)).hash == base.hash
+    document["oracle"]["state"]["max_age_us"] += 1
+    assert parse_rulebook(json.dumps(document)).hash != base.hash
+    # the hash of the release that knew prices only: its state is resumed
+    assert builtin_rulebook("example").hash == EXAMPLE_HASH
 
 
 @pytest.mark.parametrize("name", builtin_names())

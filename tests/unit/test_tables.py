@@ -103,7 +103,7 @@ def test_price_table_shows_feeds_with_sources_and_mark() -> None:
     feeder = a_feeder()
     feeder.tick("100", at=1, source="okx")
     table = a_table({0: feeder.shard})
-    assert list(table) == ["BTC-PERP", "ETH-PERP"]
+    assert list(table) == ["BTC-PERP", "ETH-PERP", "BTC-PERP/oi"]
     assert table["BTC-PERP"]["mark"]["price"] == "100"
     assert table["BTC-PERP"]["sources"].keys() == {"okx"}
     assert table["ETH-PERP"]["mark"]["price"] is None

@@ -29,7 +29,7 @@ def evaluate(
 ) -> None:
     """Print equity, requirement, health and verdict of every account of a snapshot.
 
-    A snapshot is `{"marks": {feed: price}, "accounts": [{"account_id", "subaccount"?,
+    A snapshot is `{"marks": {feed: price or value}, "accounts": [{"account_id", "subaccount"?,
     "collateral": {asset: amount}, "positions": [{"market", "size", "cost_basis" or
     "entry_price"}]}]}`; all numbers are decimal strings.
     """

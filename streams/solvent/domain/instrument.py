@@ -75,11 +75,26 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """A stream of prices: integers at ``10**exponent`` settlement units."""
+    """A stream of numbers, integers at ``10**exponent``: prices, or values of a market's state.
+
+    A price is above 0, in settlement units. A value is what its ``kind`` of feed, ``state``, needs:
+    an open interest, an index, a rate, a volatility; it has a sign and may be 0.
+    """
 
     index: int
     name: str
     exponent: int
+    kind: str = "price"
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it carries values instead of prices."""
+        return self.kind == "state"
+
+    @property
+    def number(self) -> str:
+        """What its numbers are called: ``price`` or ``value``."""
+        return "value" if self.is_state else "price"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,8 @@ class LiquidationPolicy:
 class OraclePolicy:
     """When ticks of a feed count and when its aggregate may judge (MODEL.md 5.1, 5.2).
 
+    Of a state feed only ages, skew and grace mean anything.
+
     Attributes
     ----------
     max_age_us : int

@@ -1,20 +1,23 @@
-"""Marks in force in one shard: prices as integers at the feed's exponent, and which may judge.
+"""Marks in force in one shard: integers at the feed's exponent, and which of them may judge.
 
-Time is the stream's: ``ts_us`` of the last frame. A feed may judge while it is ``valid`` and, after
+They are prices, above 0 and within 2**53, or values of state feeds, signed and within 2**62. Time
+is the stream's: ``ts_us`` of the last frame. A feed may judge while it is ``valid`` and, after
 an outage, once it has been valid for its ``grace_us`` (MODEL.md 5.4, 6).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
+from solvent.domain.instrument import Feed
 from solvent.errors import ContractError, PartitionError
 from solvent.kernel.layout import Marks
 from solvent.rules.compile import CompiledRulebook
-from solvent.units import MAX_EXACT, format_scaled, parse_scaled
-from solvent.wire.outputs import decode_mark_frame, decode_marks_row, encode
+from solvent.units import MAX_EXACT, MAX_STATE, format_scaled, parse_scaled
+from solvent.wire.outputs import Mark, RowMark, decode_mark_frame, decode_marks_row, encode
 
 __all__ = ["MARKS_ROW_KEY", "MarkBook"]
 
@@ -32,16 +35,15 @@ class MarkBook:
         What kernels read; written here alone.
     seq : int
         Sequence of the last frame, 0 before the first.
-    stream_us : int
-        Event time of the last frame, 0 before the first.
     """
 
     def __init__(self, rulebook: CompiledRulebook) -> None:
         count = len(rulebook.feeds)
         self._feeds = rulebook.feeds
-        self._index = {feed.name: feed.index for feed in rulebook.feeds}
+        self._feed_by_name = rulebook.feed_by_name
         self._grace_us = np.array([policy.grace_us for policy in rulebook.oracle], np.int64)
         self._states: list[str] = [""] * count
+        self._is_known = np.zeros(count, np.bool_)
         self._is_valid = np.zeros(count, np.bool_)
         self.marks = Marks(
             price=np.zeros(count, np.int64),
@@ -51,7 +53,15 @@ class MarkBook:
             clock_us=np.zeros(1, np.int64),
         )
         self.seq = 0
-        self.stream_us = 0
+
+    @property
+    def stream_us(self) -> int:
+        """Event time of the last frame, 0 before the first."""
+        return int(self.marks.clock_us[0])
+
+    @stream_us.setter
+    def stream_us(self, ts_us: int) -> None:
+        self.marks.clock_us[0] = ts_us
 
     def apply(self, value: bytes | None) -> bool:
         """Take a frame; return False for one seen before.
@@ -73,50 +83,57 @@ class MarkBook:
             msg = f"mark frame {frame.seq}: {self.seq + 1} expected, frames are missing"
             raise PartitionError(msg)
         for mark in frame.marks:
-            self._set(mark.feed, mark.price, mark.state, mark.since_us)
+            self._take(mark.feed, mark)
         self.seq = frame.seq
         self.stream_us = max(self.stream_us, frame.ts_us)
         self._refresh()
         return True
 
-    def put(self, prices: dict[str, str]) -> None:
-        """Set valid prices by hand, for an evaluation outside the stream.
+    def put(self, marks: Mapping[str, str | Mapping[str, str]]) -> None:
+        """Set valid marks by hand, for an evaluation outside the stream.
+
+        Parameters
+        ----------
+        marks : mapping
+            Feed to its price or value as decimal text, or to a mapping of ``price`` (of a state
+            feed ``value``) and ``confidence``.
 
         Raises
         ------
         PartitionError
-            Unknown feed, or no price above 0 at its exponent.
+            Unknown feed, or no price above 0, value or confidence at its exponent.
         """
-        for feed, price in prices.items():
-            self._set(feed, price, _VALID, 0)
+        for name, given in marks.items():
+            text = {self._feed(name).number: given} if isinstance(given, str) else given
+            mark = RowMark(
+                price=text.get("price"),
+                value=text.get("value"),
+                confidence=text.get("confidence"),
+                state=_VALID,
+                since_us=0,
+            )
+            self._take(name, mark)
         self._refresh()
 
     def price_text(self, feed: int) -> str | None:
-        """Return the last price of a feed as decimal text, None before the first."""
-        price = int(self.marks.price[feed])
-        return format_scaled(price, self._feeds[feed].exponent) if price else None
+        """Return the last price or value of a feed as decimal text, None before the first."""
+        if not self._is_known[feed]:
+            return None
+        return format_scaled(int(self.marks.price[feed]), self._feeds[feed].exponent)
 
     def unjudged_us(self) -> dict[str, int]:
-        """Return for each feed with a price how long it has had no valid mark, 0 if it has one."""
+        """Return for each feed ever valid how long it has had no valid mark, 0 if it has one."""
         return {
             feed.name: 0
             if self._is_valid[feed.index]
             else max(0, self.stream_us - int(self.marks.valid_since_us[feed.index]))
             for feed in self._feeds
-            if self.marks.price[feed.index]
+            if self._is_known[feed.index]
         }
 
     def row(self) -> bytes:
         """Return the marks row."""
-        marks = {
-            feed.name: {
-                "price": self.price_text(feed.index),
-                "state": self._states[feed.index],
-                "since_us": int(self.marks.valid_since_us[feed.index]),
-            }
-            for feed in self._feeds
-            if self._states[feed.index]
-        }
+        marks = {feed.name: self._told(feed) for feed in self._feeds if self._states[feed.index]}
         return encode(
             {"schema_version": 1, "seq": self.seq, "ts_us": self.stream_us, "marks": marks}
         )
@@ -135,31 +152,75 @@ class MarkBook:
             msg = f"marks row: {error.message}"
             raise PartitionError(msg) from error
         for name, mark in row.marks.items():
-            self._set(name, mark.price, mark.state, mark.since_us)
+            self._take(name, mark)
         self.seq = row.seq
         self.stream_us = row.ts_us
         self._refresh()
 
-    def _set(self, feed_name: str, price: str | None, state: str, since_us: int) -> None:
-        feed = self._index.get(feed_name)
+    def _feed(self, name: str) -> Feed:
+        feed = self._feed_by_name.get(name)
         if feed is None:
-            msg = f"mark of feed {feed_name!r}: not in the rulebook"
+            msg = f"mark of feed {name!r}: not in the rulebook"
             raise PartitionError(msg)
-        if price is not None:
-            try:
-                scaled = parse_scaled(price, self._feeds[feed].exponent)
-            except ValueError as error:
-                msg = f"mark of feed {feed_name}: price {error}"
-                raise PartitionError(msg) from error
-            if not 0 < scaled <= MAX_EXACT:
-                msg = f"mark of feed {feed_name}: price {price}, above 0 and within 2**53 expected"
-                raise PartitionError(msg)
-            self.marks.price[feed] = scaled
-        self._states[feed] = state
-        self._is_valid[feed] = state == _VALID and self.marks.price[feed] > 0
-        self.marks.valid_since_us[feed] = since_us
+        return feed
+
+    def _take(self, name: str, mark: Mark | RowMark) -> None:
+        feed = self._feed(name)
+        text, foreign = (mark.value, mark.price) if feed.is_state else (mark.price, mark.value)
+        if foreign is not None:
+            msg = f"mark of feed {name}: {foreign} is no {feed.number}"
+            raise PartitionError(msg)
+        if text is not None:
+            self.marks.price[feed.index] = _number(feed, text)
+            self._is_known[feed.index] = True
+        self.marks.confidence[feed.index] = _confidence(feed, mark.confidence)
+        self._states[feed.index] = mark.state
+        self._is_valid[feed.index] = mark.state == _VALID and self._is_known[feed.index]
+        self.marks.valid_since_us[feed.index] = mark.since_us
+
+    def _told(self, feed: Feed) -> dict[str, str | int | None]:
+        """Return what the row says of a feed; a confidence of 0 is left out."""
+        told: dict[str, str | int | None] = {
+            "price": None,
+            feed.number: self.price_text(feed.index),
+        }
+        confidence = int(self.marks.confidence[feed.index])
+        if confidence:
+            told["confidence"] = format_scaled(confidence, feed.exponent)
+        told["state"] = self._states[feed.index]
+        told["since_us"] = int(self.marks.valid_since_us[feed.index])
+        return told
 
     def _refresh(self) -> None:
         since_us = self.marks.valid_since_us
         is_past_grace = (since_us == 0) | (self.stream_us - since_us >= self._grace_us)
         self.marks.is_usable[:] = self._is_valid & is_past_grace
+
+
+def _number(feed: Feed, text: str) -> int:
+    """Return the price or value of a mark as an integer at the feed's exponent."""
+    number = _scaled(feed, feed.number, text)
+    if feed.is_state and abs(number) > MAX_STATE:
+        msg = f"mark of feed {feed.name}: value {text}, within 2**62 expected"
+        raise PartitionError(msg)
+    if not feed.is_state and not 0 < number <= MAX_EXACT:
+        msg = f"mark of feed {feed.name}: price {text}, above 0 and within 2**53 expected"
+        raise PartitionError(msg)
+    return number
+
+
+def _confidence(feed: Feed, text: str | None) -> int:
+    """Return the confidence of a mark at the feed's exponent, 0 where none is told."""
+    confidence = 0 if text is None else _scaled(feed, "confidence", text)
+    if not 0 <= confidence <= MAX_STATE:
+        msg = f"mark of feed {feed.name}: confidence {text}, 0 or more and within 2**62 expected"
+        raise PartitionError(msg)
+    return confidence
+
+
+def _scaled(feed: Feed, what: str, text: str) -> int:
+    try:
+        return parse_scaled(text, feed.exponent)
+    except ValueError as error:
+        msg = f"mark of feed {feed.name}: {what} {error}"
+        raise PartitionError(msg) from error

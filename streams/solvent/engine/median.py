@@ -1,7 +1,7 @@
 """The robust price of one feed: a median over three votes a source, and its confidence.
 
 Unit: integers at the feed's exponent, prices > 0, confidences >= 0. Nothing here knows sources by
-name, time or feed; `engine.prices` decides which quotes may vote. Formulas: MODEL.md 5.2 (equal
+name, time or feed; `engine.feeds` decides which quotes may vote. Formulas: MODEL.md 5.2 (equal
 weights, Pyth's percentile votes), worked example E11, invariant I12.
 """
 

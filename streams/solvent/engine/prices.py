@@ -1,16 +1,18 @@
 """The price shard: oracle ticks in, one robust mark per feed out, in frames every partition reads.
 
 Prices and confidences are positive integers at the feed's exponent (decimal text on the wire),
-times are microseconds of event time. Arithmetic: `engine.median`; rules: MODEL.md 5.1 and 5.2.
+values of state feeds signed ones; times are microseconds of event time. Feeds and their marks:
+`engine.feeds`; rules: MODEL.md 5.1 and 5.2.
 
-What happens to a tick, first failure wins:
+What happens to the price a source tells, first failure wins:
 
 ================  ===========================================  ==================================
 failure           condition                                    consequence
 ================  ===========================================  ==================================
-contract          not decodable, unknown feed, price finer     ``rejects.v1`` with its code
-                  than the feed's exponent or beyond 2**53,
-                  beyond the record's broker time
+contract          not decodable, unknown feed, state feed,     ``rejects.v1`` with its code
+                  price finer than the feed's exponent or
+                  beyond 2**53, beyond the record's broker
+                  time
 ``non_positive``  price <= 0                                   ``rejects.v1``, SLV-302
 ``future``        beyond the event clock + ``max_skew_us``     ``rejects.v1``, SLV-107
 ``out_of_order``  not later than the source's last tick of     ``rejects.v1``, SLV-303; the same
@@ -30,51 +32,66 @@ A feed remembers at most `MAX_SOURCES` sources: a new one takes the place of the
 silent longest, beyond ``max_age_us``; if there is none, its tick breaks the contract too. They are
 judged whenever the feed is aggregated; the counters count ticks at their arrival.
 
-State of a feed: ``stale`` no vote is left · ``diverged`` fewer than ``min_sources`` agree, or less
-than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence is too wide ·
-``valid``. A feed that has never been valid has no price. ``since_us`` is the event time at which
-the present state began, and 0 for a feed valid ever since it was first valid (starting up is not an
-outage, so it owes no grace).
+A state feed (`kind: state`: an open interest, an index, a rate, a volatility) is told, not voted
+on: its value is the latest word by event time, whoever said it. One source of truth is meant; with
+two, whichever is ahead is believed, and none of them outvoted. What happens to a word:
+
+================  ===========================================  ==================================
+failure           condition                                    consequence
+================  ===========================================  ==================================
+contract          not decodable, unknown feed, price feed,     ``rejects.v1`` with its code
+                  value finer than the feed's exponent or
+                  beyond 2**62, beyond the record's broker
+                  time
+``future``        beyond the event clock + ``max_skew_us``     ``rejects.v1``, SLV-107
+``out_of_order``  earlier than the feed's last word, or at     ``rejects.v1``, SLV-303; the same
+                  the same time by another source with         time and value again: counted as a
+                  another value                                duplicate, nothing else
+``stale``         older than ``max_age_us``                    becomes the last word, the feed
+                                                               stays stale, counted
+================  ===========================================  ==================================
+
+A source may say more than one thing within a microsecond (two trades that move one open interest):
+its own later record wins. Two sources that contradict each other at one time cannot both be right,
+and order in the log is no reason to believe the second. Nothing else is asked of a value: it may be
+0 or negative, and has no confidence.
+
+State of a price feed: ``stale`` no vote is left · ``diverged`` fewer than ``min_sources`` agree, or
+less than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence is too wide ·
+``valid``. A state feed is ``valid`` while its last word is at most ``max_age_us`` old, then
+``stale``. A feed that has never been valid has no price or value. ``since_us`` is the event time at
+which the present state began, and 0 for a feed valid ever since it was first valid (starting up is
+not an outage, so it owes no grace).
 
 The event clock is the largest time among clock records; it never runs back. Ticks move it only
 before the first clock record: otherwise a source ahead of time could push it, and let every honest
-source look stale. A feed is aggregated at each of its ticks and, when a vote expired, at clock
+source look stale. A feed is judged at each of its ticks and, when a vote or word expired, at clock
 records; all of that depends on the order of the records alone, so rows do not depend on how records
 were framed. Frames are conflated: one at each clock record, and one at the end of a slice for what
-changed after its last clock record; each holds the latest mark of every feed whose price, state or
-`since_us` changed since the frame before.
+changed after its last clock record; each holds the latest mark of every feed whose price or value,
+state or `since_us` changed since the frame before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from solvent.domain.policy import OraclePolicy
-from solvent.engine.median import Quote, consensus, is_within_band
+from solvent.engine.feeds import MAX_SOURCES, MarkedFeed, PriceFeed, StateFeed
 from solvent.engine.rejects import reject
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.shard import Emit, InputRecord, Outputs, Pending, ShardFacts
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
 from solvent.rules.compile import CompiledRulebook
-from solvent.units import MAX_EXACT, MAX_TEXT, PPM, format_scaled, parse_scaled
-from solvent.wire.inputs import PriceTick, decode_tick
-from solvent.wire.outputs import PriceRow, decode_price_row, encode
+from solvent.units import MAX_EXACT, MAX_STATE, MAX_TEXT, parse_scaled
+from solvent.wire.inputs import PriceTick, StateTick, decode_tick
+from solvent.wire.outputs import decode_price_row, encode
 from solvent.wire.topics import MARKS, ORACLE_TICKS
 
-__all__ = ["DIVERGED", "MAX_SOURCES", "STALE", "UNCERTAIN", "VALID", "PriceShard"]
-
-VALID: Final = "valid"
-STALE: Final = "stale"
-UNCERTAIN: Final = "uncertain"
-DIVERGED: Final = "diverged"
-
-#: Most sources of one feed; it bounds the feed's row and the work of a tick.
-MAX_SOURCES: Final = 64
+__all__ = ["MAX_SOURCES", "PriceShard"]
 
 _FRAME_KEY: Final = b"marks"
-_NEVER_US: Final = 2**63 - 1
 #: What is counted, in the order it is written to the fence row.
 _COUNTERS: Final = (
     "ticks",
@@ -86,164 +103,7 @@ _COUNTERS: Final = (
     "rejects",
     "frames",
 )
-
-
-class _Source:
-    """The last word of one source about one feed."""
-
-    __slots__ = ("is_certain", "quote", "ts_us")
-
-    def __init__(self, quote: Quote, ts_us: int, *, is_certain: bool) -> None:
-        self.quote = quote
-        self.ts_us = ts_us
-        self.is_certain = is_certain
-
-
-class _Feed:
-    """One feed: its sources and the mark they make."""
-
-    __slots__ = (
-        "agreeing",
-        "band_ppm",
-        "confidence",
-        "expires_us",
-        "exponent",
-        "first_price",
-        "max_age_us",
-        "max_conf_ppm",
-        "max_skew_us",
-        "min_sources",
-        "name",
-        "price",
-        "published",
-        "quorum_ppm",
-        "since_us",
-        "sources",
-        "state",
-    )
-
-    def __init__(self, name: str, exponent: int, policy: OraclePolicy) -> None:
-        self.name = name
-        self.exponent = exponent
-        self.max_age_us = policy.max_age_us
-        self.max_conf_ppm = policy.max_conf_ppm
-        self.min_sources = policy.min_sources
-        self.quorum_ppm = policy.quorum_ppm
-        self.band_ppm = policy.band_ppm
-        self.max_skew_us = policy.max_skew_us
-        self.sources: dict[str, _Source] = {}
-        self.price: int | None = None
-        self.confidence = 0
-        self.state: str | None = None
-        self.since_us = 0
-        self.agreeing = 0
-        self.first_price = 0
-        #: The event clock beyond which a present vote is too old.
-        self.expires_us = _NEVER_US
-        self.published: tuple[int | None, str | None, int] = (None, None, 0)
-
-    def judge(self, clock_us: int) -> None:
-        """Aggregate the sources as of `clock_us` (MODEL.md 5.2)."""
-        oldest_us = clock_us - self.max_age_us
-        votes: list[Quote] = []
-        first_expiry_us = _NEVER_US
-        for source in self.sources.values():
-            if source.is_certain and source.ts_us >= oldest_us:
-                votes.append(source.quote)
-                first_expiry_us = min(first_expiry_us, source.ts_us)
-        if not votes:
-            self.expires_us = _NEVER_US
-            self.agreeing = 0
-            self._enter(STALE, clock_us)
-            return
-        self.expires_us = first_expiry_us + self.max_age_us
-        first, final, agreeing = consensus(votes, self.band_ppm)
-        self.first_price = first.price
-        self.agreeing = agreeing
-        if agreeing < self.min_sources or agreeing * PPM < self.quorum_ppm * len(votes):
-            state = DIVERGED
-        elif final.confidence * PPM > self.max_conf_ppm * final.price:
-            state = UNCERTAIN
-        else:
-            state = VALID
-        is_first = self.price is None
-        if state is VALID or not is_first:
-            self.price, self.confidence = final
-        self._enter(state, 0 if is_first and state is VALID else clock_us)
-
-    def _enter(self, state: str, since_us: int) -> None:
-        if state != self.state:
-            self.state = state
-            self.since_us = since_us
-
-    def forget_silent_source(self, clock_us: int) -> None:
-        """Make room for one source; what is forgotten is too old to vote.
-
-        Raises
-        ------
-        ContractError
-            [SLV-103] Every source is within ``max_age_us`` of `clock_us`.
-        """
-        ts_us, name = min((source.ts_us, name) for name, source in self.sources.items())
-        if clock_us - ts_us <= self.max_age_us:
-            msg = f"{self.name} has {len(self.sources)} live sources, at most {MAX_SOURCES}"
-            raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
-        del self.sources[name]
-
-    def is_outlier(self, price: int) -> bool:
-        """Return whether `price`, one of the present votes, lay outside the band."""
-        return not is_within_band(price, self.first_price, self.band_ppm)
-
-    def mark(self) -> dict[str, Any]:
-        """Return the mark as JSON values, without the feed's name."""
-        known = self.price is not None
-        return {
-            "price": format_scaled(self.price, self.exponent) if self.price is not None else None,
-            "confidence": format_scaled(self.confidence, self.exponent) if known else None,
-            "state": self.state,
-            "since_us": self.since_us,
-            "sources": self.agreeing,
-        }
-
-    def describe(self) -> dict[str, Any]:
-        """Return sources and mark as JSON values."""
-        exponent = self.exponent
-        sources = {
-            name: {
-                "price": format_scaled(source.quote[0], exponent),
-                "confidence": format_scaled(source.quote[1], exponent),
-                "ts_us": source.ts_us,
-            }
-            for name, source in sorted(self.sources.items())
-        }
-        return {"feed": self.name, "sources": sources, "mark": self.mark()}
-
-    def row(self) -> bytes:
-        """Return the value of this feed's row of ``price-state.v1``."""
-        return encode({"schema_version": 1, **self.describe()})
-
-    def restore(self, row: PriceRow) -> None:
-        """Take back what `row` wrote."""
-        exponent = self.exponent
-        self.sources = {}
-        for name, source in row.sources.items():
-            price = parse_scaled(source.price, exponent)
-            confidence = parse_scaled(source.confidence, exponent)
-            is_certain = self.is_certain(price, confidence)
-            self.sources[name] = _Source((price, confidence), source.ts_us, is_certain=is_certain)
-        mark = row.mark
-        self.price = None if mark.price is None else parse_scaled(mark.price, exponent)
-        self.confidence = parse_scaled(mark.confidence, exponent) if mark.confidence else 0
-        self.state = mark.state
-        self.since_us = mark.since_us
-        self.agreeing = mark.sources
-        # A slice ends with a frame of all that changed, so what rows hold has been published.
-        self.published = (self.price, self.state, self.since_us)
-        self.expires_us = 0  # judged again at the next clock record: the same votes, the same mark
-
-    def is_certain(self, price: int, confidence: int) -> bool:
-        """Return whether confidence / price is at most ``max_conf_ppm``."""
-        return confidence * PPM <= self.max_conf_ppm * price
+_AnyFeed = TypeVar("_AnyFeed", bound=MarkedFeed)
 
 
 class PriceShard:
@@ -263,9 +123,9 @@ class PriceShard:
     def __init__(self, rulebook: CompiledRulebook, partition: int = 0) -> None:
         self._rulebook = rulebook
         self._partition = partition
-        self._feeds = {
-            feed.name: _Feed(feed.name, feed.exponent, rulebook.oracle[feed.index])
-            for feed in rulebook.feeds
+        self._feeds: dict[str, MarkedFeed] = {
+            feed.name: (StateFeed if feed.is_state else PriceFeed)(feed, policy)
+            for feed, policy in zip(rulebook.feeds, rulebook.oracle, strict=True)
         }
         self._seq = 0
         self._clock_us = 0
@@ -315,7 +175,10 @@ class PriceShard:
                 if event.ts_us > record.timestamp * 1000 + max_future_us:
                     self._reject(record, _beyond_record(event.ts_us, record, max_future_us))
                 elif type(event) is PriceTick:
-                    self._on_tick(event)
+                    self._on_price(event)
+                    counts["ticks"] += 1
+                elif type(event) is StateTick:
+                    self._on_state(event)
                     counts["ticks"] += 1
                 else:
                     self._on_clock(event.ts_us)
@@ -324,26 +187,23 @@ class PriceShard:
                 self._reject(record, error)
 
     def _on_clock(self, ts_us: int) -> None:
-        """Advance the event clock, let old votes expire, emit a frame in any case."""
+        """Advance the event clock, let old words expire, emit a frame in any case."""
         clock_us = self._clock_us = max(self._clock_us, ts_us)
         for feed in self._feeds.values():
             if feed.expires_us < clock_us:
-                before = (feed.price, feed.state, feed.agreeing, feed.confidence)
+                before = feed.mark()
                 feed.judge(clock_us)
-                if before != (feed.price, feed.state, feed.agreeing, feed.confidence):
+                if feed.mark() != before:
                     self._touched.add(feed.name)
         self._emit_frame()
 
-    def _on_tick(self, tick: PriceTick) -> None:
-        """Check one tick in the order of the module's table and aggregate its feed."""
-        feed = self._feeds.get(tick.feed)
-        if feed is None:
-            msg = f"feed {tick.feed!r} is not in rulebook {self._rulebook.id}"
-            raise ContractError(msg, code=RejectCode.UNKNOWN_FEED)
-        price = _price(tick.price, feed.exponent, "price")
+    def _on_price(self, tick: PriceTick) -> None:
+        """Check a price in the order of the module's table and aggregate its feed."""
+        feed = self._feed_of(tick, PriceFeed)
+        price = _number(tick.price, feed.exponent, "price")
         confidence = 0
         if tick.confidence is not None:
-            confidence = _price(tick.confidence, feed.exponent, "confidence")
+            confidence = _number(tick.confidence, feed.exponent, "confidence")
             if confidence < 0:
                 msg = f"{feed.name} confidence {tick.confidence} of {tick.source}, at least 0"
                 raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
@@ -351,13 +211,7 @@ class PriceShard:
         if price <= 0:
             msg = f"{feed.name} price {tick.price} of {tick.source}, must be above 0"
             raise ContractError(msg, code=RejectCode.NON_POSITIVE_PRICE)
-        clock_us = self._clock_us
-        if ts_us > clock_us + feed.max_skew_us and clock_us:
-            msg = (
-                f"{feed.name} tick of {tick.source} {ts_us - clock_us} us beyond the event clock, "
-                f"limit {feed.max_skew_us}"
-            )
-            raise ContractError(msg, code=RejectCode.FUTURE)
+        self._refuse_future(tick, feed)
         source = feed.sources.get(tick.source)
         if source is not None and ts_us <= source.ts_us:
             if ts_us == source.ts_us and price == source.quote[0]:
@@ -369,24 +223,65 @@ class PriceShard:
             )
             raise ContractError(msg, code=RejectCode.OUT_OF_ORDER)
         if source is None and len(feed.sources) >= MAX_SOURCES:
-            feed.forget_silent_source(clock_us)
-        if not self._counts["clocks"]:
-            clock_us = self._clock_us = max(clock_us, ts_us)
-        is_certain = feed.is_certain(price, confidence)
-        if source is None:
-            feed.sources[tick.source] = _Source((price, confidence), ts_us, is_certain=is_certain)
-        else:
-            source.quote = (price, confidence)
-            source.ts_us = ts_us
-            source.is_certain = is_certain
-        feed.judge(clock_us)
-        self._touched.add(feed.name)
-        if clock_us - ts_us > feed.max_age_us:
+            feed.forget_silent_source(self._clock_us)
+        feed.take(tick.source, (price, confidence), ts_us)
+        self._judge_at_tick(feed, ts_us)
+        if self._clock_us - ts_us > feed.max_age_us:
             self._counts["stale"] += 1
-        elif not is_certain:
+        elif not feed.is_certain(price, confidence):
             self._counts["uncertain"] += 1
         elif feed.is_outlier(price):
             self._counts["outliers"] += 1
+
+    def _on_state(self, tick: StateTick) -> None:
+        """Check a word in the order of the module's table and mark its feed."""
+        feed = self._feed_of(tick, StateFeed)
+        value = _number(tick.value, feed.exponent, "value", limit=MAX_STATE)
+        self._refuse_future(tick, feed)
+        ts_us = tick.ts_us
+        if feed.source is not None and ts_us <= feed.ts_us:
+            is_same_time = ts_us == feed.ts_us
+            if is_same_time and value == feed.word:
+                self._counts["duplicates"] += 1
+                return
+            if not (is_same_time and tick.source == feed.source):
+                msg = (
+                    f"{feed.name} tick of {tick.source} at {ts_us}, "
+                    f"must be later than the last, of {feed.source} at {feed.ts_us}"
+                )
+                raise ContractError(msg, code=RejectCode.OUT_OF_ORDER)
+        feed.take(tick.source, value, ts_us)
+        self._judge_at_tick(feed, ts_us)
+        if self._clock_us - ts_us > feed.max_age_us:
+            self._counts["stale"] += 1
+
+    def _feed_of(self, tick: PriceTick | StateTick, kind: type[_AnyFeed]) -> _AnyFeed:
+        """Return the feed a tick names, if it is of the tick's kind."""
+        feed = self._feeds.get(tick.feed)
+        if isinstance(feed, kind):
+            return feed
+        msg = f"feed {tick.feed!r} is not in rulebook {self._rulebook.id}"
+        if feed is not None:
+            msg = (
+                f"feed {tick.feed!r} of rulebook {self._rulebook.id} is a {feed.kind} feed, "
+                f"tick of {tick.source} is of kind {kind.kind}"
+            )
+        raise ContractError(msg, code=RejectCode.UNKNOWN_FEED)
+
+    def _refuse_future(self, tick: PriceTick | StateTick, feed: MarkedFeed) -> None:
+        clock_us = self._clock_us
+        if tick.ts_us > clock_us + feed.max_skew_us and clock_us:
+            msg = (
+                f"{feed.name} tick of {tick.source} {tick.ts_us - clock_us} us "
+                f"beyond the event clock, limit {feed.max_skew_us}"
+            )
+            raise ContractError(msg, code=RejectCode.FUTURE)
+
+    def _judge_at_tick(self, feed: MarkedFeed, ts_us: int) -> None:
+        if not self._counts["clocks"]:
+            self._clock_us = max(self._clock_us, ts_us)
+        feed.judge(self._clock_us)
+        self._touched.add(feed.name)
 
     def _reject(self, record: InputRecord, error: ContractError) -> None:
         self._counts["rejects"] += 1
@@ -408,9 +303,9 @@ class PriceShard:
         """Emit the next frame: every feed that differs from what the frames before it said."""
         marks = []
         for feed in self._feeds.values():
-            current = (feed.price, feed.state, feed.since_us)
-            if current != feed.published:
-                feed.published = current
+            news = feed.news()
+            if news != feed.published:
+                feed.published = news
                 marks.append({"feed": feed.name, **feed.mark()})
         self._seq += 1
         frame = {
@@ -427,10 +322,7 @@ class PriceShard:
         """Return changed rows, frames and rejects; a frame is added for changes not yet told."""
         feeds = self._feeds
         touched, self._touched = sorted(self._touched), set()
-        if any(
-            feeds[name].published != (feeds[name].price, feeds[name].state, feeds[name].since_us)
-            for name in touched
-        ):
+        if any(feeds[name].published != feeds[name].news() for name in touched):
             self._emit_frame()
         records, self._records = self._records, []
         return Outputs(
@@ -496,16 +388,16 @@ class PriceShard:
     def facts(self) -> ShardFacts:
         """Return counts and ages for an operator (`Shard.facts`)."""
         clock_us = self._clock_us
-        newest = {
-            name: max(source.ts_us for source in sources)
-            for name, feed in self._feeds.items()
-            if (sources := list(feed.sources.values()))
-        }
+        newest = {name: feed.newest_us for name, feed in self._feeds.items()}
         return ShardFacts(
             stream_us=clock_us,
             duplicates={ORACLE_TICKS: self._counts["duplicates"]},
             rejects=dict(self._rejects_by_code),
-            tick_age_us={name: max(0, clock_us - ts_us) for name, ts_us in newest.items()},
+            tick_age_us={
+                name: max(0, clock_us - ts_us)
+                for name, ts_us in newest.items()
+                if ts_us is not None
+            },
         )
 
     def keys(self) -> Iterator[str]:
@@ -513,7 +405,7 @@ class PriceShard:
         yield from self._feeds
 
     def describe(self, feed: str) -> dict[str, Any]:
-        """Return the sources and the mark of one feed: decimal texts, event times.
+        """Return what sources said of one feed, and its mark: decimal texts, event times.
 
         Raises
         ------
@@ -529,16 +421,16 @@ def _beyond_record(ts_us: int, record: InputRecord, limit_us: int) -> ContractEr
     return ContractError(msg, code=RejectCode.FUTURE)
 
 
-def _price(text: str, exponent: int, what: str) -> int:
-    """Return the integer of a price text at the feed's exponent."""
+def _number(text: str, exponent: int, what: str, *, limit: int = MAX_EXACT) -> int:
+    """Return the integer of a decimal text at the feed's exponent."""
     try:
         value = parse_scaled(text, exponent)
     except ValueError as error:
         code = RejectCode.OFF_STEP if _is_decimal(text) else RejectCode.OUT_OF_CONTRACT
         msg = f"{what} {error}"
         raise ContractError(msg, code=code) from None
-    if not -MAX_EXACT <= value <= MAX_EXACT:
-        msg = f"{what} {text}, limit 2**53 units of 1e{exponent}"
+    if abs(value) > limit:
+        msg = f"{what} {text}, limit 2**{limit.bit_length() - 1} units of 1e{exponent}"
         raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
     return value
 

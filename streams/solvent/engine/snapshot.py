@@ -10,7 +10,8 @@ amounts in coins (debt < 0)::
                    "positions": [{"market": "BTC-PERP", "size": "-0.5", "cost_basis": "-30500"}]}]}
 
 ``subaccount`` is ``cross`` if left out. A position has either ``cost_basis`` or ``entry_price``
-(cost basis = size x entry price, rounded up). A feed without a mark may not judge.
+(cost basis = size x entry price, rounded up). A mark is a text, or an object with its ``price`` (of
+a state feed its ``value``) and ``confidence``. A feed without a mark may not judge.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
     _checked("snapshot", snapshot, {"marks", "accounts"})
     columns, marks = Columns(), MarkBook(rulebook)
     try:
-        marks.put(dict(_mapping("marks", snapshot["marks"])))
+        marks.put(_marks(rulebook, _mapping("marks", snapshot["marks"])))
     except PartitionError as error:
         raise _refusal(path="marks", problem=error.message) from error
     books = [
@@ -86,6 +87,22 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
             del text[live]
         accounts.append({"account_id": account_id, **text})
     return {"rulebook": rulebook.reference, "accounts": accounts}
+
+
+def _marks(
+    rulebook: CompiledRulebook, given: Mapping[str, Any]
+) -> dict[str, str | Mapping[str, str]]:
+    """Return the marks of the snapshot: each a text, or an object of texts."""
+    marks: dict[str, str | Mapping[str, str]] = {}
+    for name, mark in given.items():
+        path = f"marks.{name}"
+        if isinstance(mark, Mapping):
+            feed = _named("marks", name, rulebook.feed_by_name)
+            fields = _checked(path, mark, {feed.number}, {"confidence"})
+            marks[name] = {key: _text(f"{path}.{key}", text) for key, text in fields.items()}
+        else:
+            marks[name] = _text(path, mark)
+    return marks
 
 
 def _add_unit(
@@ -202,9 +219,14 @@ def _named(path: str, name: object, known: Mapping[str, Any]) -> Any:  # noqa: A
     return known[name]
 
 
-def _number(path: str, text: object, exponent: int) -> int:
+def _text(path: str, text: object) -> str:
     if not isinstance(text, str):
         raise _refusal(path=path, problem=f"{text!r:.80}: a decimal string expected")
+    return text
+
+
+def _number(path: str, given: object, exponent: int) -> int:
+    text = _text(path, given)
     try:
         value = parse_scaled(text, exponent)
     except ValueError as error:
@@ -214,9 +236,8 @@ def _number(path: str, text: object, exponent: int) -> int:
     return value
 
 
-def _steps(path: str, text: object, instrument: Instrument) -> int:
-    if not isinstance(text, str):
-        raise _refusal(path=path, problem=f"{text!r:.80}: a decimal string expected")
+def _steps(path: str, given: object, instrument: Instrument) -> int:
+    text = _text(path, given)
     try:
         size = instrument.lot.parse(text)
     except ValueError as error:

@@ -101,7 +101,10 @@ class Rules(NamedTuple):
     tick_numerator, tick_denominator : int64, shape (I,)
         Micros per lot and tick as a reduced fraction: ``value = ceil(lots*ticks*num/den)``.
     feed_units : float64, shape (F,)
-        Price integers in one settlement unit, an exact power of ten.
+        Price integers in one settlement unit, an exact power of ten; of a state feed, integers in
+        one of its own units.
+    feed_is_state : uint8, shape (F,)
+        1 for a feed that carries values instead of prices.
     grace_us : int64
         A feed that came back serves for verdicts only this long after (0: at once).
     settlement_asset : int64
@@ -123,6 +126,7 @@ class Rules(NamedTuple):
     tick_numerator: Int64
     tick_denominator: Int64
     feed_units: Float64
+    feed_is_state: UInt8
     grace_us: int
     settlement_asset: int
     terms: Terms
@@ -133,11 +137,12 @@ ASSET_LISTED: Final = 2
 
 
 class Marks(NamedTuple):
-    """Prices in force, shape (F,): integers at the feed's exponent, and whether they may judge.
+    """Prices and values in force, by feed: integers at its exponent, and whether they may judge.
 
-    ``price`` is int64 (0 while never seen; a state feed's is its signed value), ``confidence``
-    int64 at the feed's exponent, ``is_usable`` uint8, ``valid_since_us`` int64 (0 for a feed that
-    never failed), ``clock_us`` int64 (1,), event time of the last frame.
+    ``price`` is int64 (F,), above 0, or the signed value of a state feed (0 too while never seen:
+    ``is_usable`` uint8 (F,) tells); ``confidence`` int64 (F,), 0 where none is told;
+    ``valid_since_us`` int64 (F,), 0 for a feed that never failed. ``clock_us`` int64 (1,) is the
+    event time of the last frame, 0 before the first.
     """
 
     price: Int64
@@ -223,13 +228,13 @@ class Watch(NamedTuple):
     """How far marks stand from where each level of safe moves was last judged, by feed.
 
     ``lowest`` and ``highest`` are int64 (F, LEVELS), prices at the feed's exponent: while a mark
-    lies within them no unit of the level needs judging because of it; ``inner_lowest`` and
-    ``inner_highest`` int64 (F,) hold the narrowest of them. ``is_usable`` uint8 (F,) is what units
-    were judged by, ``fired`` int64 (LEVELS,) the feeds a frame fires for a level, as a mask.
-    ``block_expires_us`` int64 (ceil(U / BLOCK_UNITS),) is at most the first expiry of an offer to
-    a unit of the block that is not judged at every frame, ``first_expires_us`` int64 (1,) at most
-    the first of all. ``read_ahead`` int64 (1,) means nothing: without a place to put it, what is
-    read ahead would not be read.
+    lies within them no unit of the level needs judging because of it (of a state feed both are the
+    value judged by); ``inner_lowest`` and ``inner_highest`` int64 (F,) hold the narrowest of them.
+    ``is_usable`` uint8 (F,) is what units were judged by, ``fired`` int64 (LEVELS,) the feeds a
+    frame fires for a level, as a mask. ``block_expires_us`` int64 (ceil(U / BLOCK_UNITS),) is at
+    most the first expiry of an offer to a unit of the block that is not judged at every frame,
+    ``first_expires_us`` int64 (1,) at most the first of all. ``read_ahead`` int64 (1,) means
+    nothing: without a place to put it, what is read ahead would not be read.
     """
 
     lowest: Int64

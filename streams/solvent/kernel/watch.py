@@ -7,6 +7,10 @@ new anchor. Marks lie within all bands after every frame, so a unit may join a l
 the band is ``anchor * (1 +- t)`` with ``t = move / (2 + move)``, the mark it joins at and any mark
 within the band differ by at most ``2 * t / (1 - t) = move`` of the former.
 
+Safe moves are moves of prices. What a figure makes of a state feed's value (an open interest, an
+index, a volatility) no relative move bounds, so its bands are that value alone: any change fires
+all levels.
+
 Always judged are units without a safe move, units that have news (status and case are settled
 afterwards, by the next frame that is known) and those a record left in liquidation. A feed that
 becomes usable, or ceases to be, fires all levels. Offers expire in stream time, and are due then.
@@ -53,21 +57,23 @@ _DTYPES: Final[dict[Any, Any]] = {Int64: np.int64, Int32: np.int32, UInt8: np.ui
 #: Takes what rounding a band's width may add.
 _TIGHTER: Final = 1.0 - 2.0**-40
 _HOT_BIT: Final = 1 << LEVEL_HOT
+#: Beyond any price or value.
+_FAR: Final = 2**63 - 1
 #: Units read ahead of being judged.
 _BATCH: Final = 32
 
 
 @register_jitable
-def _anchor(feed: int, level: int, price: int, watch: Watch) -> None:
-    """Lay the band of a level around a price."""
+def _anchor(feed: int, level: int, price: int, is_state: bool, watch: Watch) -> None:
+    """Lay the band of a level around a price; a value of a state feed is a band of its own."""
     move = move_of(level)
-    reach = int(float(price) * (move / (2.0 + move) * _TIGHTER))
+    reach = 0 if is_state else int(abs(float(price)) * (move / (2.0 + move) * _TIGHTER))
     watch.lowest[feed, level] = price - reach
     watch.highest[feed, level] = price + reach
 
 
 @register_jitable
-def _fire(is_all: bool, marks: Marks, watch: Watch) -> int:
+def _fire(is_all: bool, rules: Rules, marks: Marks, watch: Watch) -> int:
     """Write the feeds that fire each level, lay their new bands; return the levels as bits."""
     levels = 0
     for level in range(LEVELS):
@@ -78,14 +84,14 @@ def _fire(is_all: bool, marks: Marks, watch: Watch) -> int:
         if not is_whole and watch.inner_lowest[feed] <= price <= watch.inner_highest[feed]:
             continue
         watch.is_usable[feed] = marks.is_usable[feed]
-        lowest = 0
-        highest = NEVER_US
+        lowest = -_FAR
+        highest = _FAR
         for level in range(LEVEL_HOT + 1, LEVELS):
             is_within = watch.lowest[feed, level] <= price <= watch.highest[feed, level]
             if is_whole or not is_within:
                 watch.fired[level] |= feed_bit(feed)
                 levels |= 1 << level
-                _anchor(feed, level, price, watch)
+                _anchor(feed, level, price, rules.feed_is_state[feed] != 0, watch)
             lowest = max(lowest, int(watch.lowest[feed, level]))
             highest = min(highest, int(watch.highest[feed, level]))
         watch.inner_lowest[feed] = lowest
@@ -238,7 +244,7 @@ def look_reference(
     news, judged : int
         How many units have news, how many were judged.
     """
-    due_levels = _fire(is_all, marks, watch) | _HOT_BIT
+    due_levels = _fire(is_all, rules, marks, watch) | _HOT_BIT
     due = out_news  # those with news are written over those judged before
     due_count = int(
         _find_due(is_all, unit_count, stream_us, due_levels, units, figures, watch, due)

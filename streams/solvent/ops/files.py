@@ -23,7 +23,7 @@ from solvent.engine.run import Run
 from solvent.errors import ConfigError, ContractError, RejectCode
 from solvent.kernel import lines
 from solvent.kernel.layout import Int32, Int64, UInt8
-from solvent.wire.inputs import PriceTick, decode_collateral_move, decode_tick, decode_trade
+from solvent.wire.inputs import ClockTick, decode_collateral_move, decode_tick, decode_trade
 from solvent.wire.outputs import encode
 from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS, TRADES
 
@@ -100,7 +100,7 @@ def _move_key(value: bytes) -> tuple[bytes, int]:
 
 def _tick_key(value: bytes) -> tuple[bytes, int]:
     tick = decode_tick(value)
-    return (tick.feed.encode() if type(tick) is PriceTick else _CLOCK_KEY), tick.ts_us
+    return (_CLOCK_KEY if isinstance(tick, ClockTick) else tick.feed.encode()), tick.ts_us
 
 
 def _frame_key(value: bytes) -> tuple[bytes, int]:
@@ -129,7 +129,9 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("schema_version", "move_id", "account_id", "subaccount", "asset", "kind", "amount"),
         *("seq", "transfer_id", "ts_us"),
     ),
-    ORACLE_TICKS: (*("schema_version", "kind", "source", "feed", "price", "confidence", "ts_us"),),
+    ORACLE_TICKS: (
+        *("schema_version", "kind", "source", "feed", "price", "confidence", "value", "ts_us"),
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from solvent.domain.policy import LiquidationPolicy, OraclePolicy
 from solvent.kernel.layout import Rules
 from solvent.kernel.workspace import Workspace, new_workspace
 from solvent.rules.flatten import flatten
-from solvent.rules.model import RulebookModel
+from solvent.rules.model import RulebookModel, StateOracleModel
 from solvent.rules.resolve import (
     feed_index,
     one_of,
@@ -35,6 +35,10 @@ __all__ = [
     "load_rulebook",
     "parse_rulebook",
 ]
+
+_MIN_PRICE_EXPONENT = -12
+#: Keys of an oracle override that a state feed has no use for.
+_OF_AGGREGATES = ("max_conf_ppm", "min_sources", "quorum_ppm", "band_ppm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,10 +142,7 @@ def find_rulebook(name_or_path: Path | str) -> CompiledRulebook:
 
 def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
     """Resolve a checked model; raises ConfigError where its parts contradict each other."""
-    feeds = tuple(
-        Feed(index=index, name=name, exponent=feed.exponent)
-        for index, (name, feed) in enumerate(model.feeds.items())
-    )
+    feeds = _feeds(model)
     feed_by_name = {feed.name: feed for feed in feeds}
     assets = resolve_assets(model, feed_by_name)
     asset_by_name = {asset.name: asset for asset in assets}
@@ -181,22 +182,47 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
     )
 
 
+def _feeds(model: RulebookModel) -> tuple[Feed, ...]:
+    for name, feed in model.feeds.items():
+        if feed.kind == "price" and feed.exponent < _MIN_PRICE_EXPONENT:
+            limit = f"at least {_MIN_PRICE_EXPONENT} for prices"
+            raise config_error(path=f"feeds.{name}.exponent", value=feed.exponent, limit=limit)
+    return tuple(
+        Feed(index=index, name=name, exponent=feed.exponent, kind=feed.kind)
+        for index, (name, feed) in enumerate(model.feeds.items())
+    )
+
+
 def _oracle(model: RulebookModel, feeds: tuple[Feed, ...]) -> tuple[OraclePolicy, ...]:
     known = {feed.name: feed for feed in feeds}
     for name in model.oracle.feeds:
         feed_index(known, f"oracle.feeds.{name}", name)
     default = model.oracle.default.model_dump()
+    of_states = {**default, **model.oracle.state.model_dump()}
     policies = []
     for feed in feeds:
         override = model.oracle.feeds.get(feed.name)
         own = {} if override is None else override.model_dump(exclude_none=True)
-        policies.append(OraclePolicy(**{**default, **own}))
+        for key in _OF_AGGREGATES:
+            if feed.is_state and key in own:
+                path = f"oracle.feeds.{feed.name}.{key}"
+                raise config_error(path=path, value=own[key], limit="a state feed has none")
+        policies.append(OraclePolicy(**{**(of_states if feed.is_state else default), **own}))
     return tuple(policies)
 
 
 def _hash(model: RulebookModel) -> str:
-    """Return the SHA-256 of the resolved model; order counts where it fixes an index."""
+    """Return the SHA-256 of the resolved model; order counts where it fixes an index.
+
+    Keys younger than the first release count only where they say something: state built under a
+    rulebook stays that rulebook's.
+    """
     document = model.model_dump(mode="json")
+    for feed in document["feeds"].values():
+        if feed["kind"] == "price":
+            del feed["kind"]
+    if model.oracle.state == StateOracleModel():
+        del document["oracle"]["state"]
     for section in ("feeds", "assets", "presets"):
         document[section] = list(document[section].items())
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

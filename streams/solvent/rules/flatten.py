@@ -803,6 +803,7 @@ class _Presets:
             tick_numerator=np.array([i.tick_value.numerator for i in instruments], np.int64),
             tick_denominator=np.array([i.tick_value.denominator for i in instruments], np.int64),
             feed_units=_powers([feed.exponent for feed in self._feeds]),
+            feed_is_state=np.array([feed.is_state for feed in self._feeds], np.uint8),
             grace_us=self._model.oracle.default.grace_us,
             settlement_asset=0,
             terms=self._terms(),
@@ -911,7 +912,7 @@ class _Presets:
 
     def _state_feed(self, path: str, name: str) -> int:
         """Return the index of a feed that tells a state."""
-        return feed_index(self._feed_by_name, path, name)
+        return feed_index(self._feed_by_name, path, name, kind="state")
 
 
 def _plain_assets(shape: int | tuple[int, int]) -> np.ndarray[Any, Any]:

@@ -37,6 +37,7 @@ __all__ = [
     "OracleOverrideModel",
     "PresetModel",
     "RulebookModel",
+    "StateOracleModel",
     "UnderlyingModel",
 ]
 
@@ -57,9 +58,13 @@ class LimitsModel(Strict):
 
 
 class FeedModel(Strict):
-    """Prices of a feed are integers at ``10**exponent`` settlement units."""
+    """Numbers of a feed are integers at ``10**exponent``: prices in settlement units, or states.
 
-    exponent: Annotated[int, Field(ge=-12, le=0)]
+    A price feed's exponent is at least -12.
+    """
+
+    kind: Literal["price", "state"] = "price"
+    exponent: Annotated[int, Field(ge=-18, le=0)]
 
 
 class AssetModel(Strict):
@@ -244,8 +249,17 @@ class OracleModel(Strict):
     grace_us: DurationUs = 0
 
 
+class StateOracleModel(Strict):
+    """What state feeds do otherwise: many of them are told by the hour."""
+
+    max_age_us: Annotated[int, Field(ge=1, le=10**15)] = 3_600_000_000
+
+
 class OracleOverrideModel(Strict):
-    """What one feed does otherwise; grace is one for all, since the kernel knows one."""
+    """What one feed does otherwise; grace is one for all, since the kernel knows one.
+
+    A state feed has ages and skew alone: nothing is aggregated.
+    """
 
     max_age_us: Annotated[int, Field(ge=1, le=10**15)] | None = None
     max_conf_ppm: Share | None = None
@@ -256,9 +270,10 @@ class OracleOverrideModel(Strict):
 
 
 class OracleSectionModel(Strict):
-    """The policy of all feeds, and exceptions by feed."""
+    """The policy of all feeds, what state feeds do otherwise, and exceptions by feed."""
 
     default: OracleModel = OracleModel()
+    state: StateOracleModel = StateOracleModel()
     feeds: dict[FeedName, OracleOverrideModel] = Field(default_factory=dict)
 
 

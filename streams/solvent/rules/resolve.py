@@ -33,15 +33,21 @@ def one_of(names: Mapping[str, object]) -> str:
     return "one of " + ", ".join(names)
 
 
-def feed_index(feeds: Mapping[str, Feed], path: str, name: str) -> int:
-    """Return the index of a feed; raises ConfigError where there is none of that name."""
-    if name not in feeds:
-        raise config_error(path=path, value=name, limit=one_of(feeds))
+def feed_index(feeds: Mapping[str, Feed], path: str, name: str, kind: str = "price") -> int:
+    """Return the index of a feed; raises ConfigError where there is none of that name and kind."""
+    if name not in feeds or feeds[name].kind != kind:
+        known = ", ".join(feed.name for feed in feeds.values() if feed.kind == kind)
+        limit = (
+            f"one of {known or 'none'}" if kind == "price" else f"a state feed: {known or 'none'}"
+        )
+        raise config_error(path=path, value=name, limit=limit)
     return feeds[name].index
 
 
-def _optional_feed(feeds: Mapping[str, Feed], path: str, name: str | None) -> int | None:
-    return None if name is None else feed_index(feeds, path, name)
+def _optional_feed(
+    feeds: Mapping[str, Feed], path: str, name: str | None, kind: str = "price"
+) -> int | None:
+    return None if name is None else feed_index(feeds, path, name, kind)
 
 
 def resolve_assets(model: RulebookModel, feeds: Mapping[str, Feed]) -> tuple[Asset, ...]:
@@ -72,7 +78,7 @@ def resolve_assets(model: RulebookModel, feeds: Mapping[str, Feed]) -> tuple[Ass
             raise config_error(
                 path=f"{path}.underlying", value=asset.underlying, limit=one_of(model.underlyings)
             )
-        _optional_feed(feeds, f"{path}.quality_feed", asset.quality_feed)
+        _optional_feed(feeds, f"{path}.quality_feed", asset.quality_feed, "state")
         assets.append(
             Asset(
                 index=index,
@@ -94,7 +100,7 @@ def resolve_assets(model: RulebookModel, feeds: Mapping[str, Feed]) -> tuple[Ass
 def _index_of_interest(
     model: RulebookModel, feeds: Mapping[str, Feed], path: str, name: str | None
 ) -> int | None:
-    index = _optional_feed(feeds, path, name)
+    index = _optional_feed(feeds, path, name, "state")
     if name is not None and model.feeds[name].exponent != -18:
         limit = "a feed of exponent -18: the index begins at 1"
         raise config_error(path=path, value=name, limit=limit)
@@ -109,7 +115,7 @@ def resolve_underlyings(model: RulebookModel, feeds: Mapping[str, Feed]) -> tupl
             name=name,
             spot_feed=feed_index(feeds, f"underlyings.{name}.spot_feed", given.spot_feed),
             quality_feed=_optional_feed(
-                feeds, f"underlyings.{name}.quality_feed", given.quality_feed
+                feeds, f"underlyings.{name}.quality_feed", given.quality_feed, "state"
             ),
             stable_feed=_optional_feed(feeds, f"underlyings.{name}.stable_feed", given.stable_feed),
         )
@@ -160,7 +166,7 @@ def _instrument(
         if tick.exponent < price_exponent:
             limit = f"a multiple of the mark feed's step 1e{price_exponent}"
             raise config_error(path=f"{path}.tick", value=given.tick, limit=limit)
-    funding_feed = _optional_feed(feeds, f"{path}.funding_feed", given.funding_feed)
+    funding_feed = _optional_feed(feeds, f"{path}.funding_feed", given.funding_feed, "state")
     if given.funding_feed is not None and model.feeds[given.funding_feed].exponent != -12:
         limit = "a feed of exponent -12: settlement units a lot"
         raise config_error(path=f"{path}.funding_feed", value=given.funding_feed, limit=limit)
@@ -176,7 +182,7 @@ def _instrument(
         price_exponent=price_exponent,
         settles_in=assets[given.settles_in].index,
         underlying=None if given.underlying is None else underlyings.index(given.underlying),
-        quality_feed=_optional_feed(feeds, f"{path}.quality_feed", given.quality_feed),
+        quality_feed=_optional_feed(feeds, f"{path}.quality_feed", given.quality_feed, "state"),
         funding_feed=funding_feed,
         expires_us=given.expires_at_us,
         face=None if given.face is None else _step(f"{path}.face", given.face),
@@ -237,9 +243,11 @@ def _option(path: str, given: InstrumentModel, feeds: Mapping[str, Feed]) -> Opt
         strike=given.strike,
         expires_us=given.expires_at_us,
         forward_feed=feed_index(feeds, f"{path}.forward_feed", given.forward_feed),
-        volatility_feed=feed_index(feeds, f"{path}.volatility_feed", given.volatility_feed),
-        rate_feed=_optional_feed(feeds, f"{path}.rate_feed", given.rate_feed),
-        quality_feed=_optional_feed(feeds, f"{path}.quality_feed", given.quality_feed),
+        volatility_feed=feed_index(
+            feeds, f"{path}.volatility_feed", given.volatility_feed, "state"
+        ),
+        rate_feed=_optional_feed(feeds, f"{path}.rate_feed", given.rate_feed, "state"),
+        quality_feed=_optional_feed(feeds, f"{path}.quality_feed", given.quality_feed, "state"),
         is_premium=given.settlement == "premium",
     )
 

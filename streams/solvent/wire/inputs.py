@@ -45,6 +45,7 @@ __all__ = [
     "ClockTick",
     "CollateralMove",
     "PriceTick",
+    "StateTick",
     "Tick",
     "Trade",
     "best_effort_account_id",
@@ -53,6 +54,7 @@ __all__ = [
     "decode_trade",
     "encode_clock",
     "encode_collateral_move",
+    "encode_state",
     "encode_tick",
     "encode_trade",
     "is_feed_name",
@@ -177,6 +179,34 @@ class PriceTick(
     confidence: _Decimal | None = None
 
 
+class StateTick(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="state",
+):
+    """One source's word on one number of the market that is no price.
+
+    Attributes
+    ----------
+    source, feed : str
+        Who says it and of what; both may contain ``/``.
+    value : str
+        In the feed's own unit, signed, zero allowed.
+    ts_us : int
+        Event time at the source, microseconds.
+    """
+
+    schema_version: Literal[1]
+    source: _Identifier
+    feed: _Identifier
+    value: _Decimal
+    ts_us: _Count
+
+
 class ClockTick(
     msgspec.Struct,
     frozen=True,
@@ -192,7 +222,7 @@ class ClockTick(
     ts_us: _Count
 
 
-Tick = PriceTick | ClockTick
+Tick = PriceTick | StateTick | ClockTick
 
 _WORD = string.ascii_letters + string.digits + "._-"
 _WORD_BYTES = _WORD.encode()
@@ -211,6 +241,7 @@ def _punctuation(fields: int, texts: int) -> int:
 _TRADE_SIZE = _punctuation(10, 8)
 _MOVE_SIZE = _punctuation(8, 6)
 _PRICE_SIZE = _punctuation(6, 4)
+_STATE_SIZE = _punctuation(6, 4)
 _CLOCK_SIZE = _punctuation(3, 1)
 _NUMBER_SIZE = 4  # ,"":
 _TEXT_SIZE = 6  # ,"":""
@@ -263,7 +294,7 @@ def decode_collateral_move(value: bytes | None) -> CollateralMove:
 
 
 def decode_tick(value: bytes | None) -> Tick:
-    """Return the price or clock in a record of ``oracle-ticks.v1``.
+    """Return the price, state or clock in a record of ``oracle-ticks.v1``.
 
     Raises
     ------
@@ -277,6 +308,8 @@ def decode_tick(value: bytes | None) -> Tick:
     size = _CLOCK_SIZE
     if type(tick) is PriceTick:
         size = _PRICE_SIZE if tick.confidence is None else _PRICE_SIZE + _TEXT_SIZE
+    elif type(tick) is StateTick:
+        size = _STATE_SIZE
     if len(value.translate(None, _FEED_BYTES)) != size:  # type: ignore[union-attr]
         check_closely(ORACLE_TICKS, value, ("source", "feed"))
     return tick
@@ -381,6 +414,20 @@ def encode_tick(
         record["confidence"] = confidence
     record["ts_us"] = ts_us
     return orjson.dumps(record)
+
+
+def encode_state(*, source: str, feed: str, value: str, ts_us: int) -> bytes:
+    """Return a state for ``oracle-ticks.v1``; keys in the order of the parameters."""
+    return orjson.dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "state",
+            "source": source,
+            "feed": feed,
+            "value": value,
+            "ts_us": ts_us,
+        }
+    )
 
 
 def encode_clock(ts_us: int) -> bytes:

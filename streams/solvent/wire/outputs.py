@@ -44,6 +44,7 @@ __all__ = [
     "RowMark",
     "RulebookReference",
     "SourceQuote",
+    "SourceWord",
     "StateMark",
     "Trigger",
     "decode_claim",
@@ -256,7 +257,7 @@ class Mark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
         Feed name.
     price : str or None
         Settlement currency per coin; the last valid one if `state` is not ``valid``; None if the
-        feed was never valid.
+        feed was never valid, and for state feeds.
     state : str
         ``valid``, ``stale``, ``uncertain`` or ``diverged``.
     since_us : int
@@ -265,6 +266,8 @@ class Mark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
         Sources that agreed.
     confidence : str or None
         Half width of the price's interval, in price units.
+    value : str or None
+        What a state feed says, in the feed's unit, signed; None if it was never valid.
     """
 
     feed: str
@@ -273,6 +276,7 @@ class Mark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     since_us: int
     sources: int
     confidence: str | None = None
+    value: str | None = None
 
 
 class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -286,11 +290,13 @@ class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """A mark as a margin shard remembers it."""
+    """A mark as a margin shard remembers it; fields as in `Mark`, a confidence of 0 left out."""
 
     price: str | None
     state: str
     since_us: int
+    confidence: str | None = None
+    value: str | None = None
 
 
 class MarksRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -322,10 +328,18 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SourceQuote(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """The last word of one source about a feed."""
+    """The last word of one source about a price."""
 
     price: str
     confidence: str
+    ts_us: int
+
+
+class SourceWord(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The last word about a state feed, and whose it is."""
+
+    source: str
+    value: str
     ts_us: int
 
 
@@ -337,15 +351,20 @@ class StateMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     since_us: int
     sources: int
     confidence: str | None = None
+    value: str | None = None
 
 
 class PriceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Row of ``price-state``, keyed by feed: what each source said last, and the mark."""
+    """Row of ``price-state``, keyed by feed: what each source said last, and the mark.
+
+    A state feed has no sources that are aggregated, but one last `word`.
+    """
 
     schema_version: int
     feed: str
     sources: dict[str, SourceQuote]
     mark: StateMark
+    word: SourceWord | None = None
 
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
