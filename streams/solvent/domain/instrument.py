@@ -198,6 +198,26 @@ class Instrument:
     mark_value: Ratio = field(init=False)
     tick_price: int = field(init=False)
 
+    def cost_of(self, lots: int, price: int, exponent: int = MICRO_EXPONENT) -> int:
+        """Return what signed lots cost at a price in feed units, rounded up, at ``10**exponent``.
+
+        Of an inverse contract it is coins: ``face * lots / price``.
+        """
+        if self.face is None:
+            value = self.mark_value
+            scale = (
+                Ratio(1, 1)
+                if exponent == MICRO_EXPONENT
+                else _reduced(1, MICRO_EXPONENT - exponent)
+            )
+            numerator = lots * price * value.numerator * scale.numerator
+            return -(-numerator // (value.denominator * scale.denominator))
+        face = _reduced(
+            self.lot.numerator * self.face.numerator,
+            self.lot.exponent + self.face.exponent - self.price_exponent - exponent,
+        )
+        return -(-lots * face.numerator // (price * face.denominator))
+
     def __post_init__(self) -> None:
         tick_value = _reduced(
             self.lot.numerator * self.tick.numerator,

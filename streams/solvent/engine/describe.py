@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from solvent.domain.sizing import OpenPosition, bankruptcy_price, liquidation_price
+import numpy as np
+
 from solvent.domain.verdict import Level, MarginFigures, Verdict
+from solvent.engine.appraise import Appraisal, Appraiser, GroupPart
 from solvent.engine.markbook import MarkBook
-from solvent.kernel.layout import CROSS, FLAG_LABELS, LEVELS, NONE, STATUS_LABELS
+from solvent.kernel.layout import CROSS, FLAG_LABELS, LEVELS, NONE, STATUS_LABELS, Float64
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import MICRO_EXPONENT, format_scaled
 
-__all__ = ["CROSS_NAME", "Describer", "amounts_text", "money_text"]
+__all__ = ["CROSS_NAME", "Describer", "amounts_text", "float_text", "money_text"]
 
 CROSS_NAME: Final = "cross"
 _RATIO_EXPONENT: Final = -6
@@ -25,6 +27,11 @@ _RATIO_EXPONENT: Final = -6
 def money_text(micros: int) -> str:
     """Return micros as decimal text."""
     return format_scaled(micros, MICRO_EXPONENT)
+
+
+def float_text(amount: float) -> str:
+    """Return a float as the shortest plain decimal that reads back as the same float."""
+    return np.format_float_positional(amount, trim="-")
 
 
 def amounts_text(figures: MarginFigures) -> dict[str, Any]:
@@ -51,6 +58,7 @@ class Describer:
         self._rulebook = rulebook
         self._columns = columns
         self._marks = marks
+        self._appraiser = Appraiser(rulebook, columns, marks)
 
     def figures(self, unit: int) -> MarginFigures:
         """Return the figures last written for a unit."""
@@ -74,18 +82,6 @@ class Describer:
         flags = int(self._columns.units.flags[unit])
         return [label for bit, label in FLAG_LABELS.items() if flags & bit]
 
-    def open_positions(self, unit: int) -> list[OpenPosition]:
-        """Return a unit's positions at their marks, for sizing; all marks must be known."""
-        instruments = self._rulebook.instruments
-        return [
-            OpenPosition(
-                instruments[index],
-                size,
-                int(self._marks.marks.price[instruments[index].mark_feed]),
-            )
-            for index, size, _ in self._columns.positions_of(unit)
-        ]
-
     def positions(self, unit: int) -> list[dict[str, Any]]:
         """Return a unit's positions as they are published."""
         texts = []
@@ -95,8 +91,14 @@ class Describer:
                 {
                     "market": instrument.name,
                     "size": instrument.lot.format(size),
-                    "cost_basis": money_text(cost),
-                    "mark_price": self._marks.price_text(instrument.mark_feed),
+                    "cost_basis": format_scaled(
+                        cost, self._rulebook.assets[instrument.settles_in].quantum_exponent
+                    ),
+                    "mark_price": (
+                        self._marks.price_text(instrument.mark_feed)
+                        if instrument.mark_feed != NONE
+                        else None
+                    ),
                 }
             )
         return texts
@@ -110,7 +112,9 @@ class Describer:
             texts.append(
                 {
                     "asset": asset.name,
-                    "amount": format_scaled(quanta, asset.quantum_exponent),
+                    "amount": format_scaled(
+                        self._marks.unscaled(asset, quanta), asset.quantum_exponent
+                    ),
                     "index_price": None if feed is None else self._marks.price_text(feed),
                 }
             )
@@ -119,14 +123,32 @@ class Describer:
     def unit(self, unit: int) -> dict[str, Any]:
         """Return all there is to say of a unit.
 
-        ``health_ratio`` is equity over requirement at maintenance, None where nothing is required.
-        A position's ``liquidation_price`` and ``bankruptcy_price`` hold the other marks; they are
-        None where no positive price solves them or the unit cannot be judged.
+        Beside the amounts it is judged by, and what follows from them:
+
+        ``unrounded``
+            Equity and requirement by level, and raw equity, as the kernel adds them.
+        ``gross_notional``, ``leverage``
+            Magnitude of everything open, and that over raw equity (None without any).
+        ``capital_efficiency``, ``idle_equity``
+            Gross notional over the initial requirement (None where nothing is required), and
+            equity above it.
+        ``collateral_concentration``
+            Sum of squared shares of positive collateral by asset, 1 if all is in one.
+        ``diversification``
+            ``1 - R/sum of stand-alone R`` at maintenance over positions, None with none.
+        ``groups``
+            Underlyings margined as a whole: value of options, requirement, deciding scenario.
+
+        A position has its notional, pnl, own requirement, ``contribution`` (what the requirement
+        falls by without it), and the marks at which, other feeds held, maintenance health and raw
+        equity become 0: None where no positive price does. Nothing but amounts is said of a unit
+        that cannot be judged.
         """
         units = self._columns.units
         figures = self.figures(unit)
         return {
             "subaccount": self.subaccount(unit),
+            "preset": self._rulebook.policies[units.preset[unit]].name,
             "status": STATUS_LABELS[units.status[unit]],
             "previous_status": STATUS_LABELS[units.previous_status[unit]],
             "verdict": figures.verdict.label,
@@ -135,8 +157,7 @@ class Describer:
             "revision": int(units.revision[unit]),
             "touched_us": int(units.touched_us[unit]),
             **self.judgement(unit, figures),
-            "positions": self._priced_positions(unit, figures),
-            "collateral": self.collateral(unit),
+            **self._derived(unit, figures),
         }
 
     def judgement(self, unit: int, figures: MarginFigures) -> dict[str, Any]:
@@ -168,29 +189,89 @@ class Describer:
             "units": [self.unit(unit) for unit in self._columns.units_of(account)],
         }
 
-    def _priced_positions(self, unit: int, figures: MarginFigures) -> list[dict[str, Any]]:
-        texts = self.positions(unit)
-        policy = self._rulebook.policies[self._columns.units.preset[unit]]
-        for text, position in zip(texts, self.open_positions(unit), strict=True):
-            at_liquidation = at_bankruptcy = None
-            if figures.is_judged:
-                at_liquidation = liquidation_price(
-                    position,
-                    health_micros=figures.health_micros(Level.MAINTENANCE),
-                    maintenance_rate_ppm=policy.maintenance_rate_ppm[position.instrument.index],
-                )
-                at_bankruptcy = bankruptcy_price(
-                    position,
-                    policy,
-                    abs(position.size_lots),
-                    figures.raw_equity_micros,
-                    figures.requirement_micros[Level.MAINTENANCE],
-                )
-            exponent = position.instrument.price_exponent
-            text["liquidation_price"] = (
+    def _derived(self, unit: int, figures: MarginFigures) -> dict[str, Any]:
+        """Return what follows from a unit's parts; positions and collateral with theirs."""
+        positions, collateral = self.positions(unit), self.collateral(unit)
+        if not figures.is_judged:
+            return {"positions": positions, "collateral": collateral}
+        appraisal = self._appraiser.appraise(unit)
+        alone = 0.0
+        for place, text in enumerate(positions):
+            text.update(self._position_parts(unit, place, appraisal))
+            alone += float(self._appraiser.requirement_alone(unit, place)[Level.MAINTENANCE])
+        for place, text in enumerate(collateral):
+            text["value"] = float_text(appraisal.balance_value[place])
+            text["counted"] = _by_level(appraisal.balance_equity[place])
+        gross, required = appraisal.gross_notional, appraisal.requirement
+        idle = appraisal.equity[Level.INITIAL] - required[Level.INITIAL]
+        return {
+            "unrounded": {
+                "equity": _by_level(appraisal.equity),
+                "requirement": _by_level(required),
+                "raw_equity": float_text(appraisal.raw_equity),
+            },
+            "gross_notional": float_text(gross),
+            "leverage": _ratio(gross, appraisal.raw_equity),
+            "capital_efficiency": _ratio(gross, float(required[Level.INITIAL])),
+            "idle_equity": float_text(max(0.0, float(idle))),
+            "collateral_concentration": _concentration(appraisal.balance_value),
+            "diversification": (
+                float_text(1.0 - float(required[Level.MAINTENANCE]) / alone)
+                if alone > 0.0
+                else None
+            ),
+            "positions": positions,
+            "collateral": collateral,
+            "groups": [self._group(part) for part in appraisal.groups],
+        }
+
+    def _position_parts(self, unit: int, place: int, appraisal: Appraisal) -> dict[str, Any]:
+        appraiser = self._appraiser
+        row = int(self._columns.units.first_position[unit]) + place
+        instrument = self._rulebook.instruments[int(self._columns.positions.instrument[row])]
+        without = appraiser.requirement_without(unit, place)
+        parts: dict[str, Any] = {
+            "requirement": _by_level(appraisal.position_requirement[place]),
+            "contribution": _by_level(appraisal.requirement - without),
+        }
+        if instrument.kind == "option":
+            return parts
+        at_liquidation = appraiser.liquidation_price(unit, place)
+        at_bankruptcy = appraiser.bankruptcy_price(unit, place)
+        exponent = instrument.price_exponent
+        return {
+            "notional": float_text(appraisal.position_value[place]),
+            "unrealised_pnl": float_text(appraisal.position_pnl[place]),
+            **parts,
+            "liquidation_price": (
                 None if at_liquidation is None else format_scaled(at_liquidation, exponent)
-            )
-            text["bankruptcy_price"] = (
+            ),
+            "bankruptcy_price": (
                 None if at_bankruptcy is None else format_scaled(at_bankruptcy, exponent)
-            )
-        return texts
+            ),
+        }
+
+    def _group(self, part: GroupPart) -> dict[str, Any]:
+        return {
+            "underlying": self._rulebook.underlyings[part.underlying].name,
+            "option_value": float_text(part.option_value),
+            "requirement": {
+                LEVELS[Level.INITIAL]: float_text(part.initial),
+                LEVELS[Level.MAINTENANCE]: float_text(part.maintenance),
+            },
+            "worst_scenario": part.worst_scenario,
+        }
+
+
+def _by_level(amounts: Float64) -> dict[str, str]:
+    return {name: float_text(amount) for name, amount in zip(LEVELS, amounts, strict=True)}
+
+
+def _ratio(part: float, whole: float) -> str | None:
+    return float_text(part / whole) if whole > 0.0 else None
+
+
+def _concentration(values: Float64) -> str | None:
+    held = values[values > 0.0]
+    total = float(held.sum())
+    return float_text(float(((held / total) ** 2).sum())) if total > 0.0 else None

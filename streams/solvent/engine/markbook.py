@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from solvent.domain.instrument import Feed
+from solvent.domain.instrument import Asset, Feed
 from solvent.errors import ContractError, PartitionError
 from solvent.kernel.layout import Marks
 from solvent.rules.compile import CompiledRulebook
@@ -24,6 +24,8 @@ __all__ = ["MARKS_ROW_KEY", "MarkBook"]
 #: Key of the row of ``accounts.v1`` that holds the marks; no identifier contains a zero byte.
 MARKS_ROW_KEY: Final = b"\0marks"
 _VALID: Final = "valid"
+#: A cumulative interest index begins at 1, told with 18 decimals.
+_INDEX_ONE: Final = 10**18
 
 
 class MarkBook:
@@ -114,6 +116,24 @@ class MarkBook:
             )
             self._take(name, mark)
         self._refresh()
+
+    def scaled(self, asset: Asset, quanta: int) -> int:
+        """Return what a balance is at rest, if it is worth so many quanta now (MODEL.md 2).
+
+        Interest-bearing balances are kept divided by their cumulative index: deposits rounded down,
+        debts away from zero.
+        """
+        feed = asset.deposit_index_feed if quanta > 0 else asset.borrow_index_feed
+        index = 0 if feed is None else int(self.marks.price[feed])
+        if index == 0:
+            return quanta
+        return quanta * _INDEX_ONE // index
+
+    def unscaled(self, asset: Asset, quanta: int) -> int:
+        """Return what a balance at rest is worth now; rounds as `scaled` does."""
+        feed = asset.deposit_index_feed if quanta > 0 else asset.borrow_index_feed
+        index = 0 if feed is None else int(self.marks.price[feed])
+        return quanta if index == 0 else quanta * index // _INDEX_ONE
 
     def price_text(self, feed: int) -> str | None:
         """Return the last price or value of a feed as decimal text, None before the first."""

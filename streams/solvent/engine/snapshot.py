@@ -1,17 +1,21 @@
 """Evaluate accounts given by hand, outside any stream: ``solvent evaluate``.
 
 The snapshot goes into the same columns and through the same kernel as a live partition. Numbers are
-decimal strings, as on the wire: money in the settlement currency, sizes in coins (long > 0),
-amounts in coins (debt < 0)::
+decimal strings, as on the wire: money in the settlement currency, sizes in coins (long > 0; of
+inverse contracts: in contracts), amounts in coins (debt < 0)::
 
-    {"marks": {"BTC-PERP": "60000"},
-     "accounts": [{"account_id": "alice", "subaccount": "cross",
+    {"ts_us": 1735689600000000,
+     "marks": {"BTC-PERP": "60000", "ETH/USD": {"price": "2000", "confidence": "1.5"}},
+     "accounts": [{"account_id": "alice", "subaccount": "cross", "account_class": "trader",
                    "collateral": {"USDC": "1000"},
                    "positions": [{"market": "BTC-PERP", "size": "-0.5", "cost_basis": "-30500"}]}]}
 
-``subaccount`` is ``cross`` if left out. A position has either ``cost_basis`` or ``entry_price``
-(cost basis = size x entry price, rounded up). A mark is a text, or an object with its ``price`` (of
-a state feed its ``value``) and ``confidence``. A feed without a mark may not judge.
+``ts_us`` is needed where a position expires; ``subaccount`` is ``cross`` if left out,
+``account_class`` the rulebook's default. A position has either ``cost_basis`` or ``entry_price``
+(cost basis = size x entry price, rounded up); an option with premium settlement may have neither.
+``funding_index`` is the index up to which funding is paid, the present one if left out. A mark is a
+text, or an object with its ``price`` (of a state feed its ``value``) and ``confidence``. A feed
+without a mark may not judge; an option needs all of its feeds.
 """
 
 from __future__ import annotations
@@ -22,13 +26,14 @@ from typing import Any
 from solvent.domain.instrument import Instrument
 from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
+from solvent.engine.surface import check_surfaces
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel import blocks
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
-from solvent.units import MAX_EXACT, MICRO_EXPONENT, parse_scaled
+from solvent.units import MAX_EXACT, parse_scaled
 from solvent.wire.inputs import is_identifier
 
 __all__ = ["evaluate_snapshot"]
@@ -56,17 +61,23 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
     ContractError
         A missing or unknown field, name or number; the message gives its path, value and limit.
     """
-    _checked("snapshot", snapshot, {"marks", "accounts"})
+    _checked("snapshot", snapshot, {"marks", "accounts"}, {"ts_us"})
     columns, marks = Columns(), MarkBook(rulebook)
     try:
         marks.put(_marks(rulebook, _mapping("marks", snapshot["marks"])))
     except PartitionError as error:
         raise _refusal(path="marks", problem=error.message) from error
+    ts_us = snapshot.get("ts_us", 0)
+    if not isinstance(ts_us, int) or isinstance(ts_us, bool) or not 0 <= ts_us <= MAX_EXACT:
+        raise _refusal(path="ts_us", problem=f"{ts_us!r:.80}: microseconds, 0 to 2**53, expected")
+    marks.stream_us = ts_us
+    check_surfaces(rulebook, marks)
     books = [
-        _add_unit(columns, rulebook, f"accounts.{number}", account)
+        _add_unit(columns, rulebook, marks, f"accounts.{number}", account)
         for number, account in enumerate(_sequence("accounts", snapshot["accounts"]))
     ]
     count = int(columns.counts[COUNT_UNITS])
+    space = rulebook.workspace()
     evaluate_units_jit(
         columns.units,
         count,
@@ -74,7 +85,7 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
         columns.balances,
         rulebook.rules,
         marks.marks,
-        rulebook.workspace(),
+        space,
         columns.figures,
         0,
         count,
@@ -106,10 +117,11 @@ def _marks(
 
 
 def _add_unit(
-    columns: Columns, rulebook: CompiledRulebook, path: str, given: object
+    columns: Columns, rulebook: CompiledRulebook, marks: MarkBook, path: str, given: object
 ) -> tuple[str, int]:
     """Put one account of the snapshot into the columns; return its id and unit."""
-    account = _checked(path, given, {"account_id"}, {"subaccount", "collateral", "positions"})
+    allowed = {"subaccount", "account_class", "collateral", "positions"}
+    account = _checked(path, given, {"account_id"}, allowed)
     account_id = account["account_id"]
     if not isinstance(account_id, str) or not is_identifier(account_id):
         raise _refusal(
@@ -122,12 +134,16 @@ def _add_unit(
         book = _named(f"{path}.subaccount", subaccount, rulebook.instrument_by_name).index
     if columns.unit_of(account_id, book) is not None:
         raise _refusal(path=path, problem=f"{account_id} {subaccount}: given twice")
+    preset = rulebook.default_preset
+    if "account_class" in account:
+        name = f"{path}.account_class"
+        preset = _named(name, account["account_class"], rulebook.preset_by_class)
     index = columns.add_account(account_id)
     columns.make_room(NONE)
     unit: int = blocks.add_unit(
         index,
         book,
-        rulebook.default_preset,
+        preset,
         columns.accounts,
         columns.units,
         columns.cases,
@@ -136,6 +152,7 @@ def _add_unit(
     for name, amount in _mapping(f"{path}.collateral", account.get("collateral", {})).items():
         asset = _named(f"{path}.collateral", name, rulebook.asset_by_name)
         quanta = _number(f"{path}.collateral.{name}", amount, asset.quantum_exponent)
+        quanta = marks.scaled(asset, quanta)
         columns.make_room(unit)
         if quanta:
             row = blocks.insert_balance(
@@ -144,14 +161,20 @@ def _add_unit(
             columns.balances.quanta[row] = quanta
     positions = _sequence(f"{path}.positions", account.get("positions", []))
     for number, position in enumerate(positions):
-        _add_position(columns, rulebook, unit, f"{path}.positions.{number}", position)
+        _add_position(columns, rulebook, marks, unit, f"{path}.positions.{number}", position)
     return account_id, unit
 
 
 def _add_position(
-    columns: Columns, rulebook: CompiledRulebook, unit: int, path: str, given: object
+    columns: Columns,
+    rulebook: CompiledRulebook,
+    marks: MarkBook,
+    unit: int,
+    path: str,
+    given: object,
 ) -> None:
-    position = _checked(path, given, {"market", "size"}, {"cost_basis", "entry_price"})
+    allowed = {"cost_basis", "entry_price", "funding_index"}
+    position = _checked(path, given, {"market", "size"}, allowed)
     instrument = _named(f"{path}.market", position["market"], rulebook.instrument_by_name)
     book = int(columns.units.book[unit])
     if book not in {CROSS, instrument.index}:
@@ -163,24 +186,75 @@ def _add_position(
     size = _steps(f"{path}.size", position["size"], instrument)
     if size == 0:
         raise _refusal(path=f"{path}.size", problem="0: must not be 0")
-    if ("cost_basis" in position) == ("entry_price" in position):
-        raise _refusal(path=path, problem="either cost_basis or entry_price expected")
-    if "cost_basis" in position:
-        cost = _number(f"{path}.cost_basis", position["cost_basis"], MICRO_EXPONENT)
-    else:
-        price = _number(f"{path}.entry_price", position["entry_price"], instrument.price_exponent)
-        value = instrument.mark_value
-        cost = -(-size * price * value.numerator // value.denominator)
-        if abs(cost) > MAX_EXACT:
-            raise _refusal(
-                path=f"{path}.entry_price", problem=f"cost basis {cost} micros, at most 2**53"
-            )
+    _check_alive(rulebook, marks, f"{path}.market", instrument)
+    cost = _cost_basis(rulebook, path, position, instrument, size)
+    funding_index = 0
+    if instrument.funding_feed is not None:
+        funding_index = int(marks.marks.price[instrument.funding_feed])
+        if "funding_index" in position:
+            exponent = rulebook.feeds[instrument.funding_feed].exponent
+            funding_index = _number(f"{path}.funding_index", position["funding_index"], exponent)
+    elif "funding_index" in position:
+        problem = f"{instrument.name} has no funding index"
+        raise _refusal(path=f"{path}.funding_index", problem=problem)
     columns.make_room(unit)
     row = blocks.insert_position(
         unit, instrument.index, columns.units, columns.positions, columns.counts
     )
     columns.positions.size_lots[row] = size
     columns.positions.cost_basis_micros[row] = cost
+    columns.positions.funding_index[row] = funding_index
+
+
+def _check_alive(
+    rulebook: CompiledRulebook, marks: MarkBook, path: str, instrument: Instrument
+) -> None:
+    """Refuse a contract that has expired, and an option that cannot be priced."""
+    if instrument.expires_us is not None and instrument.expires_us < marks.stream_us:
+        problem = (
+            f"{instrument.name}: expired at {instrument.expires_us}, the snapshot is of "
+            f"{marks.stream_us}"
+        )
+        raise _refusal(path=path, problem=problem)
+    option = instrument.option
+    if option is None or instrument.underlying is None:
+        return
+    needed = {
+        "spot": rulebook.underlyings[instrument.underlying].spot_feed,
+        "forward": option.forward_feed,
+        "volatility": option.volatility_feed,
+        "rate": option.rate_feed,
+    }
+    for what, feed in needed.items():
+        if feed is not None and not marks.marks.is_usable[feed]:
+            problem = f"{instrument.name}: no {what}, feed {rulebook.feeds[feed].name} has no mark"
+            raise _refusal(path=path, problem=problem)
+
+
+def _cost_basis(
+    rulebook: CompiledRulebook,
+    path: str,
+    position: Mapping[str, Any],
+    instrument: Instrument,
+    size: int,
+) -> int:
+    """Return the cost basis a position is given with, or makes of its entry price."""
+    given = [key for key in ("cost_basis", "entry_price") if key in position]
+    if not given and instrument.option is not None and instrument.option.is_premium:
+        return 0
+    if len(given) != 1:
+        raise _refusal(path=path, problem="either cost_basis or entry_price expected")
+    asset = rulebook.assets[instrument.settles_in]
+    if given == ["cost_basis"]:
+        return _number(f"{path}.cost_basis", position["cost_basis"], asset.quantum_exponent)
+    price = _number(f"{path}.entry_price", position["entry_price"], instrument.price_exponent)
+    if price <= 0:
+        raise _refusal(path=f"{path}.entry_price", problem=f"{price}: must be above 0")
+    cost = instrument.cost_of(size, price, asset.quantum_exponent)
+    if abs(cost) > MAX_EXACT:
+        problem = f"cost basis {cost} at 1e{asset.quantum_exponent}, at most 2**53"
+        raise _refusal(path=f"{path}.entry_price", problem=problem)
+    return cost
 
 
 # -- reading loose input

@@ -17,9 +17,8 @@ from solvent.domain.policy import LiquidationPolicy, OraclePolicy
 from solvent.kernel.layout import Rules
 from solvent.kernel.workspace import Workspace, new_workspace
 from solvent.rules.flatten import flatten
-from solvent.rules.model import RulebookModel, StateOracleModel
+from solvent.rules.model import RulebookModel
 from solvent.rules.resolve import (
-    feed_index,
     one_of,
     resolve_assets,
     resolve_instruments,
@@ -196,7 +195,8 @@ def _feeds(model: RulebookModel) -> tuple[Feed, ...]:
 def _oracle(model: RulebookModel, feeds: tuple[Feed, ...]) -> tuple[OraclePolicy, ...]:
     known = {feed.name: feed for feed in feeds}
     for name in model.oracle.feeds:
-        feed_index(known, f"oracle.feeds.{name}", name)
+        if name not in known:
+            raise config_error(path=f"oracle.feeds.{name}", value=name, limit=one_of(known))
     default = model.oracle.default.model_dump()
     of_states = {**default, **model.oracle.state.model_dump()}
     policies = []
@@ -214,16 +214,10 @@ def _oracle(model: RulebookModel, feeds: tuple[Feed, ...]) -> tuple[OraclePolicy
 def _hash(model: RulebookModel) -> str:
     """Return the SHA-256 of the resolved model; order counts where it fixes an index.
 
-    Keys younger than the first release count only where they say something: state built under a
-    rulebook stays that rulebook's.
+    What equals its default is left out, so that a key added to the schema later changes no hash.
     """
-    document = model.model_dump(mode="json")
-    for feed in document["feeds"].values():
-        if feed["kind"] == "price":
-            del feed["kind"]
-    if model.oracle.state == StateOracleModel():
-        del document["oracle"]["state"]
-    for section in ("feeds", "assets", "presets"):
-        document[section] = list(document[section].items())
+    document = model.model_dump(mode="json", exclude_defaults=True)
+    for section in ("feeds", "assets", "underlyings", "presets"):
+        document[section] = list(document.get(section, {}).items())
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

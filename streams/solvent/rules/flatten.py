@@ -712,10 +712,6 @@ class _Presets:
         first = len(self._scenarios)
         for place, scenario in enumerate(node.scenarios):
             at = f"{path}.scenarios.{place}"
-            is_skew = scenario.volatility in {"linear", "abs"}
-            if is_skew and float(scenario.spot) != 1.0:
-                limit = "1 where volatility is linear or abs"
-                raise config_error(path=f"{at}.spot", value=scenario.spot, limit=limit)
             self._scenarios.append(
                 (
                     _positive(f"{at}.spot", scenario.spot),

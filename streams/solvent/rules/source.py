@@ -30,7 +30,7 @@ def config_error(*, path: str, value: object, limit: str) -> ConfigError:
     return ConfigError(f"rulebook {path}: {shown}, limit: {limit}", code="SLV-402")
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml
     """Safe YAML whose repeated keys are errors: the later would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

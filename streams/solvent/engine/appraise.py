@@ -1,0 +1,208 @@
+"""What figures are made of, and what they would be otherwise: parts, contributions, price bounds.
+
+Everything here comes from the kernel that judges (`solvent.kernel.trial`), asked about one unit;
+nothing is changed that is not put back. Money is float64 in the settlement currency as the kernel
+adds it, before rounding; prices are integers in feed units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from solvent.domain.verdict import Level
+from solvent.engine.markbook import MarkBook
+from solvent.kernel.layout import Float64, Int64
+from solvent.kernel.trial import AMOUNTS, NOWHERE, OF_RAW, crossing_price_jit, weigh_jit
+from solvent.rules.compile import CompiledRulebook
+from solvent.state.columns import Columns
+
+__all__ = ["Appraisal", "Appraiser", "GroupPart"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPart:
+    """What a unit's book in one underlying adds.
+
+    Attributes
+    ----------
+    underlying : int
+        Its index.
+    option_value : float
+        Value of its options.
+    initial, maintenance : float
+        What the tree of terms requires.
+    worst_scenario : int or None
+        The scenario that decides, by its place; the basis move comes after the last.
+    """
+
+    underlying: int
+    option_value: float
+    initial: float
+    maintenance: float
+    worst_scenario: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Appraisal:
+    """One unit weighed, before rounding; rows follow its positions and balances.
+
+    Attributes
+    ----------
+    equity, requirement : float64, shape (3,)
+        By level.
+    raw_equity, option_value : float
+        Equity at weight 1, and what of it options are worth.
+    position_value : float64, shape (P,)
+        Signed notional; 0 of an option.
+    position_pnl : float64, shape (P,)
+        Unrealised pnl with funding; 0 of an option.
+    position_equity, position_requirement : float64, shape (P, 3)
+        What counts of the pnl, and what each position requires by itself.
+    balance_value : float64, shape (B,)
+        Value of each balance.
+    balance_equity, balance_requirement : float64, shape (B, 3)
+        What counts of it, and what is required for it.
+    groups : tuple of GroupPart
+        Of underlyings that the unit's preset margins as a whole.
+    """
+
+    equity: Float64
+    requirement: Float64
+    raw_equity: float
+    option_value: float
+    position_value: Float64
+    position_pnl: Float64
+    position_equity: Float64
+    position_requirement: Float64
+    balance_value: Float64
+    balance_equity: Float64
+    balance_requirement: Float64
+    groups: tuple[GroupPart, ...]
+
+    @property
+    def gross_notional(self) -> float:
+        """Magnitude of everything open, options at their value."""
+        return float(np.abs(self.position_value).sum()) + abs(self.option_value)
+
+
+class Appraiser:
+    """Appraiser of the units of one partition.
+
+    Parameters
+    ----------
+    rulebook, columns, marks
+        What is weighed, by what.
+    """
+
+    def __init__(self, rulebook: CompiledRulebook, columns: Columns, marks: MarkBook) -> None:
+        self._rulebook = rulebook
+        self._columns = columns
+        self._marks = marks
+        self._space = rulebook.workspace()
+        self._out: Int64 = np.zeros(AMOUNTS, np.int64)
+
+    def appraise(self, unit: int) -> Appraisal:
+        """Return a unit's amounts and their parts, at the marks in force."""
+        self._weigh(unit)
+        space, units = self._space, self._columns.units
+        positions, balances = int(units.position_count[unit]), int(units.balance_count[unit])
+        has_tree = self._rulebook.rules.terms.preset["step_count"][units.preset[unit]] > 0
+        return Appraisal(
+            equity=space.equity.copy(),
+            requirement=space.required.copy(),
+            raw_equity=float(space.raw[0]),
+            option_value=float(space.raw[1]),
+            position_value=space.position_value[:positions].copy(),
+            position_pnl=space.position_pnl[:positions, 0].copy(),
+            position_equity=space.position_equity[:positions].copy(),
+            position_requirement=space.position_required[:positions].copy(),
+            balance_value=space.balance_value[:balances].copy(),
+            balance_equity=space.balance_equity[:balances].copy(),
+            balance_requirement=space.balance_required[:balances].copy(),
+            groups=tuple(self._groups()) if has_tree else (),
+        )
+
+    def requirement_without(self, unit: int, place: int) -> Float64:
+        """Return the requirement by level that stays if one position is taken away."""
+        row = int(self._columns.units.first_position[unit]) + place
+        lots = int(self._columns.positions.size_lots[row])
+        self._columns.positions.size_lots[row] = 0
+        self._weigh(unit)
+        self._columns.positions.size_lots[row] = lots
+        return self._space.required.copy()
+
+    def requirement_alone(self, unit: int, place: int) -> Float64:
+        """Return the requirement by level of one position, were it the only one."""
+        units, lots = self._columns.units, self._columns.positions.size_lots
+        first = int(units.first_position[unit])
+        rows = slice(first, first + int(units.position_count[unit]))
+        held = lots[rows].copy()
+        lots[rows] = 0
+        lots[first + place] = held[place]
+        self._weigh(unit)
+        lots[rows] = held
+        return self._space.required.copy()
+
+    def liquidation_price(self, unit: int, place: int) -> int | None:
+        """Return the last mark at which maintenance health is not negative, other feeds held.
+
+        None where no price above 0 is one, and for what has no mark of its own.
+        """
+        return self._crossing(unit, place, Level.MAINTENANCE)
+
+    def bankruptcy_price(self, unit: int, place: int) -> int | None:
+        """Return the last mark at which raw equity is not negative; None as above."""
+        return self._crossing(unit, place, OF_RAW)
+
+    def _crossing(self, unit: int, place: int, what: int) -> int | None:
+        columns = self._columns
+        row = int(columns.units.first_position[unit]) + place
+        instrument = self._rulebook.instruments[int(columns.positions.instrument[row])]
+        feed = instrument.mark_feed
+        if instrument.kind == "option" or self._marks.marks.price[feed] <= 0:
+            return None
+        price: int = crossing_price_jit(
+            what,
+            feed,
+            bool(columns.positions.size_lots[row] < 0),
+            unit,
+            columns.units,
+            columns.positions,
+            columns.balances,
+            self._rulebook.rules,
+            self._marks.marks,
+            self._space,
+            self._out,
+        )
+        return None if price == NOWHERE else price
+
+    def _weigh(self, unit: int) -> None:
+        columns = self._columns
+        weigh_jit(
+            unit,
+            columns.units,
+            columns.positions,
+            columns.balances,
+            self._rulebook.rules,
+            self._marks.marks,
+            self._space,
+            self._out,
+        )
+
+    def _groups(self) -> list[GroupPart]:
+        space = self._space
+        return [
+            GroupPart(
+                underlying=index,
+                option_value=float(value),
+                initial=float(initial),
+                maintenance=float(maintenance),
+                worst_scenario=int(worst) if worst >= 0 else None,
+            )
+            for index, ((value, initial, maintenance), worst) in enumerate(
+                zip(space.group.tolist(), space.worst.tolist(), strict=True)
+            )
+            if (value, initial, maintenance) != (0.0, 0.0, 0.0)
+        ]

@@ -1,0 +1,171 @@
+"""What would be if: one unit weighed at other marks, or with some of a position closed.
+
+Everything is tried on the unit itself and put back, so a search allocates nothing and judges
+exactly as the kernel does, whatever the terms are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numba
+import numpy as np
+from numba.extending import register_jitable
+
+from solvent.kernel.account import evaluate_terms
+from solvent.kernel.evaluate import example_arguments
+from solvent.kernel.jit import jit
+from solvent.kernel.layout import LEVELS, Balances, Int64, Marks, Positions, Rules, Units
+from solvent.kernel.workspace import Workspace
+
+__all__ = [
+    "AMOUNTS",
+    "NOWHERE",
+    "OF_RAW",
+    "RAW",
+    "crossing_price_jit",
+    "warm_up",
+    "weigh",
+    "weigh_jit",
+]
+
+#: Slots of weighed amounts: equity by level, requirement by level, raw equity.
+AMOUNTS: Final = 7
+RAW: Final = 6
+#: A crossing of raw equity; other codes are levels, whose health is meant.
+OF_RAW: Final = len(LEVELS)
+#: No price is a crossing.
+NOWHERE: Final = -1
+
+_MICROS = 1e6
+_MAX_EXACT = 2.0**53
+_MAX_PRICE = 2**53
+
+
+def weigh(
+    unit: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+    out: Int64,
+) -> int:
+    """Write the amounts of one unit in micros, as the kernel rounds them; return what it met.
+
+    Parameters
+    ----------
+    unit, units, positions, balances, rules, marks, space
+        As `solvent.kernel.account.evaluate_terms`; the workspace keeps what the amounts are made
+        of. Any preset, plain ones included.
+    out : int64, shape (AMOUNTS,)
+        Equity by level floored, requirement by level ceiled, raw equity floored; 0 where not exact.
+
+    Returns
+    -------
+    int
+        Bits of `solvent.kernel.account`; -1 if an amount is not finite or beyond 2**53.
+    """
+    seen = int(evaluate_terms(unit, units, positions, balances, rules, marks, space))
+    for level in range(len(LEVELS)):
+        equity = np.floor(space.equity[level] * _MICROS)
+        required = np.ceil(space.required[level] * _MICROS)
+        if abs(equity) <= _MAX_EXACT and abs(required) <= _MAX_EXACT:
+            out[level] = int(equity)
+            out[len(LEVELS) + level] = int(required)
+        else:
+            seen = -1
+    raw = np.floor(space.raw[0] * _MICROS)
+    if abs(raw) <= _MAX_EXACT:
+        out[RAW] = int(raw)
+    else:
+        seen = -1
+    if seen == -1:
+        out[:] = 0
+    return seen
+
+
+weigh = register_jitable(weigh)
+weigh_jit = jit(weigh)
+
+
+@register_jitable
+def _next_price(good: int, bad: int, is_rising: bool) -> int:
+    """Return the price to try next; `NOWHERE` when there is none.
+
+    While one side is not known yet, prices double away from the other; then the gap is halved.
+    """
+    if good != NOWHERE and bad != NOWHERE:
+        if abs(bad - good) <= 1:
+            return NOWHERE
+        return good + (bad - good) // 2
+    at = bad if good == NOWHERE else good
+    is_up = is_rising if bad == NOWHERE else not is_rising
+    if is_up:
+        return NOWHERE if at == _MAX_PRICE else min(2 * at, _MAX_PRICE)
+    return NOWHERE if at == 1 else max(at // 2, 1)
+
+
+def crossing_price(
+    what: int,
+    feed: int,
+    is_rising: bool,
+    unit: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+    out: Int64,
+) -> int:
+    """Return the last price of a feed at which an amount is not negative, other feeds held.
+
+    Parameters
+    ----------
+    what : int
+        A level, whose health is meant, or `OF_RAW`.
+    feed : int
+        A price feed with a price. Its mark is moved and put back.
+    is_rising : bool
+        Whether the unit is hurt by a rising price.
+    unit, units, positions, balances, rules, marks, space, out
+        As `weigh`.
+
+    Returns
+    -------
+    int
+        The price, in feed units: at it the amount is 0 or more, one unit further it is below 0. If
+        it is below 0 already, the price lies on the other side. `NOWHERE` if no price above 0 and
+        within 2**53 is one.
+    """
+    price = marks.price[feed]
+    good = bad = NOWHERE
+    at = price
+    while at != NOWHERE:
+        marks.price[feed] = at
+        seen = weigh(unit, units, positions, balances, rules, marks, space, out)
+        amount = out[RAW] if what == OF_RAW else out[what] - out[len(LEVELS) + what]
+        if seen >= 0 and amount >= 0:
+            good = at
+        else:
+            bad = at
+        at = _next_price(good, bad, is_rising)
+    marks.price[feed] = price
+    return int(good if bad != NOWHERE else NOWHERE)
+
+
+crossing_price_jit = jit(crossing_price)
+
+
+def warm_up() -> None:
+    """Compile the one accepted signature of each kernel here."""
+    if weigh_jit.nopython_signatures:
+        return
+    units, positions, balances, rules, marks, space, _ = map(numba.typeof, example_arguments())
+    row = (numba.int64, units, positions, balances, rules, marks, space, numba.int64[::1])
+    weigh_jit.compile(row)
+    weigh_jit.disable_compile()
+    crossing_price_jit.compile((numba.int64, numba.int64, numba.boolean, *row))
+    crossing_price_jit.disable_compile()
