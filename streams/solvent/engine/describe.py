@@ -193,6 +193,8 @@ class Describer:
         """Return what follows from a unit's parts; positions and collateral with theirs."""
         positions, collateral = self.positions(unit), self.collateral(unit)
         if not figures.is_judged:
+            for text in positions:
+                text["liquidation_price"] = text["bankruptcy_price"] = None
             return {"positions": positions, "collateral": collateral}
         appraisal = self._appraiser.appraise(unit)
         alone = 0.0

@@ -46,7 +46,7 @@ _YEAR_US = SECONDS_A_YEAR * 1e6
 # -- what stands in the way of a verdict
 BLIND = 1  # something owed or open has no price that may judge
 UNPRICED_COLLATERAL = 2
-INDEBTED = 4
+INDEBTED = 4  # something is owed, or a requirement hides in equity (P6)
 
 # -- rows of `Workspace.book`
 _AMOUNT, _STRIKE, _LOG_STRIKE, _SIGN, _VOLATILITY = range(5)
@@ -265,6 +265,7 @@ def _lay_options(
             space.book[_PRICE, linear] = mark
             feed = instruments[instrument]["quality_feed"]
             space.book[_LINEAR_QUALITY, linear] = _quality(feed, rules, marks)
+            space.book_dates[linear] = instruments[instrument]["expires_us"]
             linear += 1
             continue
         place = options  # by rank: an insertion sort, as instruments come nearly in that order
@@ -288,6 +289,7 @@ def _lay_options(
             expiry = rules.terms.expiries[latest]
             space.book_first[expiries] = place
             left_us = float(expiry["expires_us"] - marks.clock_us[0])
+            space.book_ends[expiries] = expiry["expires_us"]
             space.book[_FORWARD, expiries] = feed_value(expiry["forward_feed"], rules, marks)
             space.book[_YEARS, expiries] = max(left_us, 0.0) / _YEAR_US
             rate = 0.0
@@ -385,6 +387,7 @@ def _add_underlying(
         book[_SIGN, :options],
         book[_VOLATILITY, :options],
         space.book_first[: expiries + 1],
+        space.book_ends[:expiries],
         book[_FORWARD, :expiries],
         book[_YEARS, :expiries],
         book[_RATE, :expiries],
@@ -392,6 +395,7 @@ def _add_underlying(
         book[_SIZE, :linear],
         book[_PRICE, :linear],
         book[_LINEAR_QUALITY, :linear],
+        space.book_dates[:linear],
         book[_HELD, :held],
         book[_HELD_QUALITY, :held],
         book[_NO_HAIRCUT, :held],
@@ -459,12 +463,21 @@ def _add_folds(
 def _end_and_sign(preset: int, rules: Rules, space: Workspace) -> None:
     """Apply where liquidation ends as a ratio, and keep requirements from falling below 0.
 
-    A requirement below 0 takes back value that may not count; less than nothing is equity.
+    A requirement below 0 takes back value that may not count; less than nothing is equity. Where a
+    buffer or a ratio would end liquidation beyond initial or before maintenance it ends there, so
+    that health keeps its order (I1).
     """
     ratio = rules.terms.preset[preset]["end_ratio"]
     if ratio > 0.0:
         space.equity[LIQUIDATION_END] = space.equity[MAINTENANCE]
         space.required[LIQUIDATION_END] = ratio * space.required[MAINTENANCE]
+    for bound in (INITIAL, MAINTENANCE):
+        health = space.equity[LIQUIDATION_END] - space.required[LIQUIDATION_END]
+        other = space.equity[bound] - space.required[bound]
+        is_beyond = health < other if bound == INITIAL else health > other
+        if is_beyond:
+            space.equity[LIQUIDATION_END] = space.equity[bound]
+            space.required[LIQUIDATION_END] = space.required[bound]
     for level in range(_LEVEL_COUNT):
         if space.required[level] < 0.0:
             space.equity[level] -= space.required[level]
@@ -532,6 +545,8 @@ def evaluate_terms(
             seen |= BLIND
             if marks.price[rules.instrument_feed[instrument]] == 0:
                 continue
+        if rules.terms.market[preset, instrument]["is_net"] != 0:
+            seen |= INDEBTED
         _add_position(place, row, preset, positions, rules, marks, space)
 
     category = _category_of(unit, units, balances, rules)
