@@ -76,7 +76,7 @@ def test_account_row_of_another_version_is_refused() -> None:
     with pytest.raises(PartitionError, match="carol"):
         load_rows(
             Columns(),
-            {b"carol": b"\x02" + EXAMPLE[1:]},
+            {b"carol": b"\x03" + EXAMPLE[1:]},
             instrument_ids=INSTRUMENT_IDS,
             asset_count=2,
         )

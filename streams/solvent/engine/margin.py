@@ -94,7 +94,7 @@ class MarginShard:
     def __init__(self, partition: int, rulebook: CompiledRulebook) -> None:
         self.partition = partition
         self.rulebook = rulebook
-        self.columns = Columns()
+        self.columns = Columns(rulebook.default_preset)
         self.marks = MarkBook(rulebook)
         self._intake = Intake(rulebook, self.columns)
         self._instrument_ids = np.array([i.id for i in rulebook.instruments], np.int64)
@@ -189,7 +189,7 @@ class MarginShard:
         self._restored.unpack(
             instrument_ids=self._instrument_ids,
             asset_count=len(self.rulebook.assets),
-            default_preset=self.rulebook.default_preset,
+            preset_count=len(self.rulebook.policies),
         )
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
@@ -209,7 +209,6 @@ class MarginShard:
                 trades,
                 at,
                 marks.seq > 0,
-                self.rulebook.default_preset,
                 self._totals,
                 columns.counts,
                 columns.accounts,
@@ -217,6 +216,7 @@ class MarginShard:
                 columns.cases,
                 columns.positions,
                 columns.balances,
+                columns.orders,
                 self.rulebook.rules,
                 marks.marks,
                 columns.figures,
@@ -238,13 +238,13 @@ class MarginShard:
                 moves,
                 at,
                 marks.seq > 0,
-                self.rulebook.default_preset,
                 columns.counts,
                 columns.accounts,
                 columns.units,
                 columns.cases,
                 columns.positions,
                 columns.balances,
+                columns.orders,
                 self.rulebook.rules,
                 marks.marks,
                 columns.figures,

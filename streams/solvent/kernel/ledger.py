@@ -17,7 +17,6 @@ from numba.extending import register_jitable
 
 from solvent.kernel.arithmetic import LIMIT, fits, multiply_divide_floor, trade_value, value_residue
 from solvent.kernel.blocks import (
-    add_unit,
     find_balance,
     find_position,
     find_unit,
@@ -25,6 +24,7 @@ from solvent.kernel.blocks import (
     insert_balance,
     insert_position,
     mark_dirty,
+    open_unit,
     remove_balance,
     remove_position,
 )
@@ -64,6 +64,7 @@ from solvent.kernel.layout import (
     Int64,
     Marks,
     Moves,
+    Orders,
     Positions,
     Rules,
     Trades,
@@ -378,7 +379,6 @@ def fold_trades_reference(
     trades: Trades,
     first: int,
     is_judging: bool,
-    default_preset: int,
     totals: Int64,
     counts: Int64,
     accounts: Accounts,
@@ -386,6 +386,7 @@ def fold_trades_reference(
     cases: Cases,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     figures: Figures,
@@ -412,7 +413,7 @@ def fold_trades_reference(
             book = int(trades.book[record])
             instrument = int(trades.instrument[record])
             unit = find_unit(accounts, units, account, book)
-            if not has_room(unit, units, positions, balances, counts):
+            if not has_room(unit, units, positions, balances, orders, counts):
                 return record, STOP_GROW, unit
             size = 0
             cost = 0
@@ -438,7 +439,7 @@ def fold_trades_reference(
             if is_exact and fits(cash):
                 outcome = OUTCOME_APPLIED
                 if unit == NONE:
-                    unit = add_unit(account, book, default_preset, accounts, units, cases, counts)
+                    unit = open_unit(account, book, accounts, units, cases, orders, counts)
                 _set_position(unit, instrument, size, cost, units, positions, counts)
                 _set_balance(unit, settlement, cash, units, balances, counts)
                 totals[TOTAL_FEES] += fee
@@ -485,13 +486,13 @@ def fold_moves_reference(
     moves: Moves,
     first: int,
     is_judging: bool,
-    default_preset: int,
     counts: Int64,
     accounts: Accounts,
     units: Units,
     cases: Cases,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     figures: Figures,
@@ -510,7 +511,7 @@ def fold_moves_reference(
             book = int(moves.book[record])
             asset = int(moves.asset[record])
             unit = find_unit(accounts, units, account, book)
-            if not has_room(unit, units, positions, balances, counts):
+            if not has_room(unit, units, positions, balances, orders, counts):
                 return record, STOP_GROW, unit
             quanta = int(moves.quanta[record])
             if unit != NONE:
@@ -518,7 +519,7 @@ def fold_moves_reference(
             if fits(quanta):
                 outcome = OUTCOME_APPLIED
                 if unit == NONE:
-                    unit = add_unit(account, book, default_preset, accounts, units, cases, counts)
+                    unit = open_unit(account, book, accounts, units, cases, orders, counts)
                 _set_balance(unit, asset, quanta, units, balances, counts)
                 if seq != NONE:
                     accounts.collateral_seq[account] = seq
@@ -569,8 +570,9 @@ def warm_up() -> None:
     accounts = numba.typeof(example_table(Accounts))
     cases = numba.typeof(example_table(Cases))
     vector = numba.int64[::1]
-    columns = (vector, accounts, units, cases, positions, balances, rules, marks, figures)
-    batch = (numba.int64, numba.boolean, numba.int64)
+    orders = numba.typeof(example_table(Orders))
+    columns = (vector, accounts, units, cases, positions, balances, orders, rules, marks, figures)
+    batch = (numba.int64, numba.boolean)
     fold_trades_jit.compile((numba.typeof(_empty(Trades)), *batch, vector, *columns))
     fold_moves_jit.compile((numba.typeof(_empty(Moves)), *batch, *columns))
     judged = (units, positions, balances, rules, marks, figures)
