@@ -1,7 +1,8 @@
 """Every dtype, capacity and code that kernels and columns share. Both sides import it from here.
 
 Shapes use: U units (margin units: an account's cross book or one isolated book), P positions,
-B balances, O orders, F feeds, I instruments, A assets, R presets. Level axes are ordered as `LEVELS`.
+B balances, O orders, F feeds, I instruments, A assets, R presets. Level axes are ordered as
+`LEVELS`.
 """
 
 from __future__ import annotations
@@ -189,8 +190,8 @@ class Orders(NamedTuple):
 
     They ascend by instrument, and one exists while anything in it is not zero: ``bid_lots`` and
     ``ask_lots`` of its open orders, both >= 0, ``bid_value_micros`` and ``ask_value_micros`` of the
-    same, ``order_count``; and ``leverage_ppm``, the account's own leverage limit in the market times
-    1e6, 0 without one. All int64 but ``instrument``, int32.
+    same, ``order_count``; and ``leverage_ppm``, the account's own leverage limit in the market
+    times 1e6, 0 without one. All int64 but ``instrument``, int32.
     """
 
     instrument: Int32

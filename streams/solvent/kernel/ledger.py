@@ -83,6 +83,7 @@ from solvent.kernel.tables import (
 __all__ = [
     "TOTAL_FEES",
     "TOTAL_SLOTS",
+    "check_sequence",
     "fold_moves_jit",
     "fold_moves_reference",
     "fold_trades_jit",
@@ -90,6 +91,8 @@ __all__ = [
     "judge_at_marks",
     "judge_unit",
     "judge_unit_jit",
+    "refresh_flags",
+    "refresh_withdrawal_flag",
     "warm_up",
 ]
 
@@ -103,7 +106,7 @@ _STRIDE: Final = 4
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _check_sequence(seq: int, last: int) -> int:
+def check_sequence(seq: int, last: int) -> int:
     """Return the outcome a sequence alone decides, `OUTCOME_NONE` if the record is next."""
     if seq == NONE or last == NONE or seq == last + 1:
         return OUTCOME_NONE
@@ -219,7 +222,7 @@ def _set_position(
 def _balance_flags(unit: int, units: Units, balances: Balances, rules: Rules) -> tuple[int, bool]:
     """Return the flags that follow from the balances alone, and whether there is collateral.
 
-    Debt in a non-borrowable asset keeps the flag that says how it came about (`_refresh_flags`).
+    Debt in a non-borrowable asset keeps the flag that says how it came about (`refresh_flags`).
     """
     flags = 0
     has_collateral = False
@@ -237,7 +240,7 @@ def _balance_flags(unit: int, units: Units, balances: Balances, rules: Rules) ->
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rules: Rules) -> None:
+def refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rules: Rules) -> None:
     """Bring the flags up to date after a record; `cause` is the debt flag this record may raise.
 
     ``overdrawn`` and ``unborrowable_debt`` stay while any non-borrowable balance is negative,
@@ -345,7 +348,7 @@ def _needs_python(unit: int, status: int, is_quarantined: bool, units: Units) ->
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _refresh_withdrawal_flag(unit: int, is_outflow: bool, units: Units, figures: Figures) -> None:
+def refresh_withdrawal_flag(unit: int, is_outflow: bool, units: Units, figures: Figures) -> None:
     """Raise or clear ``withdrawal_below_initial`` after the unit was judged on known prices."""
     if figures.verdict[unit] == VERDICT_UNKNOWN:
         return
@@ -408,7 +411,7 @@ def fold_trades_reference(
         unit = NONE
         if outcome == OUTCOME_NONE:
             seq = int(trades.seq[record])
-            outcome = _check_sequence(seq, int(accounts.trades_seq[account]))
+            outcome = check_sequence(seq, int(accounts.trades_seq[account]))
         if outcome == OUTCOME_NONE:
             book = int(trades.book[record])
             instrument = int(trades.instrument[record])
@@ -449,7 +452,7 @@ def fold_trades_reference(
                 units.touched_us[unit] = trades.ts_us[record]
                 if book != CROSS and not is_funded:
                     units.flags[unit] |= FLAG_UNFUNDED_BOOK
-                _refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, balances, rules)
+                refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, balances, rules)
                 if (
                     units.revision[unit] > 0
                     and trades.case_episode[record] == units.episode[unit]
@@ -476,7 +479,7 @@ def fold_trades_reference(
             unit, is_quarantined, is_judging, units, positions, balances, rules, marks, figures
         )
         if is_judging:
-            _refresh_withdrawal_flag(unit, False, units, figures)
+            refresh_withdrawal_flag(unit, False, units, figures)
         if _needs_python(unit, status, is_quarantined, units):
             return record + 1, STOP_UNIT, unit
     return trades.account.size, STOP_END, NONE
@@ -506,7 +509,7 @@ def fold_moves_reference(
         is_outflow = False
         if outcome == OUTCOME_NONE:
             seq = int(moves.seq[record])
-            outcome = _check_sequence(seq, int(accounts.collateral_seq[account]))
+            outcome = check_sequence(seq, int(accounts.collateral_seq[account]))
         if outcome == OUTCOME_NONE:
             book = int(moves.book[record])
             asset = int(moves.asset[record])
@@ -526,7 +529,7 @@ def fold_moves_reference(
                 units.touched_us[unit] = moves.ts_us[record]
                 is_outflow = moves.quanta[record] < 0
                 cause = FLAG_OVERDRAWN if is_outflow and quanta < 0 else 0
-                _refresh_flags(unit, cause, units, balances, rules)
+                refresh_flags(unit, cause, units, balances, rules)
                 mark_dirty(accounts, counts, account)
             else:
                 outcome = OUTCOME_OVERFLOW
@@ -546,7 +549,7 @@ def fold_moves_reference(
             unit, is_quarantined, is_judging, units, positions, balances, rules, marks, figures
         )
         if is_judging:
-            _refresh_withdrawal_flag(unit, is_outflow, units, figures)
+            refresh_withdrawal_flag(unit, is_outflow, units, figures)
         if _needs_python(unit, status, is_quarantined, units):
             return record + 1, STOP_UNIT, unit
     return moves.account.size, STOP_END, NONE
