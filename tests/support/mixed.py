@@ -86,7 +86,8 @@ def with_statements(
 
 def _statement(chance: random.Random, number: int, account: str) -> Produced:
     market = chance.choice(["BTC-PERP", "ETH-PERP"])
-    head: dict[str, Any] = {"schema_version": 1, "account_id": account, "ts_us": START_US}
+    ts_us = START_US + number * 1_000
+    head: dict[str, Any] = {"schema_version": 1, "account_id": account, "ts_us": ts_us}
     kind = chance.choice([ACCOUNT_SETTINGS, OPEN_ORDERS, OPEN_ORDERS, ACCOUNT_SNAPSHOTS])
     if kind == ACCOUNT_SETTINGS:
         limits = {market: str(chance.randint(1, 20))} if chance.random() < 0.7 else None

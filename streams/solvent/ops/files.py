@@ -284,8 +284,9 @@ def read_values(path: Path, topic: str) -> Iterator[tuple[Values, float]]:
 
     With them comes the share of the file that was read up to their end, above 0 to 1.
 
-    A Parquet column is a field of the topic. ``ts_us`` may be a timestamp column, decimals may be
-    text, decimal, integer or float (a float is read as its shortest text).
+    A Parquet column is a field of the topic; an object is a struct column, a list of them a list.
+    ``ts_us`` may be a timestamp column, decimals may be text, decimal, integer or float (a float is
+    read as its shortest text).
 
     Raises
     ------
@@ -373,7 +374,10 @@ def _parquet_values(path: Path, topic: str) -> Iterator[tuple[Values, float]]:
             yield values, (number - 1) / total
 
 
-_NUMBERS: Final = frozenset({"schema_version", "ts_us", "seq", "count"})
+_NUMBERS: Final = frozenset(
+    {"schema_version", "ts_us", "count", "seq"}
+    | {f"{topic}_seq" for topic in ("trades", "collateral", "settings", "orders")}
+)
 
 
 def rows_to_values(frame: Any, fixed: Mapping[str, Any], number: int) -> Values:  # noqa: ANN401
@@ -475,6 +479,10 @@ def _cell(name: str, cell: object) -> object:
     """Return a Parquet cell as the JSON value of field `name`."""
     if name in _NUMBERS or isinstance(cell, str):
         return cell
+    if isinstance(cell, dict):
+        return {key: _cell(key, value) for key, value in cell.items() if value is not None}
+    if isinstance(cell, list):
+        return [_cell(name, value) for value in cell]
     if isinstance(cell, (int, float, Decimal)) and not isinstance(cell, bool):
         return decimal_text(cell)
     msg = f"column {name}: {type(cell).__name__} is neither text nor a number"
