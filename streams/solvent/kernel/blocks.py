@@ -161,7 +161,7 @@ def add_unit(
     return unit
 
 
-@register_jitable
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def open_unit(
     account: int,
     book: int,
@@ -176,14 +176,27 @@ def open_unit(
     It has the account's preset, and an isolated book the leverage limit of its market, which the
     cross book knows.
     """
-    cross = find_unit(accounts, units, account, CROSS)
     unit = add_unit(account, book, int(accounts.preset[account]), accounts, units, cases, counts)
-    if book != CROSS and cross != NONE:
-        known = find_order(cross, book, units, orders)
-        if known != NONE and orders.leverage_ppm[known] > 0:
-            row = insert_order(unit, book, units, orders, counts)
-            orders.leverage_ppm[row] = orders.leverage_ppm[known]
+    if book != CROSS:
+        _copy_leverage(account, unit, book, accounts, units, orders, counts)
     return int(unit)
+
+
+@register_jitable
+def _copy_leverage(
+    account: int,
+    unit: int,
+    book: int,
+    accounts: Accounts,
+    units: Units,
+    orders: Orders,
+    counts: Int64,
+) -> None:
+    cross = find_unit(accounts, units, account, CROSS)
+    known = NONE if cross == NONE else find_order(cross, book, units, orders)
+    if known != NONE and orders.leverage_ppm[known] > 0:
+        row = insert_order(unit, book, units, orders, counts)
+        orders.leverage_ppm[row] = orders.leverage_ppm[known]
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
