@@ -254,6 +254,7 @@ class Appraiser:
             columns.units,
             columns.positions,
             columns.balances,
+            columns.orders,
             self._rulebook.rules,
             self._marks.marks,
             self._space,

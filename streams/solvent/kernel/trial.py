@@ -20,6 +20,7 @@ from solvent.kernel.layout import (
     Balances,
     Int64,
     Marks,
+    Orders,
     Positions,
     Rules,
     Units,
@@ -56,6 +57,7 @@ def weigh(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -65,7 +67,7 @@ def weigh(
 
     Parameters
     ----------
-    unit, units, positions, balances, rules, marks, space
+    unit, units, positions, balances, orders, rules, marks, space
         As `solvent.kernel.account.evaluate_terms`; the workspace keeps what the amounts are made
         of. Any preset, plain ones included.
     out : int64, shape (AMOUNTS,)
@@ -76,7 +78,7 @@ def weigh(
     int
         Bits of `solvent.kernel.account`; -1 if an amount is not finite or beyond 2**53.
     """
-    seen = int(evaluate_terms(unit, units, positions, balances, rules, marks, space))
+    seen = int(evaluate_terms(unit, units, positions, balances, orders, rules, marks, space))
     for level in range(len(LEVELS)):
         equity = np.floor(space.equity[level] * _MICROS)
         required = np.ceil(space.required[level] * _MICROS)
@@ -124,6 +126,7 @@ def crossing_price(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -139,7 +142,7 @@ def crossing_price(
         A price feed with a price. Its mark is moved and put back.
     is_rising : bool
         Whether the unit is hurt by a rising price.
-    unit, units, positions, balances, rules, marks, space, out
+    unit, units, positions, balances, orders, rules, marks, space, out
         As `weigh`.
 
     Returns
@@ -154,7 +157,7 @@ def crossing_price(
     at = price
     while at != NOWHERE:
         marks.price[feed] = at
-        seen = weigh(unit, units, positions, balances, rules, marks, space, out)
+        seen = weigh(unit, units, positions, balances, orders, rules, marks, space, out)
         amount = out[RAW] if what == OF_RAW else out[what] - out[len(LEVELS) + what]
         if seen >= 0 and amount >= 0:
             good = at
@@ -179,6 +182,7 @@ def _health_closed(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -187,7 +191,7 @@ def _health_closed(
     left = abs(size) - lots
     positions.size_lots[row] = left if size > 0 else -left
     positions.cost_basis_micros[row] = int(float(cost) * (float(left) / float(abs(size))))
-    evaluate_terms(unit, units, positions, balances, rules, marks, space)
+    evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
     positions.size_lots[row] = size
     positions.cost_basis_micros[row] = cost
     return float(space.equity[LIQUIDATION_END] + cash - space.required[LIQUIDATION_END])
@@ -201,6 +205,7 @@ def least_close(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -216,7 +221,7 @@ def least_close(
         the liquidator's fee; a part brings its share.
     cash : float
         What closing others has brought.
-    unit, units, positions, balances, rules, marks, space
+    unit, units, positions, balances, orders, rules, marks, space
         As `weigh`.
 
     Returns
@@ -228,7 +233,7 @@ def least_close(
     size = positions.size_lots[row]
     cost = positions.cost_basis_micros[row]
     whole = abs(size)
-    arguments = (unit, units, positions, balances, rules, marks, space)
+    arguments = (unit, units, positions, balances, orders, rules, marks, space)
     if _health_closed(row, 0, size, cost, cash, *arguments) >= 0.0:
         return 0
     if not _health_closed(row, whole, size, cost, cash + proceeds, *arguments) >= 0.0:
@@ -254,13 +259,14 @@ def health_without(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
 ) -> float:
     """Return health(liquidation_end) without a position (`NOWHERE`: with all), with some cash."""
     if row == NOWHERE:
-        evaluate_terms(unit, units, positions, balances, rules, marks, space)
+        evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
         return float(space.equity[LIQUIDATION_END] + cash - space.required[LIQUIDATION_END])
     size = positions.size_lots[row]
     return float(
