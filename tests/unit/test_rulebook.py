@@ -317,7 +317,7 @@ def test_compiled_rules_carry_weights_rates_and_indices() -> None:
     ]
     assert (rules.lot_numerator[0], rules.lot_units[0]) == (1.0, 10_000.0)
     assert (rules.tick_numerator[0], rules.tick_denominator[0]) == (10, 1)
-    for found, wanted in zip(rules, example_arguments()[3], strict=True):
+    for found, wanted in zip(rules, example_arguments()[4], strict=True):
         if isinstance(wanted, np.ndarray):
             assert (found.dtype, found.ndim) == (wanted.dtype, wanted.ndim)
             assert found.flags.c_contiguous
