@@ -93,6 +93,7 @@ __all__ = [
     "judge_at_marks",
     "judge_unit",
     "judge_unit_jit",
+    "needs_python",
     "refresh_flags",
     "refresh_withdrawal_flag",
     "warm_up",
@@ -359,7 +360,7 @@ def judge_unit(
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _needs_python(
+def needs_python(
     unit: int, status: int, is_quarantined: bool, units: Units, balances: Balances, rules: Rules
 ) -> bool:
     """Return whether a record just applied to a unit has a consequence beyond its columns."""
@@ -516,7 +517,7 @@ def fold_trades_reference(
         )
         if is_judging:
             refresh_withdrawal_flag(unit, False, units, figures)
-        if _needs_python(unit, status, is_quarantined, units, balances, rules):
+        if needs_python(unit, status, is_quarantined, units, balances, rules):
             return record + 1, STOP_UNIT, unit
     return trades.account.size, STOP_END, NONE
 
@@ -597,7 +598,7 @@ def fold_moves_reference(
         )
         if is_judging:
             refresh_withdrawal_flag(unit, is_outflow, units, figures)
-        if _needs_python(unit, status, is_quarantined, units, balances, rules):
+        if needs_python(unit, status, is_quarantined, units, balances, rules):
             return record + 1, STOP_UNIT, unit
     return moves.account.size, STOP_END, NONE
 
