@@ -394,6 +394,11 @@ def test_rulebook_with_repeated_key_is_refused_with_its_line() -> None:
         ("a: [", "valid YAML"),
         ("- 1", "a mapping of sections"),
         ("1: 2", "keys are strings"),
+        ("a: 2025-13-01", "valid YAML"),
+        ("a: !!python/name:os.system x", "line 1: 'tag:yaml.org,2002:.*no tags"),
+        ("a: 1\nb: !!timestamp x", "line 2: 'tag:yaml.org,2002:timestamp', limit: no tags"),
+        ("a:\n  " + "[" * 64 + "]" * 64, "line 2: 65, limit: 64 levels"),
+        ("a: " + "{a: " * 100_000, "line 1: 65, limit: 64 levels"),
         ("", "mapping"),
     ],
 )  # fmt: skip

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _MAX_TEXT = 4_000_000
+_MAX_DEPTH = 64
 #: What pydantic calls a node of a requirement that is no term.
 _TREE_TAG = "tree"
 
@@ -148,14 +149,30 @@ def _read_yaml(text: str) -> dict[str, Any]:
     if len(text) > _MAX_TEXT:
         raise config_error(path="text", value=len(text), limit=f"at most {_MAX_TEXT} characters")
     try:
+        _check_form(text)
         document = yaml.load(text, StrictLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date with a month 13
         raise config_error(
             path="text", value=" ".join(str(error).split()), limit="valid YAML"
         ) from error
     if not isinstance(document, dict):
         raise config_error(path="text", value=document, limit="a mapping of sections")
     return document
+
+
+def _check_form(text: str) -> None:
+    """Refuse tags, and text nested so deeply that building it would overflow libyaml's stack."""
+    depth = 0
+    for event in yaml.parse(text, StrictLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        line, tag = event.start_mark.line + 1, getattr(event, "tag", None)
+        if depth > _MAX_DEPTH:
+            raise config_error(path=f"line {line}", value=depth, limit=f"{_MAX_DEPTH} levels")
+        if tag is not None:
+            raise config_error(path=f"line {line}", value=tag, limit="no tags")
 
 
 def _as_config_error(error: ValidationError) -> ConfigError:
