@@ -7,7 +7,8 @@ else is replaced by the extension.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -25,7 +26,6 @@ else:  # libyaml's where there is one: it reads the same, faster
     _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 __all__ = [
-    "StrictLoader",
     "builtin_names",
     "builtin_text",
     "config_error",
@@ -33,6 +33,7 @@ __all__ = [
     "family_names",
     "family_text",
     "read_model",
+    "read_nodes",
     "read_text",
 ]
 
@@ -50,7 +51,7 @@ def config_error(*, path: str, value: object, limit: str) -> ConfigError:
     return ConfigError(f"rulebook {path}: {shown}, limit: {limit}", code="SLV-402")
 
 
-class StrictLoader(_Loader):
+class _StrictLoader(_Loader):
     """Safe YAML whose repeated keys are errors: the later would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -126,6 +127,13 @@ def read_text(path: Path) -> str:
         raise config_error(path="file", value=str(path), limit=limit) from error
 
 
+def read_nodes(text: str) -> yaml.Node | None:
+    """Return YAML text as nodes, which know their places; raises ConfigError where it is none."""
+    with _yaml_errors():
+        _check_form(text)
+        return yaml.compose(text, _StrictLoader)
+
+
 def read_model(source: Path | str) -> RulebookModel:
     """Read a rulebook from a file (`Path`) or from YAML text (`str`) and check every key.
 
@@ -146,28 +154,34 @@ def read_model(source: Path | str) -> RulebookModel:
 
 
 def _read_yaml(text: str) -> dict[str, Any]:
-    if len(text) > _MAX_TEXT:
-        raise config_error(path="text", value=len(text), limit=f"at most {_MAX_TEXT} characters")
-    try:
+    with _yaml_errors():
         _check_form(text)
-        document = yaml.load(text, StrictLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date with a month 13
-        raise config_error(
-            path="text", value=" ".join(str(error).split()), limit="valid YAML"
-        ) from error
+        document = yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
     if not isinstance(document, dict):
         raise config_error(path="text", value=document, limit="a mapping of sections")
     return document
 
 
+@contextmanager
+def _yaml_errors() -> Iterator[None]:
+    try:
+        yield
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date with a month 13
+        shown = " ".join(str(error).split())
+        raise config_error(path="text", value=shown, limit="valid YAML") from error
+
+
 def _check_form(text: str) -> None:
-    """Refuse tags, and text nested so deeply that building it would overflow libyaml's stack."""
+    """Refuse long text, tags, and depths at which building it would overflow libyaml's stack."""
+    if len(text) > _MAX_TEXT:
+        raise config_error(path="text", value=len(text), limit=f"at most {_MAX_TEXT} characters")
     depth = 0
-    for event in yaml.parse(text, StrictLoader):
+    for event in yaml.parse(text, _StrictLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        assert event.start_mark is not None  # only events that somebody makes have none
         line, tag = event.start_mark.line + 1, getattr(event, "tag", None)
         if depth > _MAX_DEPTH:
             raise config_error(path=f"line {line}", value=depth, limit=f"{_MAX_DEPTH} levels")
