@@ -165,8 +165,8 @@ SUM = "presets.cross-margin.requirement.sum"
             reorder_feeds,
             [
                 (
-                    'feeds: reordered ["BTC-PERP", "ETH-PERP", "SOL-PERP", "BTC/USD", "ETH/USD", "OI"]'
-                    ' -> ["OI", "BTC-PERP", "ETH-PERP", "SOL-PERP", "BTC/USD", "ETH/USD"]'
+                    'feeds: reordered ["BTC-PERP", "ETH-PERP", "SOL-PERP", "BTC/USD", "ETH/USD", '
+                    '"OI"] -> ["OI", "BTC-PERP", "ETH-PERP", "SOL-PERP", "BTC/USD", "ETH/USD"]'
                 )
             ],
             id="order",
