@@ -107,6 +107,7 @@ class RejectCode(StrEnum):
     SEQUENCE_GAP = "SLV-201"
     UNKNOWN_INSTRUMENT = "SLV-202"
     OVERFLOW = "SLV-203"  # applying it would leave the exact range (2**53 units)
+    UNKNOWN_CLASS = "SLV-204"  # an account class the rulebook does not bind
     UNKNOWN_FEED = "SLV-301"  # no feed of this name and kind (price or state) in the rulebook
     NON_POSITIVE_PRICE = "SLV-302"
     OUT_OF_ORDER = "SLV-303"

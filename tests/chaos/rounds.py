@@ -26,7 +26,7 @@ from chaos.forks import Forks, Worker
 from chaos.plan import SESSION_S, BrokerFault, Life, Plan
 from solvent.ops import topics as ops_topics
 from solvent.rules import CompiledRulebook, builtin_rulebook
-from solvent.wire.topics import COLLATERAL, LIQUIDATIONS, MARKS, ORACLE_TICKS, TRADES, Topics
+from solvent.wire.topics import ACCOUNT_INPUTS, LIQUIDATIONS, MARKS, ORACLE_TICKS, Topics
 from solvent.worker import EXIT_SERVICE
 from support.exact import Findings, examine
 from support.mixed import mixed_records
@@ -163,7 +163,7 @@ class Round:
 
     @property
     def names_of_inputs(self) -> list[str]:
-        return [TRADES, COLLATERAL, ORACLE_TICKS, MARKS]
+        return [*ACCOUNT_INPUTS, ORACLE_TICKS, MARKS]
 
     # -- faults
 

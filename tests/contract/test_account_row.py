@@ -16,7 +16,7 @@ from support.contracts import SCHEMAS
 from support.table import load_rows
 
 DOCUMENT = (SCHEMAS / "accounts" / "ROW.md").read_text()
-EXAMPLE = bytes.fromhex(re.search(r"```hex\n([0-9a-f\n]+)```", DOCUMENT)[1])  # type: ignore[index]
+EXAMPLE, FULL_EXAMPLE = map(bytes.fromhex, re.findall(r"```hex\n([0-9a-f\n]+)```", DOCUMENT))
 INSTRUMENT_IDS = np.array([1, 4, 7], np.int64)
 
 
@@ -38,9 +38,9 @@ def documented_formats() -> dict[str, str]:
     return formats
 
 
-def restored() -> Columns:
+def restored(row: bytes) -> Columns:
     columns = Columns()
-    load_rows(columns, {b"carol": EXAMPLE}, instrument_ids=INSTRUMENT_IDS, asset_count=2)
+    load_rows(columns, {b"carol": row}, instrument_ids=INSTRUMENT_IDS, asset_count=2)
     return columns
 
 
@@ -65,18 +65,51 @@ def test_account_row_example_read_by_the_documented_layout_says_what_the_text_sa
     assert at == len(EXAMPLE)
 
 
-def test_account_row_example_restored_and_written_again_is_the_same() -> None:
-    columns = restored()
+def test_account_row_of_version_2_read_by_the_documented_layout_says_what_the_text_says() -> None:
+    formats = documented_formats()
+    parts = ("header", "settings", "unit", "more", "balance", "order", "order")
+    at, found = 0, []
+    for part in parts:
+        found.append(struct.unpack_from(formats[part], FULL_EXAMPLE, at))
+        at += struct.calcsize(formats[part])
+    assert at == len(FULL_EXAMPLE)
+    header, settings, unit, more, balance, first, second = found
+    assert (header, settings) == ((2, 0, 1, 17, -1), (4, 9, 1))
+    assert unit == (-1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1760131200000000)
+    assert (more, balance) == ((2,), (0, 5_000_000_000))
+    assert first == (1, 500, 0, 30_000_500_000, 0, 2, 10_000_000)
+    assert second == (7, 0, 0, 0, 0, 0, 2_500_000)
+
+
+@pytest.mark.parametrize("row", [EXAMPLE, FULL_EXAMPLE], ids=["version 1", "version 2"])
+def test_account_row_example_restored_and_written_again_is_the_same(row: bytes) -> None:
+    columns = restored(row)
     data, key_size, value_size = encode_rows(columns, np.array([0], np.int64), INSTRUMENT_IDS)
-    assert data.tobytes() == b"carol" + EXAMPLE
-    assert (key_size.tolist(), value_size.tolist()) == ([5], [len(EXAMPLE)])
+    assert data.tobytes() == b"carol" + row
+    assert (key_size.tolist(), value_size.tolist()) == ([5], [len(row)])
+
+
+def test_account_row_of_version_1_is_of_the_default_preset_and_has_no_orders() -> None:
+    columns = Columns(default_preset=1)
+    load_rows(columns, {b"carol": EXAMPLE}, instrument_ids=INSTRUMENT_IDS, asset_count=2)
+    units = list(columns.units_of(0))
+    assert columns.accounts.preset[0] == 1
+    assert [int(columns.units.preset[unit]) for unit in units] == [1, 1]
+    assert [columns.orders_of(unit) for unit in units] == [[], []]
+    assert (columns.accounts.settings_seq[0], columns.accounts.orders_seq[0]) == (-1, -1)
+
+
+def test_account_row_naming_a_preset_the_rulebook_lacks_is_refused() -> None:
+    row = FULL_EXAMPLE[:36] + b"\x02\x00" + FULL_EXAMPLE[38:]
+    with pytest.raises(PartitionError, match="carol: unusable preset"):
+        restored(row)
 
 
 def test_account_row_of_another_version_is_refused() -> None:
     with pytest.raises(PartitionError, match="carol"):
         load_rows(
             Columns(),
-            {b"carol": b"\x02" + EXAMPLE[1:]},
+            {b"carol": b"\x03" + EXAMPLE[1:]},
             instrument_ids=INSTRUMENT_IDS,
             asset_count=2,
         )

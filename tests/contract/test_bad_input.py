@@ -131,9 +131,7 @@ def test_deep_nesting_gives_the_same_answer_however_deep_the_caller() -> None:
     assert inputs.best_effort_account_id(brackets_in_text, b"alice") is None
 
 
-@pytest.mark.parametrize(
-    "decode", [inputs.decode_collateral_move, inputs.decode_tick], ids=["collateral", "ticks"]
-)
+@pytest.mark.parametrize("decode", DECODE_INPUT.values(), ids=DECODE_INPUT.keys())
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
 def test_decode_of_no_object_refused_as_malformed(
     decode: Callable[[bytes | None], object], value: bytes | None
@@ -239,6 +237,8 @@ numbers = st.one_of(
     st.integers(),
     st.sampled_from([0.5, -1.5, 1e-9]),
 )
+#: Fields of a position in a snapshot, and one it has not.
+ENTRY = ("market", "size", "cost_basis", "count")
 contents = st.one_of(
     texts,
     numbers,
@@ -246,6 +246,9 @@ contents = st.one_of(
     st.booleans(),
     st.lists(st.integers(0, 1), max_size=2),
     st.dictionaries(st.sampled_from(["a", "ts_us"]), st.integers(0, 1), max_size=2),
+    st.dictionaries(st.sampled_from(["BTC-PERP", "A/B"]), texts, max_size=2),
+    st.lists(st.dictionaries(st.sampled_from(ENTRY), texts, max_size=3), max_size=2),
+    st.lists(st.fixed_dictionaries(dict.fromkeys(ENTRY[:3], texts)), max_size=2),
 )
 NAMES = sorted({name for records in VALID.values() for record in records for name in record})
 

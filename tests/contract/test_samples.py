@@ -10,6 +10,7 @@ import pytest
 
 from solvent.engine.margin import MarginShard
 from solvent.engine.snapshot import evaluate_snapshot
+from solvent.ops.reconcile import reconcile
 from solvent.rules import builtin_rulebook
 from solvent.wire.inputs import decode_collateral_move, decode_trade
 from solvent.wire.topics import COLLATERAL, TRADES
@@ -47,6 +48,17 @@ def test_sample_records_are_applied_without_a_reject(rulebook: str) -> None:
     assert shard.counters["rejects"] == 0
     assert shard.cut().records == []
     assert sorted(shard.keys()) == ["alice", "bob", "carol", "dave"]
+
+
+@pytest.mark.parametrize("name", ["example", "demo"])
+def test_sample_snapshots_differ_from_the_table_as_the_readme_says(name: str) -> None:
+    rulebook = builtin_rulebook(name)
+    shard = MarginShard(0, rulebook)
+    for topic in (COLLATERAL, TRADES):
+        shard.apply(topic, records_of(topic))
+    found = reconcile(SAMPLES / "snapshots.jsonl", [shard], rulebook)
+    assert found.units == 2
+    assert found.differences == [("carol", "cross", "collateral.BTC", "0.06", "0.05")]
 
 
 def test_sample_snapshot_holds_two_units_to_liquidate() -> None:

@@ -10,7 +10,15 @@ import pytest
 from solvent.ops.broker import admin_client
 from solvent.ops.topics import plan
 from solvent.rules import builtin_rulebook
-from solvent.wire.topics import ACCOUNTS, COLLATERAL, MARKS, ORACLE_TICKS
+from solvent.wire.topics import (
+    ACCOUNT_SETTINGS,
+    ACCOUNT_SNAPSHOTS,
+    ACCOUNTS,
+    COLLATERAL,
+    MARKS,
+    OPEN_ORDERS,
+    ORACLE_TICKS,
+)
 from support.broker import Broker
 from support.mixed import mixed_records
 from support.pipeline import Pipeline
@@ -85,6 +93,23 @@ def test_worker_whose_table_takes_small_batches_only_refuses(make_pipeline: Make
     assert code == 3
     assert f"topic {accounts}: max.message.bytes is 1048576" in last
     assert "8388608: run `solvent topics apply`" in last
+
+
+@pytest.mark.parametrize("topic", [ACCOUNT_SETTINGS, OPEN_ORDERS, ACCOUNT_SNAPSHOTS])
+def test_worker_on_a_broker_older_than_its_topics_refuses(
+    make_pipeline: MakePipeline, topic: str
+) -> None:
+    pipeline = make_pipeline()
+    missing = pipeline.topics.physical(topic)
+    with admin_client(pipeline.kafka.bootstrap_servers) as admin:
+        admin.delete_topics([missing])
+    wait_for(
+        lambda: plan(pipeline.kafka.bootstrap_servers, pipeline.topics),
+        lambda found: bool(found.to_create),
+    )
+    code, last = exit_of(pipeline)
+    assert code == 3
+    assert f"{topic}; `solvent topics plan`" in last
 
 
 def test_worker_under_another_rulebook_than_its_table_refuses(make_pipeline: MakePipeline) -> None:

@@ -33,8 +33,8 @@ def run(kernel, columns: Columns, marks: Marks, first: int, last: int) -> tuple[
     for array in figures:
         array[:] = 7
     kernel(
-        columns.units, columns.unit_count, columns.positions, columns.balances, RULES.rules, marks,
-        RULES.workspace(), figures, first, last,
+        columns.units, columns.unit_count, columns.positions, columns.balances, columns.orders,
+        RULES.rules, marks, RULES.workspace(), figures, first, last,
     )  # fmt: skip
     return tuple(array.tobytes() for array in figures)
 
@@ -110,8 +110,9 @@ def check(some_books, marks):
     outputs = []
     for kernel in (evaluate_units, evaluate_units_jit):
         figures = new_table(Figures, columns.unit_count)
-        kernel(columns.units, columns.unit_count, columns.positions, columns.balances, RULES.rules,
-               marks, RULES.workspace(), figures, 0, columns.unit_count)
+        kernel(columns.units, columns.unit_count, columns.positions, columns.balances,
+               columns.orders, RULES.rules, marks, RULES.workspace(), figures, 0,
+               columns.unit_count)
         outputs.append([array.tobytes() for array in figures])
     assert outputs[0] == outputs[1]
 
@@ -121,7 +122,7 @@ broken, figures = new_table(Units, 1), new_table(Figures, 1)
 for array in broken:
     array[:] = 5
 try:
-    evaluate_units_jit(broken, 1, columns.positions, columns.balances, RULES.rules,
+    evaluate_units_jit(broken, 1, columns.positions, columns.balances, columns.orders, RULES.rules,
                        marks_of(RULES, {}), RULES.workspace(), figures, 0, 1)
 except IndexError:
     print("checked")

@@ -9,8 +9,8 @@ from solvent.engine import intake, margin, window
 from solvent.kernel import intake as reading
 from solvent.kernel import ledger, watch
 from solvent.state import safe_moves
-from support.busy_log import a_busy_log
-from support.margin import Replay, a_rulebook
+from support.busy_log import a_busy_log, a_stated_log
+from support.margin import Log, Replay, a_rulebook
 
 TWINS = [
     (margin, "fold_trades_jit", ledger.fold_trades_reference),
@@ -32,11 +32,10 @@ def test_fast_path_is_loaded_and_closed() -> None:
         assert not kernel._can_compile
 
 
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("log", [a_busy_log(11, 250), a_stated_log(12, 250)])
 def test_twins_over_busy_log_leave_identical_bytes(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = a_busy_log(seed, 250)
     fast = Replay().run(log)
     for module, name, reference in TWINS:
         monkeypatch.setattr(module, name, reference)
@@ -45,7 +44,7 @@ def test_twins_over_busy_log_leave_identical_bytes(
     assert fast.table == slow.table
     assert fast.records == slow.records
     assert fast.state == slow.state
-    tables = ("accounts", "units", "cases", "positions", "balances", "figures")
+    tables = ("accounts", "units", "cases", "positions", "balances", "orders", "figures")
     for table in tables:
         pairs = zip(
             getattr(fast.shard.columns, table), getattr(slow.shard.columns, table), strict=True

@@ -171,13 +171,15 @@ def funded(book: Book, marks: Marks, cushion: float) -> Book:
 def a_wide_rulebook() -> CompiledRulebook:
     """Return the rulebook of these tests with 70 more markets: more feeds than bits of a mask."""
     model = a_rulebook().model.model_dump(mode="json", exclude_none=True)
-    markets = model["presets"]["cross-margin"]["requirement"]["sum"][0]["markets"]
+    presets = model["presets"].values()
     like = model["instruments"]["BTC-PERP"]
     for number in range(70):
         name = f"M{number}"
         model["feeds"][name] = {"exponent": -2}
         model["instruments"][f"{name}-PERP"] = {**like, "id": 100 + number, "mark_feed": name}
-        markets[f"{name}-PERP"] = markets["BTC-PERP"]
+        for preset in presets:
+            markets = preset["requirement"]["sum"][0]["markets"]
+            markets[f"{name}-PERP"] = markets["BTC-PERP"]
     return parse_rulebook(json.dumps(model))
 
 
@@ -258,6 +260,15 @@ class Pair:
             subaccount="BTC-PERP" if is_isolated else "cross",
         )
 
+    def snapshot(self, account: int, amount: int, lots: int, is_isolated: bool) -> None:
+        position = {"market": "BTC-PERP", "size": f"{lots / 2}", "cost_basis": f"{lots * 50}"}
+        self.log.snapshot(
+            f"acct-{account}",
+            collateral={"USDC": f"{amount}"},
+            positions=[position] if lots else [],
+            subaccount="BTC-PERP" if is_isolated else "cross",
+        )
+
 
 accounts, feed_numbers = st.integers(0, 5), st.integers(0, 80)
 tiny, small, large = st.floats(-0.0005, 0.0005), st.floats(-0.02, 0.02), st.floats(-0.6, 1.2)
@@ -279,6 +290,10 @@ steps = st.one_of(
     st.tuples(st.just("wait"), st.integers(1, 70)),
     st.tuples(st.just("restore")),
     st.tuples(st.just("gap"), accounts),
+    st.tuples(st.just("class"), accounts, st.sampled_from(["trader", "careful"])),
+    st.tuples(
+        st.just("snapshot"), accounts, st.integers(-40, 80), st.integers(-4, 6), st.booleans()
+    ),
 )  # fmt: skip
 
 
@@ -296,6 +311,10 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
     elif kind == "wait":
         pair.time_s += values[0]
         pair.frame([])
+    elif kind == "class":
+        pair.log.settings(f"acct-{values[0]}", account_class=values[1])
+    elif kind == "snapshot":
+        pair.snapshot(*values)
     elif kind == "restore":
         pair.indexed.restore()
     else:

@@ -20,7 +20,7 @@ from kafka.partitioner.default import murmur2
 from solvent.cli.main import run
 from solvent.engine.journal import SliceJournal
 from solvent.engine.margin import MarginShard
-from solvent.engine.merge import Arrivals, windows
+from solvent.engine.merge import ORDER, Arrivals, windows
 from solvent.engine.prices import PriceShard
 from solvent.engine.run import Record, Run
 from solvent.errors import ConfigError, ContractError
@@ -29,14 +29,36 @@ from solvent.ops.load import BarOptions
 from solvent.ops.logs import Tape
 from solvent.rules import builtin_rulebook
 from solvent.wire.inputs import decode_collateral_move, decode_tick, decode_trade
-from solvent.wire.topics import COLLATERAL, LIQUIDATIONS, MARKS, ORACLE_TICKS, TRADES
-from support.mixed import mixed_records
+from solvent.wire.statements import decode_open_orders, decode_settings, decode_snapshot
+from solvent.wire.topics import (
+    ACCOUNT_INPUTS,
+    ACCOUNT_SETTINGS,
+    ACCOUNT_SNAPSHOTS,
+    COLLATERAL,
+    LIQUIDATIONS,
+    MARKS,
+    OPEN_ORDERS,
+    ORACLE_TICKS,
+    TRADES,
+)
+from support.mixed import mixed_records, with_statements
 from support.tapes import GOLDEN, lines_of
 
 RULEBOOK = builtin_rulebook("example")
 PARTITIONS = 3
 SLICE = 170
-DECODE = {TRADES: decode_trade, COLLATERAL: decode_collateral_move, ORACLE_TICKS: decode_tick}
+DECODE = {
+    ACCOUNT_SETTINGS: decode_settings,
+    COLLATERAL: decode_collateral_move,
+    TRADES: decode_trade,
+    OPEN_ORDERS: decode_open_orders,
+    ACCOUNT_SNAPSHOTS: decode_snapshot,
+    ORACLE_TICKS: decode_tick,
+}
+
+
+def test_order_of_topics_at_one_time_is_that_of_this_oracle() -> None:
+    assert (*DECODE, MARKS) == ORDER
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +66,8 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of JSON lines: good records, some late ones, their times in event order mostly."""
     chance = random.Random(9)
     told: dict[str, list[bytes]] = {topic: [] for topic in DECODE}
-    for topic, _, value in mixed_records(RULEBOOK, count=4_000, accounts=150, seed=77):
+    mixed = mixed_records(RULEBOOK, count=4_000, accounts=150, seed=77)
+    for topic, _, value in with_statements(mixed, every=9, accounts=150, seed=78):
         try:
             record = json.loads(value)
             DECODE[topic](value)
@@ -65,9 +88,9 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parquet(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same trades and collateral moves in Parquet; clocks have no Parquet form."""
+    """The same account records in Parquet; clocks have no Parquet form."""
     folder = tmp_path_factory.mktemp("parquet")
-    for topic in (TRADES, COLLATERAL):
+    for topic in ACCOUNT_INPUTS:
         frame = pl.read_ndjson(history / f"{topic}.jsonl", infer_schema_length=None)
         frame.drop("schema_version").write_parquet(folder / f"{topic}.parquet")
     ticks = f"{ORACLE_TICKS}.jsonl"
@@ -86,7 +109,7 @@ def replayed(folder: Path, **options: Any) -> replay.ReplayReport:
 
 def in_order(folder: Path) -> Iterator[tuple[int, str, Record]]:
     entries = []
-    for rank, topic in enumerate((COLLATERAL, TRADES, ORACLE_TICKS)):
+    for rank, topic in enumerate(DECODE):
         reached = 0
         for row, value in enumerate((folder / f"{topic}.jsonl").read_bytes().splitlines()):
             decoded = DECODE[topic](value)
@@ -122,7 +145,7 @@ class OracleLane:
 def of_tape() -> Iterator[tuple[int, str, int, Record]]:
     """Records of the golden tape; what has no time, or a future one, moves none."""
     entries = []
-    for rank, topic in enumerate((COLLATERAL, TRADES, ORACLE_TICKS)):
+    for rank, topic in enumerate(DECODE):
         for partition in range(1 if topic == ORACLE_TICKS else 2):
             reached = -(2**63)
             for line in lines_of(GOLDEN)[1]:
@@ -246,7 +269,7 @@ def test_frames_of_marks_bring_what_the_ticks_they_came_from_brought(
     history: Path, tmp_path: Path
 ) -> None:
     whole = replayed(history, out=tmp_path / "out")
-    inputs = [f"{topic}={history / topic}.jsonl" for topic in (TRADES, COLLATERAL)]
+    inputs = [f"{topic}={history / topic}.jsonl" for topic in ACCOUNT_INPUTS]
     inputs.append(str(tmp_path / "out" / f"{MARKS}.jsonl"))
     sources = [replay.file_source(p, t) for t, p in replay.input_files(inputs)]
     options = replay.ReplayOptions(partitions=PARTITIONS, slice_records=SLICE)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from solvent.engine.journal import SliceJournal
-from support.busy_log import a_busy_log
+from support.busy_log import a_busy_log, a_stated_log
 from support.margin import Log, Replay
 
 PRICES = {"BTC": "104", "ETH": "50", "ODD": "1"}
@@ -63,6 +63,14 @@ LOGS = {
     .marks({}, at_s=2)
     .marks({}, at_s=70)
     .trade(size="0.5", price="84"),
+    "quarantine ends between empty frames": a_position()
+    .marks({"BTC": "84"}, at_s=1)
+    .trade(size="0.3")
+    .marks({}, at_s=2)
+    .snapshot(positions=[{"market": "BTC-PERP", "size": "4", "cost_basis": "400"}])
+    .marks({}, at_s=70)
+    .settings(account_class="careful")
+    .marks({}, at_s=71),
 }
 #: What each log must bring about, so that none of them proves nothing.
 WANTED = {
@@ -72,6 +80,12 @@ WANTED = {
     "ledger changes between empty frames": ["opened", "opened", "recovered deposit"],
     "the first frame has no mark": [],
     "quarantine between empty frames": ["opened"],
+    "quarantine ends between empty frames": [
+        "opened",
+        "revised ledger_changed",
+        "revised expired",
+        "revised ledger_changed",
+    ],
 }
 
 
@@ -119,7 +133,7 @@ def hash_of(log: Log, *, every: int, is_restoring: bool) -> bytes:
 
 
 @pytest.mark.parametrize("every", [1, 5])
-@pytest.mark.parametrize("log", [*LOGS.values(), a_busy_log(7, 150), a_busy_log(8, 150)])
+@pytest.mark.parametrize("log", [*LOGS.values(), a_busy_log(7, 150), a_stated_log(8, 150)])
 def test_rolling_hash_does_not_tell_a_restored_shard_from_one_that_lived(
     log: Log, every: int
 ) -> None:

@@ -20,7 +20,7 @@ from solvent.domain.instrument import Instrument
 from solvent.domain.sizing import OpenPosition
 from solvent.domain.verdict import Level, MarginFigures, Verdict
 from solvent.kernel.evaluate import evaluate_units
-from solvent.kernel.layout import CROSS, NONE, Balances, Figures, Marks, Positions, Units
+from solvent.kernel.layout import CROSS, NONE, Balances, Figures, Marks, Orders, Positions, Units
 from solvent.kernel.tables import new_table
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.units import PPM, parse_scaled
@@ -58,6 +58,7 @@ class Columns(NamedTuple):
     unit_count: int
     positions: Positions
     balances: Balances
+    orders: Orders
     figures: Figures
 
 
@@ -233,6 +234,7 @@ def pack(books: Sequence[Book], rulebook: CompiledRulebook) -> Columns:
             asset=[index for index, _ in flat_balances],
             quanta=[quanta for _, quanta in flat_balances],
         ),
+        new_table(Orders, 0),
         filled(Figures, count),
     )
 
@@ -265,6 +267,7 @@ def judge(book: Book, rulebook: CompiledRulebook, marks: Marks) -> MarginFigures
         1,
         columns.positions,
         columns.balances,
+        columns.orders,
         rulebook.rules,
         marks,
         rulebook.workspace(),

@@ -8,7 +8,7 @@ from typing import Any
 from solvent.wire.topics import COLLATERAL, TRADES
 from support.margin import Log
 
-__all__ = ["a_busy_log"]
+__all__ = ["a_busy_log", "a_stated_log"]
 
 ACCOUNTS = [f"acct-{number}" for number in range(8)]
 
@@ -61,3 +61,43 @@ def a_busy_log(seed: int, steps: int) -> Log:
         else:
             log.add(chance.choice([TRADES, COLLATERAL]), b'{"broken', name.encode())
     return log
+
+
+def a_stated_log(seed: int, steps: int) -> Log:
+    """Return a busy log with settings, open orders and snapshots among its records."""
+    chance = random.Random(seed)
+    busy = a_busy_log(seed, steps)
+    log = Log(marks_seq=busy.marks_seq)
+    for topic, record in busy.entries:
+        _state_something(chance, log)
+        log.add(topic, record.value, record.key)
+    return log
+
+
+def _state_something(chance: random.Random, log: Log) -> None:
+    name = chance.choice(ACCOUNTS)
+    kind = chance.random()
+    market = chance.choice(["BTC-PERP", "ETH-PERP"])
+    if kind < 0.06:
+        limits = {} if chance.random() < 0.3 else {market: str(chance.randint(1, 20))}
+        log.settings(name, account_class=chance.choice(["trader", "careful"]), leverage=limits)
+    elif kind < 0.16:
+        size = chance.randint(0, 3)
+        log.orders(
+            name,
+            market=market,
+            subaccount=chance.choice(["cross", market]),
+            bid_size=str(size),
+            bid_value=str(size * 80),
+            count=size,
+            **({"seq": chance.randint(1, 3)} if chance.random() < 0.2 else {}),
+        )
+    elif kind < 0.22:
+        position = {"market": market, "size": str(chance.randint(1, 4)), "cost_basis": "300.5"}
+        log.snapshot(
+            name,
+            subaccount=chance.choice(["cross", market]),
+            collateral={"USDC": str(chance.randint(-20, 200))},
+            positions=[position] if chance.random() < 0.7 else [],
+            **({"trades_seq": chance.randint(1, 9)} if chance.random() < 0.3 else {}),
+        )

@@ -12,7 +12,7 @@ import msgspec
 
 from solvent.errors import ContractError
 from solvent.units import parse_scaled
-from solvent.wire import inputs, outputs
+from solvent.wire import inputs, outputs, statements
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
@@ -22,6 +22,9 @@ _FINEST = -40
 DECODE_INPUT: dict[str, Callable[[bytes | None], msgspec.Struct]] = {
     "trades": inputs.decode_trade,
     "collateral": inputs.decode_collateral_move,
+    "account-settings": statements.decode_settings,
+    "open-orders": statements.decode_open_orders,
+    "account-snapshots": statements.decode_snapshot,
     "oracle-ticks": inputs.decode_tick,
 }
 
@@ -74,10 +77,25 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
     """Return whether codec and engine together take a value, before any rulebook is asked.
 
     The codec leaves decimal text to the engine, whose rules are: `parse_scaled` takes it; sizes,
-    prices and amounts above zero, an adjustment non-zero, a confidence zero or more, a value any.
+    prices and amounts above zero, an adjustment non-zero, a confidence zero or more, a value any;
+    orders zero or more, a position non-zero, a leverage limit one or more.
     """
     try:
         record: Any = DECODE_INPUT[topic](value)
+        if topic == "account-settings":
+            return _is_leverage(record.leverage)
+        if topic == "open-orders":
+            return _is_orders(record)
+        if topic == "account-snapshots":
+            for amount in record.collateral.values():
+                _amount(amount)
+            for position in record.positions:
+                _amount(position.cost_basis)
+            return (
+                _is_leverage(record.leverage)
+                and all(_amount(position.size) != 0 for position in record.positions)
+                and all(_is_orders(orders) for orders in record.orders or ())
+            )
         if topic == "trades":
             parse_scaled(record.fee, _FINEST)
             return _amount(record.size) > 0 and _amount(record.price) > 0
@@ -93,6 +111,15 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
         return _amount(record.price) > 0 and confidence >= 0
     except (ContractError, ValueError):
         return False
+
+
+def _is_leverage(limits: dict[str, str] | None) -> bool:
+    return all(_amount(limit) >= 10**-_FINEST for limit in (limits or {}).values())
+
+
+def _is_orders(orders: Any) -> bool:
+    sides = (orders.bid_size, orders.bid_value, orders.ask_size, orders.ask_value)
+    return all(_amount(side) >= 0 for side in sides)
 
 
 def _amount(text: str) -> int:

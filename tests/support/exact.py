@@ -25,8 +25,8 @@ from solvent.engine.prices import PriceShard
 from solvent.ops.accounts import read_shards
 from solvent.rules import CompiledRulebook
 from solvent.wire.topics import (
+    ACCOUNT_INPUTS,
     ACCOUNTS,
-    COLLATERAL,
     JOURNAL,
     LIQUIDATIONS,
     MARGIN_STATUS,
@@ -34,17 +34,16 @@ from solvent.wire.topics import (
     ORACLE_TICKS,
     PRICE_JOURNAL,
     REJECTS,
-    TRADES,
     Topics,
 )
 from support.contracts import validator
 from support.fold import Fold, FoldRules
-from support.margin import ledger_of, ledger_of_fold
+from support.margin import ledger_of, ledger_of_fold, standing_of, standing_of_fold
 from support.reading import Read, read_topic
 
 __all__ = ["Findings", "examine", "partition_of"]
 
-_MARGIN_INPUTS = (TRADES, COLLATERAL, MARKS)
+_MARGIN_INPUTS = (*ACCOUNT_INPUTS, MARKS)
 _OUTPUTS = (LIQUIDATIONS, MARGIN_STATUS, REJECTS)
 _SHOWN = 20
 
@@ -282,7 +281,12 @@ def _check_ledger(
                 f"partition {partition}: {len(wrong)} accounts differ from the fold, first {name}: "
                 f"{found.get(name)} against {wanted.get(name)}"
             )
-        duplicates += shard.counters["duplicate_trades"] + shard.counters["duplicate_moves"]
+        findings.expect(
+            standing_of(shard) == standing_of_fold(folds[partition]),
+            f"partition {partition}: settings, orders or limits differ from the fold",
+        )
+        repeats = shard.facts().duplicates
+        duplicates += sum(repeats[topic] for topic in ACCOUNT_INPUTS)
         if partition in replayed:
             statuses, others = _statuses(shard), _statuses(replayed[partition])
             findings.expect(

@@ -1,4 +1,4 @@
-"""An independent fold of trades and collateral moves: what the account table must hold.
+"""An independent fold of what is told of accounts: what the account table must hold.
 
 Plain Python integers, written from MODEL.md 2 and the wire contracts alone; it shares no code with
 `solvent.engine`, `solvent.state` or `solvent.kernel`, not even the decoders. Slow and simple: the
@@ -51,19 +51,52 @@ _MOVE = {
     "ts_us": int,
 }
 _MOVE_MORE = {"seq": int, "transfer_id": str}
+_SETTINGS = {"schema_version": int, "account_id": str, "account_class": str, "ts_us": int}
+_SETTINGS_MORE = {"seq": int, "leverage": dict}
+_SIDES = {"bid_size": str, "bid_value": str, "ask_size": str, "ask_value": str, "count": int}
+_ORDERS = {
+    "schema_version": int,
+    "account_id": str,
+    "subaccount": str,
+    "market": str,
+    "ts_us": int,
+    **_SIDES,
+}
+_ORDERS_MORE = {"seq": int}
+_SNAPSHOT = {
+    "schema_version": int,
+    "snapshot_id": str,
+    "account_id": str,
+    "subaccount": str,
+    "collateral": dict,
+    "positions": list,
+    "ts_us": int,
+}
+_SEQUENCES = ("trades_seq", "collateral_seq", "settings_seq", "orders_seq")
+_SNAPSHOT_MORE = {
+    "account_class": str,
+    "leverage": dict,
+    "orders": list,
+    **dict.fromkeys(_SEQUENCES, int),
+}
+_POSITION = {"market": str, "size": str, "cost_basis": str}
+_MICRO = Decimal("0.000001")
 _KINDS = {"deposit": 1, "transfer_in": 1, "adjustment": 1, "withdrawal": -1, "transfer_out": -1}
 
 
 @dataclass
 class FoldRules:
-    """What the fold needs of a rulebook: steps of markets, quanta of assets, limits.
+    """What the fold needs of a rulebook: steps of markets, quanta of assets, classes, limits.
 
-    ``markets``: name -> (lot, tick) as `Decimal`; ``assets``: name -> quantum exponent.
+    ``markets``: name -> (lot, tick) as `Decimal`; ``assets``: name -> quantum exponent;
+    ``presets``: class -> preset.
     """
 
     settlement: str
     markets: Mapping[str, tuple[Decimal, Decimal]]
     assets: Mapping[str, int]
+    presets: Mapping[str, str]
+    default_class: str
     max_future_us: int = 300_000_000
 
     @classmethod
@@ -76,24 +109,34 @@ class FoldRules:
                 for name, item in model.instruments.items()
             },
             assets={name: item.quantum_exponent for name, item in model.assets.items()},
+            presets=model.bindings,
+            default_class=model.default_class,
             max_future_us=model.limits.max_future_us,
         )
 
 
 @dataclass
 class Book:
-    """One margin unit: ``positions`` market -> (lots, cost basis), ``balances`` asset -> quanta."""
+    """One margin unit: ``positions`` market -> (lots, cost basis), ``balances`` asset -> quanta.
+
+    ``orders``: market -> (bid lots, bid micros, ask lots, ask micros, count).
+    """
 
     positions: dict[str, tuple[int, int]] = field(default_factory=dict)
     balances: dict[str, int] = field(default_factory=dict)
+    orders: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass
 class Account:
-    """One account; a sequence is None while none came."""
+    """One account; a sequence is None while none came. ``leverage``: market -> limit, ppm."""
 
     trades_seq: int | None = None
     collateral_seq: int | None = None
+    settings_seq: int | None = None
+    orders_seq: int | None = None
+    account_class: str | None = None
+    leverage: dict[str, int] = field(default_factory=dict)
     quarantined: bool = False
     books: dict[str, Book] = field(default_factory=dict)
 
@@ -134,11 +177,17 @@ class Fold:
     def take(
         self, topic: str, offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None
     ) -> None:
-        """Fold one record of ``trades.v1`` or ``collateral.v1``; other topics are ignored."""
+        """Fold one record of an account topic; other topics are ignored."""
         if topic == "trades.v1":
             fields, more, own_id, apply = _TRADE, _TRADE_MORE, "trade_id", self._trade
         elif topic == "collateral.v1":
             fields, more, own_id, apply = _MOVE, _MOVE_MORE, "move_id", self._move
+        elif topic == "account-settings.v1":
+            fields, more, own_id, apply = _SETTINGS, _SETTINGS_MORE, "", self._settings
+        elif topic == "open-orders.v1":
+            fields, more, own_id, apply = _ORDERS, _ORDERS_MORE, "", self._orders
+        elif topic == "account-snapshots.v1":
+            fields, more, own_id, apply = _SNAPSHOT, _SNAPSHOT_MORE, "snapshot_id", self._snapshot
         else:
             return
         try:
@@ -150,7 +199,7 @@ class Fold:
             self.rejects.append((topic, offset, reject.code))
             return
         account_id = record["account_id"]
-        if "seq" not in record:
+        if own_id and "seq" not in record:
             place = (topic, account_id, record[own_id])
             last = self._seen.get(place)
             self._seen[place] = offset
@@ -244,7 +293,105 @@ class Fold:
         account.collateral_seq = record.get("seq", account.collateral_seq)
         self.deposits[record["asset"]] = self.deposits.get(record["asset"], 0) + change
 
-    # -- both
+    # -- statements
+
+    def _settings(self, account: Account, record: dict[str, Any]) -> None:
+        self._check_class(record)
+        leverage = self._leverage(record.get("leverage", {}))
+        if not self._is_next(account.settings_seq, record):
+            return
+        account.settings_seq = record.get("seq", account.settings_seq)
+        self._set_settings(account, record["account_class"], leverage)
+
+    def _orders(self, account: Account, record: dict[str, Any]) -> None:
+        market, name = record["market"], record["subaccount"]
+        if market not in self.rules.markets:
+            raise _Reject("SLV-202")
+        if name not in {"cross", market}:
+            raise _Reject("SLV-106")
+        orders = self._sides(market, record)
+        if not self._is_next(account.orders_seq, record):
+            return
+        account.orders_seq = record.get("seq", account.orders_seq)
+        if any(orders):
+            account.books.setdefault(name, Book()).orders[market] = orders
+        elif name in account.books:
+            account.books[name].orders.pop(market, None)
+
+    def _snapshot(self, account: Account, record: dict[str, Any]) -> None:
+        name, rules = record["subaccount"], self.rules
+        entries = [*record["positions"], *record.get("orders", [])]
+        if any(entry["market"] not in rules.markets for entry in entries):
+            raise _Reject("SLV-202")
+        if not record["collateral"].keys() <= rules.assets.keys():
+            raise _Reject("SLV-103")
+        allowed = set(rules.markets) if name == "cross" else {name} & set(rules.markets)
+        if not allowed or any(entry["market"] not in allowed for entry in entries):
+            raise _Reject("SLV-106")
+        for group in (record["positions"], record.get("orders", [])):
+            if len({entry["market"] for entry in group}) != len(group):
+                raise _Reject("SLV-103")
+        if "account_class" in record:
+            self._check_class(record)
+        leverage = self._leverage(record.get("leverage", {}))
+        book = Book()
+        for asset, amount in record["collateral"].items():
+            quantum = Decimal(1).scaleb(rules.assets[asset])
+            self._set_balance(book, asset, _steps(amount, quantum, positive=False))
+        for entry in record["positions"]:
+            lots = _steps(entry["size"], rules.markets[entry["market"]][0], positive=False)
+            if not lots:
+                raise _Reject("SLV-103")
+            cost = _steps(entry["cost_basis"], _MICRO, positive=False)
+            book.positions[entry["market"]] = (lots, cost)
+        for entry in record.get("orders", []):
+            orders = self._sides(entry["market"], entry)
+            if any(orders):
+                book.orders[entry["market"]] = orders
+        account.books[name] = book
+        for field_name in _SEQUENCES:
+            if field_name in record or account.quarantined:
+                setattr(account, field_name, record.get(field_name))
+        account.quarantined = False
+        self._set_settings(
+            account,
+            record.get("account_class", account.account_class),
+            leverage if "leverage" in record else account.leverage,
+        )
+
+    def _check_class(self, record: dict[str, Any]) -> None:
+        if record["account_class"] not in self.rules.presets:
+            raise _Reject("SLV-204")
+
+    def _leverage(self, told: dict[str, str]) -> dict[str, int]:
+        if not told.keys() <= self.rules.markets.keys():
+            raise _Reject("SLV-202")
+        limits = {market: _steps(text, _MICRO, positive=True) for market, text in told.items()}
+        if any(limit < 10**6 for limit in limits.values()):
+            raise _Reject("SLV-103")
+        return limits
+
+    @staticmethod
+    def _set_settings(
+        account: Account, account_class: str | None, leverage: dict[str, int]
+    ) -> None:
+        account.account_class, account.leverage = account_class, leverage
+        if leverage:
+            account.books.setdefault("cross", Book())
+
+    def _sides(self, market: str, record: dict[str, Any]) -> tuple[int, ...]:
+        lot, _ = self.rules.markets[market]
+        steps = {"size": lot, "value": _MICRO}
+        sides = [
+            _steps(record[f"{side}_{what}"], step, positive=False)
+            for side in ("bid", "ask")
+            for what, step in steps.items()
+        ]
+        if any(amount < 0 for amount in sides):
+            raise _Reject("SLV-103")
+        return (*sides, record["count"])
+
+    # -- all
 
     def _account(self, account_id: str) -> Account:
         return self.accounts.setdefault(account_id, Account())
@@ -317,10 +464,12 @@ def _decode(
     if any(type(record[name]) is not kind for name, kind in allowed.items() if name in record):
         raise _Reject("SLV-101")
     identifiers = ("trade_id", "move_id", "account_id", "subaccount", "market", "asset")
+    identifiers += ("snapshot_id", "account_class")
     rules: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys((*identifiers, "transfer_id"), lambda v: bool(_ID.fullmatch(v))),
-        **dict.fromkeys(("ts_us", "seq"), lambda v: 0 <= v <= LIMIT),
+        **dict.fromkeys(("ts_us", "seq", "count", *_SEQUENCES), lambda v: 0 <= v <= LIMIT),
         **dict.fromkeys(("size", "price", "fee", "amount"), lambda v: 1 <= len(v) <= 40),
+        **dict.fromkeys(_SIDES.keys() - {"count"}, lambda v: 1 <= len(v) <= 40),
         "side": lambda v: v in {"buy", "sell"},
         "kind": lambda v: v in _KINDS,
         "liquidation_id": lambda v: bool(_OFFER.fullmatch(v)),

@@ -15,7 +15,14 @@ from solvent.engine.run import Run
 from solvent.engine.shard import Emit, Outputs
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.wire.inputs import encode_collateral_move, encode_trade
-from solvent.wire.topics import COLLATERAL, MARKS, TRADES
+from solvent.wire.topics import (
+    ACCOUNT_SETTINGS,
+    ACCOUNT_SNAPSHOTS,
+    COLLATERAL,
+    MARKS,
+    OPEN_ORDERS,
+    TRADES,
+)
 from support.fold import Fold, FoldRules
 
 __all__ = [
@@ -28,10 +35,16 @@ __all__ = [
     "a_rulebook",
     "a_rulebook_with_states",
     "a_shard",
+    "a_snapshot",
     "a_trade",
     "ledger_of",
     "ledger_of_fold",
     "marks_of",
+    "orders_in",
+    "settings_of",
+    "snapshots_of",
+    "standing_of",
+    "standing_of_fold",
 ]
 
 SECOND_US = 1_000_000
@@ -40,7 +53,7 @@ NOW_MS = 1_700_000_000_000
 NOW_US = NOW_MS * 1000
 
 # Maintenance 1/8, liquidation end 3/16, initial 1/4: exact in binary. A lot and tick of ODD-PERP
-# is a tenth of a micro, so its fills round.
+# is a tenth of a micro, so its fills round. The rates of class careful are twice those of trader.
 _RULEBOOK = """
 rulebook: {id: tests, version: 1, effective_at_us: 0, settlement_asset: USDC}
 limits: {max_future_us: 300000000}
@@ -73,7 +86,7 @@ presets:
             ETH-PERP: *rates
             ODD-PERP: *rates
     margin_call: {clear_ppm: 10000}
-    liquidation:
+    liquidation: &liquidation
       end: {buffer_ppm: 10000}
       sizing: shortage
       liquidator_fee_ppm: 10000
@@ -81,7 +94,23 @@ presets:
       fillable: {spread_ppm: 1500000, adjustment_ppm: 1000000}
       dust_micros: 0
       offer_ttl_us: 60000000
-bindings: {trader: cross-margin}
+  strict:
+    collateral:
+      USDC: {initial_haircut_ppm: 0, maintenance_haircut_ppm: 0}
+    pnl: {kind: full}
+    requirement:
+      sum:
+        - term: flat
+          markets:
+            BTC-PERP: &twice
+              initial_rate_ppm: 500000
+              liquidation_end_rate_ppm: 375000
+              maintenance_rate_ppm: 250000
+            ETH-PERP: *twice
+            ODD-PERP: *twice
+    margin_call: {clear_ppm: 10000}
+    liquidation: *liquidation
+bindings: {trader: cross-margin, careful: strict}
 default_class: trader
 oracle:
   default:
@@ -161,6 +190,69 @@ def a_move(move_id: str, account_id: str = "alice", **changes: Any) -> bytes:
     return encode_collateral_move(**content | changes)
 
 
+def settings_of(account_id: str = "alice", **changes: Any) -> bytes:
+    """Return settings: alice is a trader without limits of her own, unless changed."""
+    content = {"schema_version": 1, "account_id": account_id, "account_class": "trader"}
+    return orjson.dumps(content | {"ts_us": NOW_US} | changes)
+
+
+def orders_in(market: str = "BTC-PERP", account_id: str = "alice", **changes: Any) -> bytes:
+    """Return open orders: alice bids for 1 coin at 90 in her cross book, unless changed."""
+    content = {
+        "schema_version": 1,
+        "account_id": account_id,
+        "subaccount": "cross",
+        "market": market,
+        "bid_size": "1",
+        "bid_value": "90",
+        "ask_size": "0",
+        "ask_value": "0",
+        "count": 1,
+        "ts_us": NOW_US,
+    }
+    return orjson.dumps(content | changes)
+
+
+def a_snapshot(snapshot_id: str, account_id: str = "alice", **changes: Any) -> bytes:
+    """Return a snapshot: alice has 100 USDC in her cross book and nothing else, unless changed."""
+    content = {
+        "schema_version": 1,
+        "snapshot_id": snapshot_id,
+        "account_id": account_id,
+        "subaccount": "cross",
+        "collateral": {"USDC": "100"},
+        "positions": [],
+        "ts_us": NOW_US,
+    }
+    return orjson.dumps(content | changes)
+
+
+def snapshots_of(account: dict[str, Any], account_class: str) -> list[bytes]:
+    """Return a snapshot of each unit of an account, from what `MarginShard.describe` says of it."""
+    limits: dict[str, str] = {}
+    for unit in account["units"]:
+        limits |= {o["market"]: o["leverage"] for o in unit["orders"] if o["leverage"]}
+    seqs = ("trades_seq", "collateral_seq", "settings_seq", "orders_seq")
+    sides = ("market", "bid_size", "bid_value", "ask_size", "ask_value", "count")
+    return [
+        a_snapshot(
+            f"s-{unit['subaccount']}",
+            account["account_id"],
+            subaccount=unit["subaccount"],
+            account_class=account_class,
+            leverage=limits,
+            collateral={c["asset"]: c["amount"] for c in unit["collateral"]},
+            positions=[
+                {name: p[name] for name in ("market", "size", "cost_basis")}
+                for p in unit["positions"]
+            ],
+            orders=[{name: o[name] for name in sides} for o in unit["orders"]],
+            **{name: account[name] for name in seqs if account[name] is not None},
+        )
+        for unit in account["units"]
+    ]
+
+
 def marks_of(
     seq: int,
     ts_us: int,
@@ -183,7 +275,7 @@ def marks_of(
 
 @dataclass
 class Log:
-    """A log of three topics in one order; builders append and return the log."""
+    """A log of all inputs in one order; builders append and return the log."""
 
     entries: list[tuple[str, Record]] = field(default_factory=list)
     marks_seq: int = 0
@@ -209,6 +301,21 @@ class Log:
         """Append a collateral move with an id of its own."""
         name = f"m{len(self.entries)}"
         return self.add(COLLATERAL, a_move(name, account_id, **changes), account_id.encode())
+
+    def settings(self, account_id: str = "alice", **changes: Any) -> Log:
+        """Append settings."""
+        return self.add(ACCOUNT_SETTINGS, settings_of(account_id, **changes), account_id.encode())
+
+    def orders(self, account_id: str = "alice", **changes: Any) -> Log:
+        """Append open orders."""
+        market = changes.pop("market", "BTC-PERP")
+        value = orders_in(market, account_id, **changes)
+        return self.add(OPEN_ORDERS, value, account_id.encode())
+
+    def snapshot(self, account_id: str = "alice", **changes: Any) -> Log:
+        """Append a snapshot with an id of its own."""
+        value = a_snapshot(f"s{len(self.entries)}", account_id, **changes)
+        return self.add(ACCOUNT_SNAPSHOTS, value, account_id.encode())
 
     def marks(
         self,
@@ -320,6 +427,61 @@ def ledger_of_fold(fold: Fold) -> dict[str, Any]:
             [account.trades_seq, account.collateral_seq],
             account.quarantined,
             {name: (book.positions, book.balances) for name, book in account.books.items()},
+        )
+        for account_id, account in fold.accounts.items()
+    }
+
+
+def standing_of(shard: MarginShard) -> dict[str, Any]:
+    """Return presets, orders and limits of a shard in a form that compares with `standing_of_fold`.
+
+    By account: sequences of settings and orders, preset, and by unit and market (bid lots, bid
+    micros, ask lots, ask micros, count, leverage ppm).
+    """
+    columns, rulebook = shard.columns, shard.rulebook
+    standing = {}
+    for index, account_id in enumerate(columns.account_ids):
+        accounts, units = columns.accounts, columns.units
+        sequences = [int(accounts.settings_seq[index]), int(accounts.orders_seq[index])]
+        presets = {int(accounts.preset[index])}
+        books = {}
+        for unit in columns.units_of(index):
+            presets.add(int(units.preset[unit]))
+            book = int(units.book[unit])
+            books["cross" if book < 0 else rulebook.instruments[book].name] = {
+                rulebook.instruments[o.instrument].name: (
+                    *(o.bid_lots, o.bid_value_micros, o.ask_lots, o.ask_value_micros),
+                    *(o.order_count, o.leverage_ppm),
+                )
+                for o in columns.orders_of(unit)
+            }
+        (preset,) = presets
+        standing[account_id] = (
+            [None if seq < 0 else seq for seq in sequences],
+            rulebook.policies[preset].name,
+            books,
+        )
+    return standing
+
+
+def standing_of_fold(fold: Fold) -> dict[str, Any]:
+    """Return the same of an independent fold."""
+    return {
+        account_id: (
+            [account.settings_seq, account.orders_seq],
+            fold.rules.presets[account.account_class or fold.rules.default_class],
+            {
+                name: {
+                    market: (
+                        *book.orders.get(market, (0, 0, 0, 0, 0)),
+                        account.leverage.get(market, 0),
+                    )
+                    for market in fold.rules.markets
+                    if market in book.orders
+                    or (market in account.leverage and name in {"cross", market})
+                }
+                for name, book in account.books.items()
+            },
         )
         for account_id, account in fold.accounts.items()
     }

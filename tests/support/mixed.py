@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from solvent.rules import CompiledRulebook
@@ -14,9 +14,23 @@ from solvent.wire.inputs import (
     encode_tick,
     encode_trade,
 )
-from solvent.wire.topics import COLLATERAL, ORACLE_TICKS, TRADES
+from solvent.wire.statements import (
+    AccountSettings,
+    AccountSnapshot,
+    OpenOrders,
+    SnapshotPosition,
+    encode_statement,
+)
+from solvent.wire.topics import (
+    ACCOUNT_SETTINGS,
+    ACCOUNT_SNAPSHOTS,
+    COLLATERAL,
+    OPEN_ORDERS,
+    ORACLE_TICKS,
+    TRADES,
+)
 
-__all__ = ["START_US", "mixed_records"]
+__all__ = ["START_US", "mixed_records", "with_statements"]
 
 START_US = 1_743_897_600_000_000
 _MIDS = {"BTC-PERP": 60_000.0, "ETH-PERP": 2_000.0, "SOL-PERP": 150.0}
@@ -54,6 +68,53 @@ def mixed_records(
             produced = stream.random_trade()
             recent = [*recent[-50:], produced]
             yield produced
+
+
+def with_statements(
+    records: Iterable[Produced], *, every: int, accounts: int, seed: int
+) -> Iterator[Produced]:
+    """Yield the records, and one statement after each so many: good, bad and repeated ones."""
+    chance = random.Random(seed)
+    last: Produced | None = None
+    for number, record in enumerate(records):
+        yield record
+        if number % every == 0:
+            if last is None or chance.random() > 0.1:
+                last = _statement(chance, number, f"acct-{chance.randrange(accounts)}")
+            yield last
+
+
+def _statement(chance: random.Random, number: int, account: str) -> Produced:
+    market = chance.choice(["BTC-PERP", "ETH-PERP"])
+    ts_us = START_US + number * 1_000
+    head: dict[str, Any] = {"schema_version": 1, "account_id": account, "ts_us": ts_us}
+    kind = chance.choice([ACCOUNT_SETTINGS, OPEN_ORDERS, OPEN_ORDERS, ACCOUNT_SNAPSHOTS])
+    if kind == ACCOUNT_SETTINGS:
+        limits = {market: str(chance.randint(1, 20))} if chance.random() < 0.7 else None
+        account_class = "trader" if chance.random() < 0.95 else "whale"
+        value = encode_statement(
+            AccountSettings(**head, account_class=account_class, leverage=limits)
+        )
+    elif kind == OPEN_ORDERS:
+        count = chance.randint(0, 2)
+        size, worth = str(count), str(count * 1_000)
+        sides = {"bid_size": size, "bid_value": worth, "ask_size": "0", "ask_value": "0"}
+        book = chance.choice(["cross", market])
+        value = encode_statement(
+            OpenOrders(**head, subaccount=book, market=market, **sides, count=count)
+        )
+    else:
+        position = SnapshotPosition(market=market, size="0.1", cost_basis="500.25")
+        value = encode_statement(
+            AccountSnapshot(
+                **head,
+                snapshot_id=f"s-{number}",
+                subaccount=chance.choice(["cross", "cross", market]),
+                collateral={"USDC": str(chance.randint(-100, 5_000))},
+                positions=(position,) if chance.random() < 0.7 else (),
+            )
+        )
+    return kind, account.encode(), value
 
 
 class _Stream:

@@ -19,4 +19,4 @@ def load_rows(
     run = Run.of([Record(0, 0, key, value) for key, value in rows.items()])
     restored = RestoredRows(columns)
     restored.take(run.data, run.key_first, run.key_size, run.value_first, run.value_size)
-    restored.unpack(instrument_ids=instrument_ids, asset_count=asset_count, default_preset=0)
+    restored.unpack(instrument_ids=instrument_ids, asset_count=asset_count, preset_count=2)

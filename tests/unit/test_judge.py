@@ -219,7 +219,7 @@ def test_number_not_finite_makes_unknown_and_zero(value: float, field: str) -> N
     marks = marks_of(RULES, {"BTC-PERP": "61000", "ETH/USD": "2000"})
     with np.errstate(all="ignore"):
         evaluate_units(
-            columns.units, 1, columns.positions, columns.balances, rules, marks,
+            columns.units, 1, columns.positions, columns.balances, columns.orders, rules, marks,
             RULES.workspace(), columns.figures, 0, 1,
         )  # fmt: skip
     verdict = Verdict(int(columns.figures.verdict[0]))
@@ -239,7 +239,7 @@ def test_feed_units_zero_makes_unknown() -> None:
     marks = marks_of(RULES, {"BTC-PERP": "61000"})
     with np.errstate(all="ignore"):
         evaluate_units(
-            columns.units, 1, columns.positions, columns.balances, rules, marks,
+            columns.units, 1, columns.positions, columns.balances, columns.orders, rules, marks,
             RULES.workspace(), columns.figures, 0, 1,
         )  # fmt: skip
     assert int(columns.figures.verdict[0]) == Verdict.UNKNOWN

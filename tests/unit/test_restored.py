@@ -61,7 +61,7 @@ def loaded(pairs: list[Pair], longest: int) -> Columns:
     for first in range(0, len(pairs), longest):
         run = a_run(pairs[first : first + longest])
         rows.take(run.data, run.key_first, run.key_size, run.value_first, run.value_size)
-    rows.unpack(instrument_ids=INSTRUMENTS, asset_count=2, default_preset=0)
+    rows.unpack(instrument_ids=INSTRUMENTS, asset_count=2, preset_count=1)
     return columns
 
 

@@ -91,7 +91,7 @@ def test_rows_decoded_in_bulk_give_the_same_columns() -> None:
     ("row", "problem"),
     [
         pytest.param(b"", "size", id="empty"),
-        pytest.param(b"\x02" + bytes(19), "version", id="another version"),
+        pytest.param(b"\x03" + bytes(19), "version", id="another version"),
         pytest.param(b"\x01" + bytes(20), "size", id="a byte too many"),
         pytest.param(b"\x01\x00\x01" + bytes(17), "size", id="unit missing"),
         pytest.param(
@@ -130,6 +130,7 @@ def test_columns_grow_and_pack_without_losing_a_position() -> None:
     rows = Rows(*encode_rows(columns, np.arange(400), np.array([3, 7, 12], np.int64)))
     columns._pack_positions()
     columns._pack_balances()
+    columns._pack_orders()
     assert columns.counts[COUNT_POSITION_WASTE] == 0
     assert ledger_of(replay.shard) == before
     again = Rows(*encode_rows(columns, np.arange(400), np.array([3, 7, 12], np.int64)))

@@ -33,7 +33,7 @@ def evaluated(book: Book, prices: dict[str, str], status: int = 0, unusable: tup
     columns = pack([book], RULES)
     columns.units.status[0] = status
     evaluate_units(
-        columns.units, 1, columns.positions, columns.balances, RULES.rules,
+        columns.units, 1, columns.positions, columns.balances, columns.orders, RULES.rules,
         marks_of(RULES, prices, unusable=unusable), RULES.workspace(), columns.figures, 0, 1,
     )  # fmt: skip
     return int(columns.figures.level[0]), int(columns.figures.feeds[0])

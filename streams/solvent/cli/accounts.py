@@ -1,4 +1,7 @@
-"""`solvent accounts`: the account table as committed, nearest to liquidation first."""
+"""`solvent accounts`: the account table as committed; held against what a venue believes.
+
+Exit codes: ``solvent.cli.exits``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from solvent.cli.common import DataDirOption, JsonOption, print_json, print_line
-from solvent.cli.exits import EPILOG
+from solvent.cli.exits import EPILOG, EXIT_UNRECONCILED
 from solvent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,6 +83,36 @@ def show_account(
         return
     msg = f"account {account_id!r} is not in the table"
     raise ConfigError(msg, code="SLV-441")
+
+
+@app.command("reconcile", epilog=EPILOG)
+def reconcile_accounts(
+    file: Annotated[
+        Path, typer.Argument(help="Snapshots of margin units, JSON lines as in account-snapshots.")
+    ],
+    rulebook: RulebookOption = None,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare snapshots with the table and list every difference; exit with 13 if there is one.
+
+    Only the units in the file are compared, and only what their snapshots say.
+    """
+    from solvent.ops.reconcile import reconcile
+
+    shards = _shards(rulebook, data_dir)
+    found = reconcile(file, shards, shards[0].rulebook)
+    if json:
+        print_json(found.as_json())
+    else:
+        for each in found.differences:
+            unit = f"{each.account_id} {each.subaccount}"
+            print_line(f"{unit}: {each.what} {each.snapshot}, the table has {each.table}")
+        units, count = found.units, len(found.differences)
+        told = f"{units} margin unit{'s' * (units != 1)}, {count} difference{'s' * (count != 1)}"
+        print_line(told)
+    if found.differences:
+        raise typer.Exit(EXIT_UNRECONCILED)
 
 
 def _shards(rulebook: Path | None, data_dir: Path | None) -> list[MarginShard]:

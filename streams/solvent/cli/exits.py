@@ -12,6 +12,7 @@
   10  `topics plan`: apply would create or alter
   11  `topics plan`: a partition count differs, which apply refuses
   12  `replay --verify`: the history differs from what its inputs bring
+  13  `accounts reconcile`: the account table differs from the snapshots
   70  a bug of ours (SLV-9xx or an unexpected exception)
  130  interrupted
 ==== =========================================================================
@@ -39,6 +40,7 @@ __all__ = [
     "EXIT_OK",
     "EXIT_PARTITION_DRIFT",
     "EXIT_TOPICS_PENDING",
+    "EXIT_UNRECONCILED",
     "KAFKA_EPILOG",
     "RULEBOOK_EPILOG",
     "TOPICS_EPILOG",
@@ -50,6 +52,7 @@ EXIT_CHECK_FAILED = 1
 EXIT_TOPICS_PENDING = 10
 EXIT_PARTITION_DRIFT = 11
 EXIT_DIFFERS = 12
+EXIT_UNRECONCILED = 13
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
@@ -66,7 +69,7 @@ _BY_CLASS: tuple[tuple[type[SolventError], int], ...] = (
 EPILOG = (
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 configuration, 4 and 41-49 a service, "
     "5 contract, 6 partition, 7 a stalled worker, 10 and 11 topics to change, "
-    "12 history differs, 70 a bug, 130 interrupted."
+    "12 history differs, 13 accounts differ, 70 a bug, 130 interrupted."
 )
 KAFKA_EPILOG = (
     "Exit codes: 0 ok, 1 not running (status), 41 no Java 17+, 42 no Maven or jars not resolved, "

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 #: Columns of `list` where the output is no terminal: lines are for programs there, do not fold.
-_WIDE = 200
+_WIDE = 1_000
 _HASH_SHOWN = 12
 
 

@@ -6,9 +6,45 @@ these, the kernel uses the same numbers as floats.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["LiquidationPolicy", "OraclePolicy"]
+from solvent.domain.lending import CloseFactor
+from solvent.domain.schedule import Auction
+
+__all__ = ["LendingPolicy", "LiquidationPolicy", "OraclePolicy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LendingPolicy:
+    """How debt is repaid and collateral taken for it (MODEL.md 7.2 Z4, Z5, 7.3).
+
+    Attributes
+    ----------
+    bonus_ppm : int
+        Collateral taken beyond what is repaid; `bonus_by_asset` says otherwise for some assets.
+    bonus_by_asset : mapping of int to int
+        By asset index, ppm.
+    protocol_share_ppm : int
+        Of the bonus.
+    close_factor : CloseFactor
+        What one step may repay.
+    least_left_micros : int
+        Neither side of a pair is left with less, but 0.
+    target_ppm : int or None
+        Health ratio at which repaying stops; None: as much as the close factor allows.
+    bonus_factor_ppm, full_bonus_at_ppm : int
+        Share of the bonus at a health ratio of 1, and the ratio at which it is full.
+    """
+
+    bonus_ppm: int
+    bonus_by_asset: Mapping[int, int]
+    protocol_share_ppm: int
+    close_factor: CloseFactor
+    least_left_micros: int
+    target_ppm: int | None
+    bonus_factor_ppm: int
+    full_bonus_at_ppm: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +67,18 @@ class LiquidationPolicy:
         A remainder whose notional is below this is closed as well.
     offer_ttl_us : int
         How long an offer stands before it is revised.
+    is_plain : bool
+        Whether flat rates say all there is to say of every position.
+    sizing : str
+        ``shortage``, ``full``, ``steps`` or ``slice``.
+    step_ppm, step_below_ppm : int
+        Of ``steps``: share of the book in one, and the ratio of requirement to equity to get below.
+    auction : Auction or None
+        Of ``slice``.
+    auction_buffer_ppm : int
+        What a slice restores beyond maintenance, of what is required.
+    lending : LendingPolicy or None
+        Where debt is repaid by liquidators.
     """
 
     index: int
@@ -45,6 +93,13 @@ class LiquidationPolicy:
     adjustment_ppm: int
     dust_micros: int
     offer_ttl_us: int
+    is_plain: bool = True
+    sizing: str = "shortage"
+    step_ppm: int = 1_000_000
+    step_below_ppm: int = 1_000_000
+    auction: Auction | None = None
+    auction_buffer_ppm: int = 0
+    lending: LendingPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,11 @@ Hyperliquid), worked examples E6 and E7.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import lcm
+from fractions import Fraction
+from math import ceil, floor, lcm
 from typing import NamedTuple
 
-from solvent.domain.instrument import Instrument
+from solvent.domain.instrument import Instrument, Ratio
 from solvent.domain.policy import LiquidationPolicy
 from solvent.units import PPM
 
@@ -22,6 +23,8 @@ __all__ = [
     "OpenPosition",
     "bankruptcy_price",
     "fillable_price",
+    "fund_fee",
+    "inverse_bankruptcy_price",
     "limit_price",
     "liquidation_price",
     "plan_close",
@@ -95,20 +98,36 @@ def shortage_lots(
     room_ppm = policy.liquidation_end_rate_ppm[instrument.index] - policy.liquidator_fee_ppm
     if room_ppm <= 0:
         return size_lots, 0
-    # s / |N| = needed / whole
     needed = shortage_numerator * value.denominator
-    whole = size_lots * lot_value * shortage_denominator
-    spare = room_ppm * whole - PPM * needed  # over whole: ppm
-    fund_fee_ppm = (
-        min(policy.fund_fee_max_ppm, _FUND_SHARE * spare // (_FUND_WHOLE * whole))
-        if spare > 0
-        else 0
-    )
+    fund_fee_ppm = fund_fee(position, policy, shortage_numerator, shortage_denominator)
     gain = lot_value * shortage_denominator * (room_ppm - fund_fee_ppm)
     lots = -(-needed * PPM // gain)
     if (size_lots - lots) * lot_value < policy.dust_micros * value.denominator:
         lots = size_lots
     return lots, fund_fee_ppm
+
+
+def fund_fee(
+    position: OpenPosition,
+    policy: LiquidationPolicy,
+    shortage_numerator: int,
+    shortage_denominator: int = 1,
+) -> int:
+    """Return what the fund takes of a closed notional, ppm, rounded down (7.3, Drift).
+
+    ``min(max, 19/20 * max(0, r_E - fee_liq - s/|N|))``; parameters are those of `shortage_lots`.
+    """
+    instrument = position.instrument
+    value = instrument.mark_value
+    room_ppm = policy.liquidation_end_rate_ppm[instrument.index] - policy.liquidator_fee_ppm
+    # s / |N| = needed / whole
+    needed = shortage_numerator * value.denominator
+    lot_value = value.numerator * position.mark_price
+    whole = abs(position.size_lots) * lot_value * shortage_denominator
+    spare = room_ppm * whole - PPM * needed  # over whole: ppm
+    if spare <= 0:
+        return 0
+    return min(policy.fund_fee_max_ppm, _FUND_SHARE * spare // (_FUND_WHOLE * whole))
 
 
 def plan_close(
@@ -220,6 +239,42 @@ def bankruptcy_price(
     if position.size_lots > 0:
         return max(0, position.mark_price - distance)
     return max(0, position.mark_price + distance)
+
+
+def inverse_bankruptcy_price(
+    position: OpenPosition, coin_price: int, raw_equity_micros: int, share: Ratio
+) -> int:
+    """Return the price at which an inverse position has used up its share of the raw equity.
+
+    A contract is worth ``face / p`` coins, so ``1/p_b = 1/p + e/(face * lots)`` for a long and
+    minus for a short, e the share of raw equity in coins (MODEL.md 7.4, Bybit, without fees).
+    Rounded towards the mark; 0 for a short that nothing can bankrupt.
+
+    Parameters
+    ----------
+    position : OpenPosition
+        What is closed.
+    coin_price : int
+        Price of its coin in feed units of the same exponent as the mark.
+    raw_equity_micros : int
+        Of the whole unit.
+    share : Ratio
+        What of it is this position's.
+    """
+    instrument = position.instrument
+    assert instrument.face is not None
+    unit = Fraction(10) ** instrument.price_exponent
+    face = Fraction(
+        instrument.face.numerator * instrument.lot.numerator * abs(position.size_lots)
+    ) * Fraction(10) ** (instrument.face.exponent + instrument.lot.exponent)
+    equity = Fraction(raw_equity_micros * share.numerator, PPM * share.denominator)
+    coins = equity / (coin_price * unit)
+    side = 1 if position.size_lots > 0 else -1
+    inverse = 1 / (position.mark_price * unit) + side * coins / face
+    if inverse <= 0:
+        return 0
+    price = 1 / (inverse * unit)
+    return ceil(price) if side > 0 else floor(price)
 
 
 def fillable_price(

@@ -8,17 +8,28 @@ adds it, before rounding; prices are integers in feed units.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
+from typing import Any, Self
 
 import numpy as np
 
 from solvent.domain.verdict import Level
 from solvent.engine.markbook import MarkBook
 from solvent.kernel.layout import Float64, Int64
-from solvent.kernel.trial import AMOUNTS, NOWHERE, OF_RAW, crossing_price_jit, weigh_jit
+from solvent.kernel.trial import (
+    AMOUNTS,
+    NOWHERE,
+    OF_RAW,
+    crossing_price_jit,
+    health_without_jit,
+    least_close_jit,
+    weigh_jit,
+)
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
+from solvent.units import PPM
 
-__all__ = ["Appraisal", "Appraiser", "GroupPart"]
+__all__ = ["Appraisal", "Appraiser", "GroupPart", "Trial"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +61,10 @@ class Appraisal:
 
     Attributes
     ----------
+    unit : int
+        Its row.
+    instruments : tuple of int
+        Of its positions.
     equity, requirement : float64, shape (3,)
         By level.
     raw_equity, option_value : float
@@ -68,6 +83,8 @@ class Appraisal:
         Of underlyings that the unit's preset margins as a whole.
     """
 
+    unit: int
+    instruments: tuple[int, ...]
     equity: Float64
     requirement: Float64
     raw_equity: float
@@ -86,6 +103,50 @@ class Appraisal:
         """Magnitude of everything open, options at their value."""
         return float(np.abs(self.position_value).sum()) + abs(self.option_value)
 
+    def rates_ppm(self, instrument: int) -> tuple[int, int, int]:
+        """Return what a position requires over its notional, ppm by level, rounded up."""
+        place = self.instruments.index(instrument)
+        notional = abs(float(self.position_value[place]))
+        if notional == 0.0:
+            return 0, 0, 0
+        initial, end, maintenance = (
+            min(PPM, ceil(PPM * required / notional))
+            for required in self.position_requirement[place].tolist()
+        )
+        return initial, end, maintenance
+
+
+class Trial:
+    """One unit of which positions may be closed, one after the other; put back when left."""
+
+    def __init__(self, appraiser: Appraiser, unit: int) -> None:
+        self._appraiser = appraiser
+        self._unit = unit
+        columns = appraiser.columns
+        first = int(columns.units.first_position[unit])
+        self._rows = slice(first, first + int(columns.units.position_count[unit]))
+        self._lots = columns.positions.size_lots[self._rows].copy()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._appraiser.columns.positions.size_lots[self._rows] = self._lots
+
+    def close(self, place: int) -> None:
+        """Take a position away."""
+        self._appraiser.columns.positions.size_lots[self._rows.start + place] = 0
+
+    def least_close(self, place: int, proceeds: float, cash: float) -> int | None:
+        """Return the fewest lots of a position that restore health(liquidation_end).
+
+        None if not even all of it does. Parameters are those of
+        `solvent.kernel.trial.least_close`.
+        """
+        row = self._rows.start + place
+        lots: int = least_close_jit(row, proceeds, cash, *self._appraiser.arguments(self._unit))
+        return None if lots == NOWHERE else lots
+
 
 class Appraiser:
     """Appraiser of the units of one partition.
@@ -98,7 +159,7 @@ class Appraiser:
 
     def __init__(self, rulebook: CompiledRulebook, columns: Columns, marks: MarkBook) -> None:
         self._rulebook = rulebook
-        self._columns = columns
+        self.columns = columns
         self._marks = marks
         self._space = rulebook.workspace()
         self._out: Int64 = np.zeros(AMOUNTS, np.int64)
@@ -106,10 +167,14 @@ class Appraiser:
     def appraise(self, unit: int) -> Appraisal:
         """Return a unit's amounts and their parts, at the marks in force."""
         self._weigh(unit)
-        space, units = self._space, self._columns.units
+        space, units = self._space, self.columns.units
         positions, balances = int(units.position_count[unit]), int(units.balance_count[unit])
         has_tree = self._rulebook.rules.terms.preset["step_count"][units.preset[unit]] > 0
+        first = int(units.first_position[unit])
+        held = self.columns.positions.instrument[first : first + positions]
         return Appraisal(
+            unit=unit,
+            instruments=tuple(held.tolist()),
             equity=space.equity.copy(),
             requirement=space.required.copy(),
             raw_equity=float(space.raw[0]),
@@ -126,16 +191,16 @@ class Appraiser:
 
     def requirement_without(self, unit: int, place: int) -> Float64:
         """Return the requirement by level that stays if one position is taken away."""
-        row = int(self._columns.units.first_position[unit]) + place
-        lots = int(self._columns.positions.size_lots[row])
-        self._columns.positions.size_lots[row] = 0
+        row = int(self.columns.units.first_position[unit]) + place
+        lots = int(self.columns.positions.size_lots[row])
+        self.columns.positions.size_lots[row] = 0
         self._weigh(unit)
-        self._columns.positions.size_lots[row] = lots
+        self.columns.positions.size_lots[row] = lots
         return self._space.required.copy()
 
     def requirement_alone(self, unit: int, place: int) -> Float64:
         """Return the requirement by level of one position, were it the only one."""
-        units, lots = self._columns.units, self._columns.positions.size_lots
+        units, lots = self.columns.units, self.columns.positions.size_lots
         first = int(units.first_position[unit])
         rows = slice(first, first + int(units.position_count[unit]))
         held = lots[rows].copy()
@@ -157,38 +222,42 @@ class Appraiser:
         return self._crossing(unit, place, OF_RAW)
 
     def _crossing(self, unit: int, place: int, what: int) -> int | None:
-        columns = self._columns
+        columns = self.columns
         row = int(columns.units.first_position[unit]) + place
         instrument = self._rulebook.instruments[int(columns.positions.instrument[row])]
         feed = instrument.mark_feed
         if instrument.kind == "option" or self._marks.marks.price[feed] <= 0:
             return None
-        price: int = crossing_price_jit(
-            what,
-            feed,
-            bool(columns.positions.size_lots[row] < 0),
-            unit,
-            columns.units,
-            columns.positions,
-            columns.balances,
-            self._rulebook.rules,
-            self._marks.marks,
-            self._space,
-            self._out,
-        )
+        is_rising = bool(columns.positions.size_lots[row] < 0)
+        price: int = crossing_price_jit(what, feed, is_rising, *self.arguments(unit), self._out)
         return None if price == NOWHERE else price
 
     def _weigh(self, unit: int) -> None:
-        columns = self._columns
-        weigh_jit(
+        weigh_jit(*self.arguments(unit), self._out)
+
+    def trial(self, unit: int) -> Trial:
+        """Return a trial of a unit, to be used in a `with`."""
+        return Trial(self, unit)
+
+    def health_without(self, unit: int, place: int | None, cash: float) -> float:
+        """Return health(liquidation_end) without a position (None: with all), with some cash."""
+        row = NOWHERE
+        if place is not None:
+            row = int(self.columns.units.first_position[unit]) + place
+        return float(health_without_jit(row, cash, *self.arguments(unit)))
+
+    def arguments(self, unit: int) -> tuple[Any, ...]:
+        """Return what the kernels of trials are given of a unit."""
+        columns = self.columns
+        return (
             unit,
             columns.units,
             columns.positions,
             columns.balances,
+            columns.orders,
             self._rulebook.rules,
             self._marks.marks,
             self._space,
-            self._out,
         )
 
     def _groups(self) -> list[GroupPart]:

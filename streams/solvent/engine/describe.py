@@ -120,6 +120,25 @@ class Describer:
             )
         return texts
 
+    def orders(self, unit: int) -> list[dict[str, Any]]:
+        """Return a unit's open orders and leverage limits by market; no limit is None."""
+        texts = []
+        for order in self._columns.orders_of(unit):
+            instrument = self._rulebook.instruments[order.instrument]
+            limit = order.leverage_ppm
+            texts.append(
+                {
+                    "market": instrument.name,
+                    "bid_size": instrument.lot.format(order.bid_lots),
+                    "bid_value": money_text(order.bid_value_micros),
+                    "ask_size": instrument.lot.format(order.ask_lots),
+                    "ask_value": money_text(order.ask_value_micros),
+                    "count": order.order_count,
+                    "leverage": format_scaled(limit, _RATIO_EXPONENT) if limit else None,
+                }
+            )
+        return texts
+
     def unit(self, unit: int) -> dict[str, Any]:
         """Return all there is to say of a unit.
 
@@ -158,6 +177,7 @@ class Describer:
             "touched_us": int(units.touched_us[unit]),
             **self.judgement(unit, figures),
             **self._derived(unit, figures),
+            "orders": self.orders(unit),
         }
 
     def judgement(self, unit: int, figures: MarginFigures) -> dict[str, Any]:
@@ -179,13 +199,15 @@ class Describer:
     def account(self, account: int) -> dict[str, Any]:
         """Return all there is to say of an account; a sequence is None while none came."""
         accounts = self._columns.accounts
-        trades_seq = int(accounts.trades_seq[account])
-        collateral_seq = int(accounts.collateral_seq[account])
+        sequences = {
+            name: None if (seq := int(getattr(accounts, name)[account])) == NONE else seq
+            for name in ("trades_seq", "collateral_seq", "settings_seq", "orders_seq")
+        }
         return {
             "account_id": self._columns.id_of(account),
+            "preset": self._rulebook.policies[accounts.preset[account]].name,
             "quarantined": bool(accounts.quarantined[account]),
-            "trades_seq": None if trades_seq == NONE else trades_seq,
-            "collateral_seq": None if collateral_seq == NONE else collateral_seq,
+            **sequences,
             "units": [self.unit(unit) for unit in self._columns.units_of(account)],
         }
 
@@ -193,6 +215,8 @@ class Describer:
         """Return what follows from a unit's parts; positions and collateral with theirs."""
         positions, collateral = self.positions(unit), self.collateral(unit)
         if not figures.is_judged:
+            for text in positions:
+                text["liquidation_price"] = text["bankruptcy_price"] = None
             return {"positions": positions, "collateral": collateral}
         appraisal = self._appraiser.appraise(unit)
         alone = 0.0

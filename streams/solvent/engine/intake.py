@@ -180,6 +180,7 @@ class Intake:
                 columns.names,
                 columns.accounts,
                 columns.counts,
+                columns.default_preset,
                 row,
                 account_hash,
                 event_hash,

@@ -9,17 +9,20 @@ event        reason                 when
 opened       liquidatable,          the unit stands in liquidation, has positions and no case
              bankrupt
 revised      bankrupt               the verdict escalated
-             ledger_changed         a trade or move changed the unit and it is still liquidating
+             ledger_changed         a trade, move or statement changed the unit and it is still
+                                    liquidating
              expired                the last offer's ``expires_us`` has come
 closed       target_reached         a fill naming this case restored health(liquidation_end)
              exhausted              nothing is left to close; what is missing is ``bad_debt``
 recovered    market, deposit,       health(liquidation_end) was restored by a mark frame, a
-             trade                  collateral move, or a trade that is not the case's
+             trade, settings,       collateral move, a trade that is not the case's, or a
+             orders, snapshot       statement
 ===========  =====================  ==============================================================
 
 While a unit is `unknown` (its feed may not judge) an open case rests: no revision, no end, and no
 new offer; when the unit can be judged again, a case whose ledger changed meanwhile is revised. A
-quarantined account's case rests for good: its offers expire and are not renewed.
+quarantined account's case rests until a snapshot ends the quarantine: its offers expire and are not
+renewed.
 """
 
 from __future__ import annotations
@@ -61,7 +64,8 @@ class Cause:
     topic, offset : str, int
         The record.
     kind : str
-        ``market``, ``deposit`` (any collateral move) or ``trade``; the reason of a recovery.
+        ``market``, ``deposit`` (any collateral move), ``trade``, ``settings``, ``orders`` or
+        ``snapshot``; the reason of a recovery.
     is_ledger : bool
         Whether the record changed the unit's ledger.
     case_episode : int
@@ -124,6 +128,16 @@ class Desk:
             self._settle(batch, at, status, cause)
         self._columns.mark_all_dirty(self._changed)
         self._changed.clear()
+
+    def release(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
+        """Settle the units of an account that is judged again; each is told of, changed or not."""
+        batch = self._announcer.about(units, cause)
+        self.records.extend(
+            batch.status_event(at, status, status)
+            for at, status in enumerate(statuses)
+            if status == batch.status[at]
+        )
+        self.settle(units, statuses, cause)
 
     def quarantine(self, account: int, cause: Cause) -> None:
         """Take an account that has just been quarantined out of judgement, and say so."""

@@ -1,4 +1,4 @@
-"""The margin shard: trades, collateral moves and mark frames in; account rows and events out.
+"""The margin shard: what is told of accounts, and mark frames, in; account rows and events out.
 
 State of one partition: `solvent.state.columns` (ledger, statuses, cases), the marks in force, the
 duplicate windows, counters. Amounts are exact integers at rest; time is the stream's (``ts_us`` of
@@ -23,10 +23,12 @@ from solvent.engine.intake import Fault, Intake
 from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
 from solvent.engine.rejects import reject
+from solvent.engine.restate import apply_orders, apply_settings, apply_snapshot
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.severity import Standing, by_severity
 from solvent.engine.shard import InputRecord, Outputs, Pending, ShardFacts
+from solvent.engine.statements import Orders, Refusal, Settings, Snapshot, StatementReader
 from solvent.engine.window import WINDOW_OFFSETS
 from solvent.errors import ConfigError, InvariantError, RejectCode
 from solvent.kernel.layout import (
@@ -37,6 +39,7 @@ from solvent.kernel.layout import (
     NONE,
     OUTCOME_APPLIED,
     OUTCOME_DUPLICATE,
+    OUTCOME_NONE,
     OUTCOME_OVERFLOW,
     OUTCOME_QUARANTINE,
     OUTCOME_REJECTED,
@@ -54,16 +57,25 @@ from solvent.kernel.layout import (
 from solvent.kernel.ledger import (
     TOTAL_FEES,
     TOTAL_SLOTS,
+    check_sequence,
     fold_moves_jit,
     fold_trades_jit,
     judge_unit_jit,
+    refresh_withdrawal_flag,
 )
 from solvent.rules.compile import CompiledRulebook
 from solvent.state import restored, rows
 from solvent.state.columns import Columns
 from solvent.state.restored import RestoredRows
 from solvent.state.safe_moves import SafeMoves
-from solvent.wire.topics import COLLATERAL, MARKS, TRADES
+from solvent.wire.topics import (
+    ACCOUNT_SETTINGS,
+    ACCOUNT_SNAPSHOTS,
+    COLLATERAL,
+    MARKS,
+    OPEN_ORDERS,
+    TRADES,
+)
 
 __all__ = ["MarginShard", "warm_up"]
 
@@ -76,6 +88,19 @@ _COUNTERS: Final = (
     "repeated_frames",
     "rejects",
 )
+#: Topic of statements -> how it is called as a cause, and what its counters are named after.
+_STATEMENTS: Final = {
+    ACCOUNT_SETTINGS: "settings",
+    OPEN_ORDERS: "orders",
+    ACCOUNT_SNAPSHOTS: "snapshot",
+}
+#: Topic -> column of its sequence.
+_SEQUENCES: Final = {
+    TRADES: "trades_seq",
+    COLLATERAL: "collateral_seq",
+    ACCOUNT_SETTINGS: "settings_seq",
+    OPEN_ORDERS: "orders_seq",
+}
 
 
 class MarginShard:
@@ -89,16 +114,20 @@ class MarginShard:
         Rules in force; its settlement asset's quantum is one micro.
     """
 
-    lookback: Mapping[str, int] = {TRADES: WINDOW_OFFSETS, COLLATERAL: WINDOW_OFFSETS}
+    lookback: Mapping[str, int] = dict.fromkeys(
+        (TRADES, COLLATERAL, ACCOUNT_SNAPSHOTS), WINDOW_OFFSETS
+    )
 
     def __init__(self, partition: int, rulebook: CompiledRulebook) -> None:
         self.partition = partition
         self.rulebook = rulebook
         self._space = rulebook.workspace()
-        self.columns = Columns()
+        self.columns = Columns(rulebook.default_preset)
         self.marks = MarkBook(rulebook)
         self._intake = Intake(rulebook, self.columns)
+        self._statements = StatementReader(rulebook)
         self._instrument_ids = np.array([i.id for i in rulebook.instruments], np.int64)
+        # Topics of statements, and their counts, join when the first record of theirs is read.
         self._offsets = {TRADES: 0, COLLATERAL: 0, MARKS: 0}
         self._desk = Desk(partition, rulebook, self.columns, self.marks, self._offsets)
         self._totals = np.zeros(TOTAL_SLOTS + len(rulebook.instruments), np.int64)
@@ -129,6 +158,9 @@ class MarginShard:
         elif topic == MARKS:
             for record in records:
                 self._apply_frame(record)
+        elif topic in _STATEMENTS:
+            for record in records:
+                self._apply_statement(topic, record)
         else:
             msg = f"topic {topic}: not an input of the margin shard"
             raise InvariantError(msg)
@@ -179,7 +211,7 @@ class MarginShard:
             for instrument in self.rulebook.instruments:
                 rounding = state["rounding"].get(instrument.name, 0)
                 self._totals[TOTAL_SLOTS + instrument.index] = rounding
-        for topic in self._offsets:
+        for topic in state["offsets"] if state else list(self._offsets):
             known = state["offsets"][topic] if state else positions.get(topic, 0)
             self._offsets[topic] = known
         if self._marks_row is not None:
@@ -190,12 +222,16 @@ class MarginShard:
         self._restored.unpack(
             instrument_ids=self._instrument_ids,
             asset_count=len(self.rulebook.assets),
-            default_preset=self.rulebook.default_preset,
+            preset_count=len(self.rulebook.policies),
         )
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """See input records below the fence again, to rebuild the duplicate window."""
-        self._intake.remember(topic, records)
+        if topic == ACCOUNT_SNAPSHOTS:
+            for record in records:
+                self._statements.remember(record)
+        else:
+            self._intake.remember(topic, records)
 
     # -- folding
 
@@ -210,7 +246,6 @@ class MarginShard:
                 trades,
                 at,
                 marks.seq > 0,
-                self.rulebook.default_preset,
                 self._totals,
                 columns.counts,
                 columns.accounts,
@@ -218,6 +253,7 @@ class MarginShard:
                 columns.cases,
                 columns.positions,
                 columns.balances,
+                columns.orders,
                 self.rulebook.rules,
                 marks.marks,
                 self._space,
@@ -240,13 +276,13 @@ class MarginShard:
                 moves,
                 at,
                 marks.seq > 0,
-                self.rulebook.default_preset,
                 columns.counts,
                 columns.accounts,
                 columns.units,
                 columns.cases,
                 columns.positions,
                 columns.balances,
+                columns.orders,
                 self.rulebook.rules,
                 marks.marks,
                 self._space,
@@ -256,6 +292,57 @@ class MarginShard:
             self._consider(COLLATERAL, reason, subject, "deposit", NONE)
             at = done
         self._counts["moves"] += len(run)
+
+    def _apply_statement(self, topic: str, record: InputRecord) -> None:
+        self._offsets[topic] = record.offset + 1
+        kind = _STATEMENTS[topic]
+        self._count(kind)
+        read = self._statements.read(topic, record)
+        if isinstance(read, Refusal):
+            self._refuse(topic, record, read)
+        elif read is None:
+            self._count(f"duplicate_{kind}")
+        else:
+            account_id, stated = read
+            account = self.columns.add_account(account_id)
+            last = NONE
+            if topic in _SEQUENCES:
+                last = int(getattr(self.columns.accounts, _SEQUENCES[topic])[account])
+            outcome = int(check_sequence(stated.seq, last))
+            if outcome == OUTCOME_DUPLICATE:
+                self._count(f"duplicate_{kind}")
+            elif outcome == OUTCOME_NONE:
+                self._restate(account, stated, Cause(topic, record.offset, kind, True))
+            else:
+                fault = self._state_fault(topic, outcome, account, stated.seq)
+                self._refuse(topic, record, Refusal(fault=fault, account_ids=(account_id,)))
+
+    def _count(self, name: str) -> None:
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def _restate(self, account: int, stated: Settings | Orders | Snapshot, cause: Cause) -> None:
+        """Apply a statement and settle the units that it may concern."""
+        columns = self.columns
+        was_quarantined = bool(columns.accounts.quarantined[account])
+        if isinstance(stated, Settings):
+            found = apply_settings(columns, account, stated)
+        elif isinstance(stated, Orders):
+            found = apply_orders(columns, account, stated)
+        else:
+            found = apply_snapshot(columns, self.rulebook.rules, account, stated)
+        if not found:
+            return
+        is_released = was_quarantined and isinstance(stated, Snapshot)
+        statuses = []
+        for unit in found:
+            status = self._judge(unit)
+            if self.marks.seq:
+                refresh_withdrawal_flag(unit, False, columns.units, columns.figures)
+            elif is_released:
+                status = int(columns.units.previous_status[unit])
+            statuses.append(status)
+        settle = self._desk.release if is_released else self._desk.settle
+        settle(np.array(found, np.int64), statuses, cause)
 
     def _consider(self, topic: str, reason: int, subject: int, kind: str, episode: int) -> None:
         """Do what a fold stopped for."""
@@ -286,6 +373,7 @@ class MarginShard:
             columns.units,
             columns.positions,
             columns.balances,
+            columns.orders,
             self.rulebook.rules,
             self.marks.marks,
             self._space,
@@ -350,8 +438,7 @@ class MarginShard:
     def _state_fault(self, topic: str, code: int, account: int, seq: int) -> Fault:
         account_id = self.columns.id_of(account)
         if code == OUTCOME_SEQUENCE_GAP:
-            accounts = self.columns.accounts
-            column = accounts.trades_seq if topic == TRADES else accounts.collateral_seq
+            column = getattr(self.columns.accounts, _SEQUENCES[topic])
             expected = int(column[account]) + 1
             message = f"{topic} `seq` of account {account_id} = {seq}: {expected} expected"
             return Fault(RejectCode.SEQUENCE_GAP, message, account_id)
@@ -360,6 +447,19 @@ class MarginShard:
             raise InvariantError(msg)
         message = f"account {account_id}: applying the record would leave the exact range 2**53"
         return Fault(RejectCode.OVERFLOW, message, account_id)
+
+    def _refuse(self, topic: str, record: InputRecord, refusal: Refusal) -> None:
+        """Reject a statement and quarantine the accounts it leaves in doubt."""
+        columns = self.columns
+        add = columns.add_account if refusal.is_creating else columns.index_of
+        doubtful = [add(account_id) for account_id in refusal.account_ids]
+        self._reject(topic, record, refusal.fault, doubtful[:1] not in ([], [NONE]))
+        for account in doubtful:
+            if account != NONE and not columns.accounts.quarantined[account]:
+                columns.accounts.quarantined[account] = 1
+                columns.mark_dirty(account)
+                kind = _STATEMENTS[topic]
+                self._quarantine(account, Cause(topic, record.offset, kind, True))
 
     def _reject(self, topic: str, record: InputRecord, fault: Fault, is_quarantined: bool) -> None:
         code = str(fault.code)
@@ -412,7 +512,9 @@ class MarginShard:
     @property
     def counters(self) -> dict[str, int]:
         """Records by kind, duplicates and rejects since the partition began."""
-        return dict(self._counts)
+        kinds = _STATEMENTS.values()
+        stated = dict.fromkeys([*kinds, *(f"duplicate_{kind}" for kind in kinds)], 0)
+        return {**stated, **self._counts}
 
     def facts(self) -> ShardFacts:
         """Return counts and ages for an operator (`Shard.facts`)."""
@@ -425,6 +527,10 @@ class MarginShard:
                 TRADES: self._counts["duplicate_trades"],
                 COLLATERAL: self._counts["duplicate_moves"],
                 MARKS: self._counts["repeated_frames"],
+                **{
+                    topic: self._counts.get(f"duplicate_{kind}", 0)
+                    for topic, kind in _STATEMENTS.items()
+                },
             },
             rejects=dict(self._rejects_by_code),
             accounts=int(columns.counts[COUNT_ACCOUNTS]),

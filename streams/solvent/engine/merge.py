@@ -6,8 +6,9 @@ number of partitions and the length of a slice:
 
 - Each sequence (a file; a partition of a topic) keeps its own order, as Kafka would: a record is
   due at the largest event time its sequence had up to and including it.
-- At one time, collateral moves come first, then trades, then prices, so a frame of marks judges all
-  that happened up to its time; within a topic, sequences come in the order they are given in.
+- At one time, settings come first, then collateral moves, trades, open orders and snapshots, which
+  state what all of these led to, then prices, so a frame of marks judges all that happened up to
+  its time; within a topic, sequences come in the order they are given in.
 - The price side is cut where the time moves on, so there is a frame a clock record and at most one
   more a time. Frames go to every margin partition.
 - A margin partition is cut after so many records of its own, and at the end.
@@ -32,12 +33,29 @@ from solvent.engine.run import Record, Run
 from solvent.engine.shard import Shard
 from solvent.kernel.layout import Int32, Int64
 from solvent.rules.compile import CompiledRulebook
-from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS, TRADES
+from solvent.wire.topics import (
+    ACCOUNT_INPUTS,
+    ACCOUNT_SETTINGS,
+    ACCOUNT_SNAPSHOTS,
+    COLLATERAL,
+    MARKS,
+    OPEN_ORDERS,
+    ORACLE_TICKS,
+    TRADES,
+)
 
 __all__ = ["ORDER", "Arrivals", "EventTimeReplay", "windows"]
 
 #: Topics in the order of records of the same time.
-ORDER: Final = (COLLATERAL, TRADES, ORACLE_TICKS, MARKS)
+ORDER: Final = (
+    ACCOUNT_SETTINGS,
+    COLLATERAL,
+    TRADES,
+    OPEN_ORDERS,
+    ACCOUNT_SNAPSHOTS,
+    ORACLE_TICKS,
+    MARKS,
+)
 
 #: Told of every slice: agent, partition, and what it brought.
 OnSlice = Callable[[str, int, ReplayedSlice], None]
@@ -219,7 +237,7 @@ class EventTimeReplay:
         for part in window:
             self.reached_us = max(self.reached_us, int(part.at_us[-1]))
             self.counts[part.topic] = self.counts.get(part.topic, 0) + len(part.run)
-        ledger = [part for part in window if part.topic in {COLLATERAL, TRADES}]
+        ledger = [part for part in window if part.topic in ACCOUNT_INPUTS]
         frames = self._price([part for part in window if part.topic == ORACLE_TICKS])
         prices = [*frames, *(part for part in window if part.topic == MARKS)]
         self.counts[MARKS] = self.counts.get(MARKS, 0) + sum(len(part.run) for part in frames)

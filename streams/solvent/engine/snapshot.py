@@ -83,6 +83,7 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
         count,
         columns.positions,
         columns.balances,
+        columns.orders,
         rulebook.rules,
         marks.marks,
         space,

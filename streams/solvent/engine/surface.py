@@ -7,6 +7,7 @@ and the margin of whoever holds it would be wrong by any amount.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +20,7 @@ from solvent.kernel.elementary import logarithm
 from solvent.kernel.terms import KIND_OPTION
 from solvent.rules.compile import CompiledRulebook
 
-__all__ = ["check_surfaces"]
+__all__ = ["check_surfaces", "option_prices"]
 
 _YEAR_US = 365 * 86_400 * 1e6
 #: Prices are float64 and may differ by so much of the strike without meaning it.
@@ -63,13 +64,28 @@ def check_surfaces(rulebook: CompiledRulebook, marks: MarkBook) -> None:
                 raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
 
 
+def option_prices(
+    rulebook: CompiledRulebook, marks: MarkBook, options: Sequence[Instrument]
+) -> dict[int, float]:
+    """Return the undiscounted price of options in settlement units, by instrument index."""
+    by_expiry: dict[int, list[Instrument]] = {}
+    for option in options:
+        expiry = int(rulebook.rules.terms.instruments["expiry"][option.index])
+        by_expiry.setdefault(expiry, []).append(option)
+    return {
+        option.index: price
+        for group in by_expiry.values()
+        for option, price in zip(group, _prices(rulebook, marks, group), strict=True)
+    }
+
+
 def _prices(rulebook: CompiledRulebook, marks: MarkBook, group: list[Instrument]) -> list[float]:
     """Return the undiscounted prices of options of one expiry and right."""
     terms, units = rulebook.rules.terms, rulebook.rules.feed_units
     option = group[0].option
     assert option is not None
     forward = float(marks.marks.price[option.forward_feed] / units[option.forward_feed])
-    years = (option.expires_us - marks.stream_us) / _YEAR_US
+    years = max(0, option.expires_us - marks.stream_us) / _YEAR_US
     rows = terms.instruments[[member.index for member in group]]
     feeds = rows["volatility_feed"]
     deviation = marks.marks.price[feeds] / units[feeds] * np.sqrt(years)

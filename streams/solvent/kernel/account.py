@@ -25,6 +25,7 @@ from solvent.kernel.layout import (
     NONE,
     Balances,
     Marks,
+    Orders,
     Positions,
     Rules,
     Units,
@@ -40,13 +41,14 @@ __all__ = ["evaluate_terms"]
 _LEVEL_COUNT = len(LEVELS)
 _MICROS = 1e6
 _PICOS = 1e12
+_PPM = 1e6
 _INDEX_ONE = 1e18
 _YEAR_US = SECONDS_A_YEAR * 1e6
 
 # -- what stands in the way of a verdict
 BLIND = 1  # something owed or open has no price that may judge
 UNPRICED_COLLATERAL = 2
-INDEBTED = 4
+INDEBTED = 4  # something is owed, or a requirement hides in equity (P6)
 
 # -- rows of `Workspace.book`
 _AMOUNT, _STRIKE, _LOG_STRIKE, _SIGN, _VOLATILITY = range(5)
@@ -115,32 +117,46 @@ def _category_of(unit: int, units: Units, balances: Balances, rules: Rules) -> i
 def _add_position(
     place: int,
     row: int,
+    order: int,
+    instrument: int,
     preset: int,
     positions: Positions,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
 ) -> None:
-    """Add one linear or inverse position, open orders included, at all levels."""
-    instrument = positions.instrument[row]
+    """Add one market of linear or inverse contracts, open orders included, at all levels.
+
+    `row` is that of the position and `order` that of the orders, `NONE` where there are none.
+    """
     contract = rules.terms.instruments[instrument]
     of_unit = rules.terms.preset[preset]
     asset = contract["settles_in"]
     is_inverse = contract["kind"] == KIND_INVERSE
-    lots = float(positions.size_lots[row])
     mark = feed_value(rules.instrument_feed[instrument], rules, marks)
-    coins = _coins(lots, instrument, mark, rules)
-    cost = float(positions.cost_basis_micros[row]) / _MICROS
-    owed = 0.0
-    if contract["funding_feed"] != NONE:
-        passed = marks.price[contract["funding_feed"]] - positions.funding_index[row]
-        owed = lots * float(passed) / _PICOS
-    bids = asks = order_cost = open_loss = leverage = 0.0
-    if is_inverse:
+    lots = cost = owed = 0.0
+    if row != NONE:
+        lots = float(positions.size_lots[row])
         cost = float(positions.cost_basis_micros[row]) / rules.asset_units[asset]
-        pnl = cost - coins - owed
-    else:
-        pnl = coins * mark - cost - owed
+        if contract["funding_feed"] != NONE:
+            passed = marks.price[contract["funding_feed"]] - positions.funding_index[row]
+            owed = lots * float(passed) / _PICOS
+    coins = _coins(lots, instrument, mark, rules)
+    bids = asks = order_cost = open_loss = leverage = 0.0
+    if order != NONE:
+        bids = _coins(float(orders.bid_lots[order]), instrument, mark, rules)
+        asks = _coins(float(orders.ask_lots[order]), instrument, mark, rules)
+        order_cost = of_unit["order_cost"] * float(orders.order_count[order])
+        if of_unit["is_own_leverage"] != 0:
+            leverage = float(orders.leverage_ppm[order]) / _PPM
+        if of_unit["is_open_loss"] != 0:
+            bid_value = float(orders.bid_value_micros[order]) / _MICROS
+            ask_value = float(orders.ask_value_micros[order]) / _MICROS
+            open_loss = max(0.0, bid_value - bids * mark) + max(0.0, asks * mark - ask_value)
+            open_loss += of_unit["order_fee"] * (bid_value + ask_value)
+    pnl = cost - coins if is_inverse else coins * mark - cost
+    pnl -= owed
     price, _, _ = cautious_prices(preset, asset, MAINTENANCE, rules, marks)
     space.position_value[place] = coins * price if is_inverse else coins * mark * price
     space.position_pnl[place] = pnl * price
@@ -265,6 +281,7 @@ def _lay_options(
             space.book[_PRICE, linear] = mark
             feed = instruments[instrument]["quality_feed"]
             space.book[_LINEAR_QUALITY, linear] = _quality(feed, rules, marks)
+            space.book_dates[linear] = instruments[instrument]["expires_us"]
             linear += 1
             continue
         place = options  # by rank: an insertion sort, as instruments come nearly in that order
@@ -288,6 +305,7 @@ def _lay_options(
             expiry = rules.terms.expiries[latest]
             space.book_first[expiries] = place
             left_us = float(expiry["expires_us"] - marks.clock_us[0])
+            space.book_ends[expiries] = expiry["expires_us"]
             space.book[_FORWARD, expiries] = feed_value(expiry["forward_feed"], rules, marks)
             space.book[_YEARS, expiries] = max(left_us, 0.0) / _YEAR_US
             rate = 0.0
@@ -385,6 +403,7 @@ def _add_underlying(
         book[_SIGN, :options],
         book[_VOLATILITY, :options],
         space.book_first[: expiries + 1],
+        space.book_ends[:expiries],
         book[_FORWARD, :expiries],
         book[_YEARS, :expiries],
         book[_RATE, :expiries],
@@ -392,6 +411,7 @@ def _add_underlying(
         book[_SIZE, :linear],
         book[_PRICE, :linear],
         book[_LINEAR_QUALITY, :linear],
+        space.book_dates[:linear],
         book[_HELD, :held],
         book[_HELD_QUALITY, :held],
         book[_NO_HAIRCUT, :held],
@@ -459,12 +479,21 @@ def _add_folds(
 def _end_and_sign(preset: int, rules: Rules, space: Workspace) -> None:
     """Apply where liquidation ends as a ratio, and keep requirements from falling below 0.
 
-    A requirement below 0 takes back value that may not count; less than nothing is equity.
+    A requirement below 0 takes back value that may not count; less than nothing is equity. Where a
+    buffer or a ratio would end liquidation beyond initial or before maintenance it ends there, so
+    that health keeps its order (I1).
     """
     ratio = rules.terms.preset[preset]["end_ratio"]
     if ratio > 0.0:
         space.equity[LIQUIDATION_END] = space.equity[MAINTENANCE]
         space.required[LIQUIDATION_END] = ratio * space.required[MAINTENANCE]
+    for bound in (INITIAL, MAINTENANCE):
+        health = space.equity[LIQUIDATION_END] - space.required[LIQUIDATION_END]
+        other = space.equity[bound] - space.required[bound]
+        is_beyond = health < other if bound == INITIAL else health > other
+        if is_beyond:
+            space.equity[LIQUIDATION_END] = space.equity[bound]
+            space.required[LIQUIDATION_END] = space.required[bound]
     for level in range(_LEVEL_COUNT):
         if space.required[level] < 0.0:
             space.equity[level] -= space.required[level]
@@ -477,6 +506,7 @@ def evaluate_terms(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -490,7 +520,7 @@ def evaluate_terms(
     ----------
     unit : int
         Row; its preset is not plain.
-    units, positions, balances : Units, Positions, Balances
+    units, positions, balances, orders : Units, Positions, Balances, Orders
         Columns.
     rules, marks : Rules, Marks
         Parameters and prices in force.
@@ -512,27 +542,51 @@ def evaluate_terms(
     last = first + units.position_count[unit]
     for row in range(first, last):
         space.fold[instruments[positions.instrument[row]]["settles_in"]] = 0.0
-    for row in range(first, last):
-        place = row - first
+    order = units.first_order[unit]
+    last_order = order + units.order_count[unit]
+    beyond = last - first  # places of markets with orders alone
+    row = first
+    while row < last or order < last_order:
+        at_row, at_order = row, order
+        if at_row == last or (
+            at_order < last_order and orders.instrument[at_order] < positions.instrument[at_row]
+        ):
+            at_row = NONE
+        elif at_order == last_order or orders.instrument[at_order] > positions.instrument[at_row]:
+            at_order = NONE
+        if at_row == NONE:
+            instrument = orders.instrument[at_order]
+            place = beyond
+            beyond += 1
+        else:
+            instrument = positions.instrument[at_row]
+            place = row - first
+            row += 1
+        if at_order != NONE:
+            order += 1
         space.position_value[place] = 0.0
         space.position_pnl[place] = 0.0
         space.position_equity[place] = 0.0
         space.position_required[place] = 0.0
-        if positions.size_lots[row] == 0:
+        if at_row != NONE and positions.size_lots[at_row] == 0:
             continue
-        instrument = positions.instrument[row]
         if instruments[instrument]["kind"] == KIND_OPTION:
-            if instruments[instrument]["is_premium"] == 0:
-                cost = float(positions.cost_basis_micros[row]) / _MICROS
+            if at_row != NONE and instruments[instrument]["is_premium"] == 0:
+                cost = float(positions.cost_basis_micros[at_row]) / _MICROS
                 space.raw[0] -= cost
                 for level in range(_LEVEL_COUNT):
                     space.equity[level] -= cost
             continue
         if not _is_market_usable(preset, instrument, rules, marks):
-            seen |= BLIND
+            if at_row != NONE or rules.terms.preset[preset]["order_levels"] != 0:
+                seen |= BLIND
             if marks.price[rules.instrument_feed[instrument]] == 0:
                 continue
-        _add_position(place, row, preset, positions, rules, marks, space)
+        if rules.terms.market[preset, instrument]["is_net"] != 0:
+            seen |= INDEBTED
+        _add_position(
+            place, at_row, at_order, instrument, preset, positions, orders, rules, marks, space
+        )
 
     category = _category_of(unit, units, balances, rules)
     first = units.first_balance[unit]

@@ -1,8 +1,9 @@
-"""Rows of units, positions and balances inside their columns: find, insert in order, remove.
+"""Rows of units, positions, balances and orders inside their columns: find, insert, remove.
 
 A unit's positions lie together in the positions arena, ascending by instrument, its balances in
-the balances arena, ascending by asset; a full block moves to the arena's end with double capacity.
-Nothing here checks for room: `has_room` is asked before a record changes anything.
+the balances arena, ascending by asset, its orders in the orders arena, ascending by instrument; a
+full block moves to the arena's end with double capacity. Nothing here checks for room: `has_room`
+is asked before a record changes anything.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from solvent.kernel.layout import (
     COUNT_BALANCE_WASTE,
     COUNT_BALANCES,
     COUNT_DIRTY,
+    COUNT_ORDER_WASTE,
+    COUNT_ORDERS,
     COUNT_POSITION_WASTE,
     COUNT_POSITIONS,
     COUNT_UNITS,
+    CROSS,
     NONE,
     Accounts,
     Balances,
     Cases,
     Int64,
+    Orders,
     Positions,
     Units,
 )
@@ -32,13 +37,17 @@ __all__ = [
     "add_account",
     "add_unit",
     "find_balance",
+    "find_order",
     "find_position",
     "find_unit",
     "has_room",
     "insert_balance",
+    "insert_order",
     "insert_position",
     "mark_dirty",
+    "open_unit",
     "remove_balance",
+    "remove_order",
     "remove_position",
 ]
 
@@ -66,13 +75,20 @@ def find_unit(accounts: Accounts, units: Units, account: int, book: int) -> int:
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def has_room(
-    unit: int, units: Units, positions: Positions, balances: Balances, counts: Int64
+    unit: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    orders: Orders,
+    counts: Int64,
 ) -> bool:
-    """Return whether one record can be applied to a unit (`NONE`: a new one) without growing."""
+    """Return whether a trade or move can be applied to a unit (`NONE`: a new one) as it is."""
     position_need = _SMALLEST
     balance_need = _SMALLEST
     if unit == NONE:
         if counts[COUNT_UNITS] >= units.account.size:
+            return False
+        if counts[COUNT_ORDERS] + _SMALLEST > orders.instrument.size:
             return False
     else:
         position_need += 2 * int(units.position_capacity[unit])
@@ -84,10 +100,13 @@ def has_room(
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def add_account(account: int, accounts: Accounts, counts: Int64) -> None:
+def add_account(account: int, preset: int, accounts: Accounts, counts: Int64) -> None:
     """Begin an empty account at the next index; there must be room."""
     accounts.trades_seq[account] = NONE
     accounts.collateral_seq[account] = NONE
+    accounts.settings_seq[account] = NONE
+    accounts.orders_seq[account] = NONE
+    accounts.preset[account] = preset
     accounts.quarantined[account] = 0
     accounts.first_unit[account] = NONE
     accounts.dirty[account] = 0
@@ -124,6 +143,9 @@ def add_unit(
     units.first_balance[unit] = 0
     units.balance_count[unit] = 0
     units.balance_capacity[unit] = 0
+    units.first_order[unit] = 0
+    units.order_count[unit] = 0
+    units.order_capacity[unit] = 0
     cases.notional_micros[unit] = 0
     cases.fills[unit] = 0
     before = NONE
@@ -137,6 +159,44 @@ def add_unit(
     else:
         units.next_unit[before] = unit
     return unit
+
+
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
+def open_unit(
+    account: int,
+    book: int,
+    accounts: Accounts,
+    units: Units,
+    cases: Cases,
+    orders: Orders,
+    counts: Int64,
+) -> int:
+    """Open a book of an account as the account's settings want it; return its index.
+
+    It has the account's preset, and an isolated book the leverage limit of its market, which the
+    cross book knows.
+    """
+    unit = add_unit(account, book, int(accounts.preset[account]), accounts, units, cases, counts)
+    if book != CROSS:
+        _copy_leverage(account, unit, book, accounts, units, orders, counts)
+    return int(unit)
+
+
+@register_jitable
+def _copy_leverage(
+    account: int,
+    unit: int,
+    book: int,
+    accounts: Accounts,
+    units: Units,
+    orders: Orders,
+    counts: Int64,
+) -> None:
+    cross = find_unit(accounts, units, account, CROSS)
+    known = NONE if cross == NONE else find_order(cross, book, units, orders)
+    if known != NONE and orders.leverage_ppm[known] > 0:
+        row = insert_order(unit, book, units, orders, counts)
+        orders.leverage_ppm[row] = orders.leverage_ppm[known]
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
@@ -176,6 +236,7 @@ def insert_position(
             positions.instrument[moved + k] = positions.instrument[first + k]
             positions.size_lots[moved + k] = positions.size_lots[first + k]
             positions.cost_basis_micros[moved + k] = positions.cost_basis_micros[first + k]
+            positions.funding_index[moved + k] = positions.funding_index[first + k]
         units.first_position[unit] = moved
         units.position_capacity[unit] = larger
         first = moved
@@ -184,10 +245,12 @@ def insert_position(
         positions.instrument[row] = positions.instrument[row - 1]
         positions.size_lots[row] = positions.size_lots[row - 1]
         positions.cost_basis_micros[row] = positions.cost_basis_micros[row - 1]
+        positions.funding_index[row] = positions.funding_index[row - 1]
         row -= 1
     positions.instrument[row] = instrument
     positions.size_lots[row] = 0
     positions.cost_basis_micros[row] = 0
+    positions.funding_index[row] = 0
     units.position_count[unit] = count + 1
     return row
 
@@ -200,6 +263,7 @@ def remove_position(unit: int, row: int, units: Units, positions: Positions) -> 
         positions.instrument[k] = positions.instrument[k + 1]
         positions.size_lots[k] = positions.size_lots[k + 1]
         positions.cost_basis_micros[k] = positions.cost_basis_micros[k + 1]
+        positions.funding_index[k] = positions.funding_index[k + 1]
     units.position_count[unit] -= 1
 
 
@@ -239,3 +303,64 @@ def remove_balance(unit: int, row: int, units: Units, balances: Balances) -> Non
         balances.asset[k] = balances.asset[k + 1]
         balances.quanta[k] = balances.quanta[k + 1]
     units.balance_count[unit] -= 1
+
+
+@register_jitable
+def find_order(unit: int, instrument: int, units: Units, orders: Orders) -> int:
+    """Return the arena row of what a unit has in a market beside its position, or `NONE`."""
+    first = int(units.first_order[unit])
+    for row in range(first, first + int(units.order_count[unit])):
+        if orders.instrument[row] == instrument:
+            return row
+    return NONE
+
+
+@register_jitable
+def _move_order(source: int, target: int, orders: Orders) -> None:
+    orders.instrument[target] = orders.instrument[source]
+    orders.bid_lots[target] = orders.bid_lots[source]
+    orders.ask_lots[target] = orders.ask_lots[source]
+    orders.bid_value_micros[target] = orders.bid_value_micros[source]
+    orders.ask_value_micros[target] = orders.ask_value_micros[source]
+    orders.order_count[target] = orders.order_count[source]
+    orders.leverage_ppm[target] = orders.leverage_ppm[source]
+
+
+@register_jitable
+def insert_order(unit: int, instrument: int, units: Units, orders: Orders, counts: Int64) -> int:
+    """Make an empty order row in its place and return it; the instrument must be absent."""
+    count = int(units.order_count[unit])
+    capacity = int(units.order_capacity[unit])
+    first = int(units.first_order[unit])
+    if count == capacity:
+        moved = int(counts[COUNT_ORDERS])
+        larger = max(_SMALLEST, 2 * capacity)
+        counts[COUNT_ORDERS] += larger
+        counts[COUNT_ORDER_WASTE] += capacity
+        for k in range(count):
+            _move_order(first + k, moved + k, orders)
+        units.first_order[unit] = moved
+        units.order_capacity[unit] = larger
+        first = moved
+    row = first + count
+    while row > first and orders.instrument[row - 1] > instrument:
+        _move_order(row - 1, row, orders)
+        row -= 1
+    orders.instrument[row] = instrument
+    orders.bid_lots[row] = 0
+    orders.ask_lots[row] = 0
+    orders.bid_value_micros[row] = 0
+    orders.ask_value_micros[row] = 0
+    orders.order_count[row] = 0
+    orders.leverage_ppm[row] = 0
+    units.order_count[unit] = count + 1
+    return row
+
+
+@register_jitable
+def remove_order(unit: int, row: int, units: Units, orders: Orders) -> None:
+    """Take an order row out of its unit's block."""
+    last = int(units.first_order[unit]) + int(units.order_count[unit]) - 1
+    for k in range(row, last):
+        _move_order(k + 1, k, orders)
+    units.order_count[unit] -= 1

@@ -38,6 +38,7 @@ from solvent.kernel.layout import (
     Int32,
     Int64,
     Marks,
+    Orders,
     Positions,
     Rules,
     UInt8,
@@ -178,13 +179,14 @@ def evaluate_unit_terms(
     unit: int,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
     figures: Figures,
 ) -> int:
     """Do what `evaluate_unit` does for a unit whose preset is not plain."""
-    seen = evaluate_terms(unit, units, positions, balances, rules, marks, space)
+    seen = evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
     return int(
         _finish(
             unit,
@@ -216,6 +218,7 @@ def evaluate_unit(
     unit: int,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -251,7 +254,9 @@ def evaluate_unit(
     preset = units.preset[unit]
     if rules.terms.is_plain[preset] == 0:
         return int(
-            evaluate_unit_terms(units, unit, positions, balances, rules, marks, space, figures)
+            evaluate_unit_terms(
+                units, unit, positions, balances, orders, rules, marks, space, figures
+            )
         )
     base_status = _base_status(units, unit)
     feeds = 0
@@ -356,6 +361,7 @@ def evaluate_units(
     unit_count: int,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -368,13 +374,15 @@ def evaluate_units(
     Parameters are those of `evaluate_unit`. Indices are trusted: the columns check them on write.
     """
     for unit in range(first, min(last, unit_count)):
-        evaluate_unit(units, unit, positions, balances, rules, marks, space, figures)
+        evaluate_unit(units, unit, positions, balances, orders, rules, marks, space, figures)
 
 
 evaluate_units_jit = jit(evaluate_units)
 
 
-def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Workspace, Figures]:
+def example_arguments() -> tuple[
+    Units, Positions, Balances, Orders, Rules, Marks, Workspace, Figures
+]:
     """Return columns, empty rules and marks, room and figures of the one accepted type."""
     dimensions = {"asset_weight": 3, "debt_weight": 3, "requirement_rate": 3}
 
@@ -393,6 +401,7 @@ def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Works
         example_table(Units),
         example_table(Positions),
         example_table(Balances),
+        example_table(Orders),
         Rules(*empty(Rules)),
         Marks(*empty(Marks)),
         new_workspace(0, 0, 0, 0),
@@ -403,13 +412,13 @@ def example_arguments() -> tuple[Units, Positions, Balances, Rules, Marks, Works
 def warm_up() -> None:
     """Compile the one accepted signature of each kernel here; other types raise from then on."""
     if not evaluate_units_jit.nopython_signatures:
-        units, positions, balances, rules, marks, space, figures = example_arguments()
+        units, positions, balances, orders, rules, marks, space, figures = example_arguments()
         of = numba.typeof
-        columns = (of(positions), of(balances), of(rules), of(marks), of(space), of(figures))
+        columns = tuple(map(of, (positions, balances, orders, rules, marks, space, figures)))
         evaluate_units_jit.compile(
             (of(units), numba.int64, *columns, numba.int64, numba.int64),
         )
-        evaluate_units_jit.disable_compile()
+    evaluate_units_jit.disable_compile()  # even if a call came first
     if not next_status_jit.nopython_signatures:
         next_status_jit.compile(
             "int64(int64, int64, int64, int64[::1], int64[::1], int64, boolean)"

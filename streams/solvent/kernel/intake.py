@@ -536,6 +536,7 @@ def resolve_reference(
     names: NameTable,
     accounts: Accounts,
     counts: Int64,
+    preset: int,
     row: int,
     account_hash: Int64,
     event_hash: Int64,
@@ -557,6 +558,8 @@ def resolve_reference(
         Its newer generation has room for these records.
     names, accounts, counts
         The accounts, with room for as many new ones.
+    preset : int
+        Of new ones.
     row : int
         The next row to write.
     account_hash, event_hash : int64, shape (n,)
@@ -609,7 +612,7 @@ def resolve_reference(
             precheck = OUTCOME_REJECTED
         if is_new:
             account = add_name(names, hashed, data, account_first, account_size, 0, NO_PART)
-            add_account(account, accounts, counts)
+            add_account(account, preset, accounts, counts)
         out_record[row] = k
         out_account[row] = account
         out_precheck[row] = precheck
@@ -655,7 +658,7 @@ def warm_up() -> None:
     resolve_jit.compile(
         (
             *(text, wide, wide, narrow, heads, wide, number, number, number, window),
-            *(table, accounts, wide, number, wide, wide, narrow, narrow, small),
+            *(table, accounts, wide, number, number, wide, wide, narrow, narrow, small),
         )
     )
     for kernel in (read_trades_jit, read_moves_jit, enter_window_jit, resolve_jit):

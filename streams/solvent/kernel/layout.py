@@ -1,7 +1,8 @@
 """Every dtype, capacity and code that kernels and columns share. Both sides import it from here.
 
 Shapes use: U units (margin units: an account's cross book or one isolated book), P positions,
-B balances, F feeds, I instruments, A assets, R presets. Level axes are ordered as `LEVELS`.
+B balances, O orders, F feeds, I instruments, A assets, R presets. Level axes are ordered as
+`LEVELS`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "Int64",
     "Marks",
     "Moves",
+    "Orders",
     "Positions",
     "Rules",
     "Trades",
@@ -173,6 +175,9 @@ class Units(NamedTuple):
     first_balance: Int64
     balance_count: Int32
     balance_capacity: Int32
+    first_order: Int64
+    order_count: Int32
+    order_capacity: Int32
 
 
 class Positions(NamedTuple):
@@ -193,6 +198,24 @@ class Balances(NamedTuple):
 
     asset: Int32
     quanta: Int64
+
+
+class Orders(NamedTuple):
+    """Arena of what a unit has in a market beside its position; a unit's rows lie together.
+
+    They ascend by instrument, and one exists while anything in it is not zero: ``bid_lots`` and
+    ``ask_lots`` of its open orders, both >= 0, ``bid_value_micros`` and ``ask_value_micros`` of the
+    same, ``order_count``; and ``leverage_ppm``, the account's own leverage limit in the market
+    times 1e6, 0 without one. All int64 but ``instrument``, int32.
+    """
+
+    instrument: Int32
+    bid_lots: Int64
+    ask_lots: Int64
+    bid_value_micros: Int64
+    ask_value_micros: Int64
+    order_count: Int64
+    leverage_ppm: Int64
 
 
 class Figures(NamedTuple):
@@ -258,20 +281,26 @@ COUNT_POSITION_WASTE: Final = 3  # of these, slots of abandoned blocks
 COUNT_BALANCES: Final = 4
 COUNT_BALANCE_WASTE: Final = 5
 COUNT_DIRTY: Final = 6
-COUNT_SLOTS: Final = 7
+COUNT_ORDERS: Final = 7
+COUNT_ORDER_WASTE: Final = 8
+COUNT_SLOTS: Final = 9
 
 
 class Accounts(NamedTuple):
     """Columns of accounts, shape (capacity,); row = account index in order of first sight.
 
-    ``trades_seq`` and ``collateral_seq`` are int64, the last sequence applied of each topic (`NONE`
-    while none came); ``quarantined`` uint8; ``first_unit`` int32, `NONE` without units; ``dirty``
-    uint8, set while the account stands in ``dirty_list`` (int64), which holds the indices of the
-    accounts that changed since the last cut, in order.
+    ``trades_seq``, ``collateral_seq``, ``settings_seq`` and ``orders_seq`` are int64, the last
+    sequence applied of each topic (`NONE` while none came); ``preset`` uint8, that of the account's
+    units, those to come included; ``quarantined`` uint8; ``first_unit`` int32, `NONE` without
+    units; ``dirty`` uint8, set while the account stands in ``dirty_list`` (int64), which holds the
+    indices of the accounts that changed since the last cut, in order.
     """
 
     trades_seq: Int64
     collateral_seq: Int64
+    settings_seq: Int64
+    orders_seq: Int64
+    preset: UInt8
     quarantined: UInt8
     first_unit: Int32
     dirty: UInt8

@@ -17,7 +17,6 @@ from numba.extending import register_jitable
 
 from solvent.kernel.arithmetic import LIMIT, fits, multiply_divide_floor, trade_value, value_residue
 from solvent.kernel.blocks import (
-    add_unit,
     find_balance,
     find_position,
     find_unit,
@@ -25,6 +24,7 @@ from solvent.kernel.blocks import (
     insert_balance,
     insert_position,
     mark_dirty,
+    open_unit,
     remove_balance,
     remove_position,
 )
@@ -64,6 +64,7 @@ from solvent.kernel.layout import (
     Int64,
     Marks,
     Moves,
+    Orders,
     Positions,
     Rules,
     Trades,
@@ -83,6 +84,7 @@ from solvent.kernel.workspace import Workspace
 __all__ = [
     "TOTAL_FEES",
     "TOTAL_SLOTS",
+    "check_sequence",
     "fold_moves_jit",
     "fold_moves_reference",
     "fold_trades_jit",
@@ -90,6 +92,8 @@ __all__ = [
     "judge_at_marks",
     "judge_unit",
     "judge_unit_jit",
+    "refresh_flags",
+    "refresh_withdrawal_flag",
     "warm_up",
 ]
 
@@ -103,7 +107,7 @@ _STRIDE: Final = 4
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _check_sequence(seq: int, last: int) -> int:
+def check_sequence(seq: int, last: int) -> int:
     """Return the outcome a sequence alone decides, `OUTCOME_NONE` if the record is next."""
     if seq == NONE or last == NONE or seq == last + 1:
         return OUTCOME_NONE
@@ -219,7 +223,7 @@ def _set_position(
 def _balance_flags(unit: int, units: Units, balances: Balances, rules: Rules) -> tuple[int, bool]:
     """Return the flags that follow from the balances alone, and whether there is collateral.
 
-    Debt in a non-borrowable asset keeps the flag that says how it came about (`_refresh_flags`).
+    Debt in a non-borrowable asset keeps the flag that says how it came about (`refresh_flags`).
     """
     flags = 0
     has_collateral = False
@@ -237,7 +241,7 @@ def _balance_flags(unit: int, units: Units, balances: Balances, rules: Rules) ->
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rules: Rules) -> None:
+def refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rules: Rules) -> None:
     """Bring the flags up to date after a record; `cause` is the debt flag this record may raise.
 
     ``overdrawn`` and ``unborrowable_debt`` stay while any non-borrowable balance is negative,
@@ -265,6 +269,7 @@ def judge_at_marks(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -277,7 +282,7 @@ def judge_at_marks(
     is_quarantined : bool
         The account's state is not known: verdict and status are unknown whatever the figures.
     """
-    evaluate_unit(units, unit, positions, balances, rules, marks, space, figures)
+    evaluate_unit(units, unit, positions, balances, orders, rules, marks, space, figures)
     if is_quarantined:
         figures.verdict[unit] = VERDICT_UNKNOWN
         figures.level[unit] = LEVEL_TOP
@@ -308,6 +313,7 @@ def judge_unit(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -327,7 +333,7 @@ def judge_unit(
         return int(units.status[unit])
     status = int(
         judge_at_marks(
-            unit, is_quarantined, units, positions, balances, rules, marks, space, figures
+            unit, is_quarantined, units, positions, balances, orders, rules, marks, space, figures
         )
     )
     if status == STATUS_LIQUIDATING:
@@ -349,7 +355,7 @@ def _needs_python(unit: int, status: int, is_quarantined: bool, units: Units) ->
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _refresh_withdrawal_flag(unit: int, is_outflow: bool, units: Units, figures: Figures) -> None:
+def refresh_withdrawal_flag(unit: int, is_outflow: bool, units: Units, figures: Figures) -> None:
     """Raise or clear ``withdrawal_below_initial`` after the unit was judged on known prices."""
     if figures.verdict[unit] == VERDICT_UNKNOWN:
         return
@@ -383,7 +389,6 @@ def fold_trades_reference(
     trades: Trades,
     first: int,
     is_judging: bool,
-    default_preset: int,
     totals: Int64,
     counts: Int64,
     accounts: Accounts,
@@ -391,6 +396,7 @@ def fold_trades_reference(
     cases: Cases,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -413,12 +419,12 @@ def fold_trades_reference(
         unit = NONE
         if outcome == OUTCOME_NONE:
             seq = int(trades.seq[record])
-            outcome = _check_sequence(seq, int(accounts.trades_seq[account]))
+            outcome = check_sequence(seq, int(accounts.trades_seq[account]))
         if outcome == OUTCOME_NONE:
             book = int(trades.book[record])
             instrument = int(trades.instrument[record])
             unit = find_unit(accounts, units, account, book)
-            if not has_room(unit, units, positions, balances, counts):
+            if not has_room(unit, units, positions, balances, orders, counts):
                 return record, STOP_GROW, unit
             size = 0
             cost = 0
@@ -444,7 +450,7 @@ def fold_trades_reference(
             if is_exact and fits(cash):
                 outcome = OUTCOME_APPLIED
                 if unit == NONE:
-                    unit = add_unit(account, book, default_preset, accounts, units, cases, counts)
+                    unit = open_unit(account, book, accounts, units, cases, orders, counts)
                 _set_position(unit, instrument, size, cost, units, positions, counts)
                 _set_balance(unit, settlement, cash, units, balances, counts)
                 totals[TOTAL_FEES] += fee
@@ -454,7 +460,7 @@ def fold_trades_reference(
                 units.touched_us[unit] = trades.ts_us[record]
                 if book != CROSS and not is_funded:
                     units.flags[unit] |= FLAG_UNFUNDED_BOOK
-                _refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, balances, rules)
+                refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, balances, rules)
                 if (
                     units.revision[unit] > 0
                     and trades.case_episode[record] == units.episode[unit]
@@ -484,13 +490,14 @@ def fold_trades_reference(
             units,
             positions,
             balances,
+            orders,
             rules,
             marks,
             space,
             figures,
         )
         if is_judging:
-            _refresh_withdrawal_flag(unit, False, units, figures)
+            refresh_withdrawal_flag(unit, False, units, figures)
         if _needs_python(unit, status, is_quarantined, units):
             return record + 1, STOP_UNIT, unit
     return trades.account.size, STOP_END, NONE
@@ -500,13 +507,13 @@ def fold_moves_reference(
     moves: Moves,
     first: int,
     is_judging: bool,
-    default_preset: int,
     counts: Int64,
     accounts: Accounts,
     units: Units,
     cases: Cases,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -521,12 +528,12 @@ def fold_moves_reference(
         is_outflow = False
         if outcome == OUTCOME_NONE:
             seq = int(moves.seq[record])
-            outcome = _check_sequence(seq, int(accounts.collateral_seq[account]))
+            outcome = check_sequence(seq, int(accounts.collateral_seq[account]))
         if outcome == OUTCOME_NONE:
             book = int(moves.book[record])
             asset = int(moves.asset[record])
             unit = find_unit(accounts, units, account, book)
-            if not has_room(unit, units, positions, balances, counts):
+            if not has_room(unit, units, positions, balances, orders, counts):
                 return record, STOP_GROW, unit
             quanta = int(moves.quanta[record])
             if unit != NONE:
@@ -534,14 +541,14 @@ def fold_moves_reference(
             if fits(quanta):
                 outcome = OUTCOME_APPLIED
                 if unit == NONE:
-                    unit = add_unit(account, book, default_preset, accounts, units, cases, counts)
+                    unit = open_unit(account, book, accounts, units, cases, orders, counts)
                 _set_balance(unit, asset, quanta, units, balances, counts)
                 if seq != NONE:
                     accounts.collateral_seq[account] = seq
                 units.touched_us[unit] = moves.ts_us[record]
                 is_outflow = moves.quanta[record] < 0
                 cause = FLAG_OVERDRAWN if is_outflow and quanta < 0 else 0
-                _refresh_flags(unit, cause, units, balances, rules)
+                refresh_flags(unit, cause, units, balances, rules)
                 mark_dirty(accounts, counts, account)
             else:
                 outcome = OUTCOME_OVERFLOW
@@ -564,13 +571,14 @@ def fold_moves_reference(
             units,
             positions,
             balances,
+            orders,
             rules,
             marks,
             space,
             figures,
         )
         if is_judging:
-            _refresh_withdrawal_flag(unit, is_outflow, units, figures)
+            refresh_withdrawal_flag(unit, is_outflow, units, figures)
         if _needs_python(unit, status, is_quarantined, units):
             return record + 1, STOP_UNIT, unit
     return moves.account.size, STOP_END, NONE
@@ -590,17 +598,17 @@ def warm_up() -> None:
     """Compile the one accepted signature of each kernel here; other types raise from then on."""
     if judge_unit_jit.signatures:
         return
-    units, positions, balances, rules, marks, space, figures = map(
+    units, positions, balances, orders, rules, marks, space, figures = map(
         numba.typeof, example_arguments()
     )
     accounts = numba.typeof(example_table(Accounts))
     cases = numba.typeof(example_table(Cases))
     vector = numba.int64[::1]
-    columns = (vector, accounts, units, cases, positions, balances, rules, marks, space, figures)
-    batch = (numba.int64, numba.boolean, numba.int64)
+    judged = (units, positions, balances, orders, rules, marks, space, figures)
+    columns = (vector, accounts, units, cases, positions, balances, orders, *judged[4:])
+    batch = (numba.int64, numba.boolean)
     fold_trades_jit.compile((numba.typeof(_empty(Trades)), *batch, vector, *columns))
     fold_moves_jit.compile((numba.typeof(_empty(Moves)), *batch, *columns))
-    judged = (units, positions, balances, rules, marks, space, figures)
     judge_unit_jit.compile((numba.int64, numba.boolean, numba.boolean, *judged))
     for kernel in (fold_trades_jit, fold_moves_jit, judge_unit_jit):
         kernel.disable_compile()

@@ -40,10 +40,14 @@ class Book(NamedTuple):
         a square root of a year. Ordered by expiry, then by strike.
     first : int64, shape (X + 1,)
         Options of expiry x are ``first[x] : first[x + 1]``.
+    ends : int64, shape (X,)
+        When each expiry is, microseconds of event time.
     forward, years, rate, quality : float64, shape (X,)
         Forward price, time left, interest rate, quality of the expiry's feeds.
     size, price, linear_quality : float64, shape (L,)
         Perpetuals and futures: coins (short < 0), mark price, quality.
+    dates : int64, shape (L,)
+        When futures end, 0 for perpetuals.
     collateral, collateral_quality : float64, shape (C,)
         Value of balances, and the quality of their feeds.
     haircut, haircut_more : float64, shape (C,)
@@ -61,6 +65,7 @@ class Book(NamedTuple):
     sign: Float64
     volatility: Float64
     first: Int64
+    ends: Int64
     forward: Float64
     years: Float64
     rate: Float64
@@ -68,6 +73,7 @@ class Book(NamedTuple):
     size: Float64
     price: Float64
     linear_quality: Float64
+    dates: Int64
     collateral: Float64
     collateral_quality: Float64
     haircut: Float64

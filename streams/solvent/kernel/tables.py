@@ -74,7 +74,7 @@ def new_table(layout: type[_Table], capacity: int) -> _Table:
     Parameters
     ----------
     layout : type
-        `Accounts`, `Units`, `Cases`, `Positions`, `Balances` or `Figures`.
+        `Accounts`, `Units`, `Cases`, `Positions`, `Balances`, `Orders` or `Figures`.
     capacity : int
         Rows, at least.
     """

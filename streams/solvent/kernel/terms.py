@@ -68,6 +68,7 @@ INSTRUMENT: Final = np.dtype(
         ("settles_in", np.int32),
         ("underlying", np.int32),
         ("expiry", np.int32),
+        ("expires_us", np.int64),
         ("rank", np.int32),
         ("funding_feed", np.int32),
         ("quality_feed", np.int32),

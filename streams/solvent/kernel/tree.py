@@ -172,15 +172,46 @@ def _shorts(book: Book) -> float:
 
 
 @register_jitable
+def _linear_delta_of(book: Book, date_us: int) -> float:
+    """Return the net size of linear contracts that end at one time, 0 for perpetuals."""
+    net = 0.0
+    for row in range(book.size.size):
+        if book.dates[row] == date_us:
+            net += book.size[row]
+    return net
+
+
+@register_jitable
+def _is_first_of_its_date(book: Book, row: int) -> bool:
+    """Tell whether no option and no linear contract before ends when this one does."""
+    for expiry in range(book.ends.size):
+        if book.ends[expiry] == book.dates[row]:
+            return False
+    is_first = True
+    for other in range(row):
+        is_first = is_first and book.dates[other] != book.dates[row]
+    return is_first
+
+
+@register_jitable
 def _offset_between_expiries(book: Book) -> float:
-    """Return the spot notional of deltas that cancel between expiries; linear ones are one more."""
-    net, _ = _linear_delta(book)
+    """Return the spot notional of deltas that cancel between dates; what has none is one more."""
+    net = _linear_delta_of(book, 0)
+    for row in range(book.collateral.size):
+        if book.is_hedging[row] != 0:
+            net += book.collateral[row] / book.spot
     longs = max(0.0, net)
     shorts = max(0.0, -net)
     for expiry in range(book.forward.size):
         net, _ = _expiry_deltas(book, expiry)
+        net += _linear_delta_of(book, book.ends[expiry])
         longs += max(0.0, net)
         shorts += max(0.0, -net)
+    for row in range(book.size.size):
+        if book.dates[row] != 0 and _is_first_of_its_date(book, row):
+            net = _linear_delta_of(book, book.dates[row])
+            longs += max(0.0, net)
+            shorts += max(0.0, -net)
     return float(min(longs, shorts) * book.spot)
 
 

@@ -1,21 +1,30 @@
 """What would be if: one unit weighed at other marks, or with some of a position closed.
 
 Everything is tried on the unit itself and put back, so a search allocates nothing and judges
-exactly as the kernel does, whatever the terms are.
+exactly as the kernel does, whatever the terms are. These kernels compile when first called: no
+worker whose presets are all plain needs them.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
 from solvent.kernel.account import evaluate_terms
-from solvent.kernel.evaluate import example_arguments
 from solvent.kernel.jit import jit
-from solvent.kernel.layout import LEVELS, Balances, Int64, Marks, Positions, Rules, Units
+from solvent.kernel.layout import (
+    LEVELS,
+    LIQUIDATION_END,
+    Balances,
+    Int64,
+    Marks,
+    Orders,
+    Positions,
+    Rules,
+    Units,
+)
 from solvent.kernel.workspace import Workspace
 
 __all__ = [
@@ -24,7 +33,8 @@ __all__ = [
     "OF_RAW",
     "RAW",
     "crossing_price_jit",
-    "warm_up",
+    "health_without_jit",
+    "least_close_jit",
     "weigh",
     "weigh_jit",
 ]
@@ -47,6 +57,7 @@ def weigh(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -56,7 +67,7 @@ def weigh(
 
     Parameters
     ----------
-    unit, units, positions, balances, rules, marks, space
+    unit, units, positions, balances, orders, rules, marks, space
         As `solvent.kernel.account.evaluate_terms`; the workspace keeps what the amounts are made
         of. Any preset, plain ones included.
     out : int64, shape (AMOUNTS,)
@@ -67,7 +78,7 @@ def weigh(
     int
         Bits of `solvent.kernel.account`; -1 if an amount is not finite or beyond 2**53.
     """
-    seen = int(evaluate_terms(unit, units, positions, balances, rules, marks, space))
+    seen = int(evaluate_terms(unit, units, positions, balances, orders, rules, marks, space))
     for level in range(len(LEVELS)):
         equity = np.floor(space.equity[level] * _MICROS)
         required = np.ceil(space.required[level] * _MICROS)
@@ -115,6 +126,7 @@ def crossing_price(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -130,7 +142,7 @@ def crossing_price(
         A price feed with a price. Its mark is moved and put back.
     is_rising : bool
         Whether the unit is hurt by a rising price.
-    unit, units, positions, balances, rules, marks, space, out
+    unit, units, positions, balances, orders, rules, marks, space, out
         As `weigh`.
 
     Returns
@@ -145,7 +157,7 @@ def crossing_price(
     at = price
     while at != NOWHERE:
         marks.price[feed] = at
-        seen = weigh(unit, units, positions, balances, rules, marks, space, out)
+        seen = weigh(unit, units, positions, balances, orders, rules, marks, space, out)
         amount = out[RAW] if what == OF_RAW else out[what] - out[len(LEVELS) + what]
         if seen >= 0 and amount >= 0:
             good = at
@@ -159,13 +171,120 @@ def crossing_price(
 crossing_price_jit = jit(crossing_price)
 
 
-def warm_up() -> None:
-    """Compile the one accepted signature of each kernel here."""
-    if weigh_jit.nopython_signatures:
-        return
-    units, positions, balances, rules, marks, space, _ = map(numba.typeof, example_arguments())
-    row = (numba.int64, units, positions, balances, rules, marks, space, numba.int64[::1])
-    weigh_jit.compile(row)
-    weigh_jit.disable_compile()
-    crossing_price_jit.compile((numba.int64, numba.int64, numba.boolean, *row))
-    crossing_price_jit.disable_compile()
+@register_jitable
+def _health_closed(
+    row: int,
+    lots: int,
+    size: int,
+    cost: int,
+    cash: float,
+    unit: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    orders: Orders,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> float:
+    """Return health(liquidation_end) with so many lots of a position closed and so much cash."""
+    left = abs(size) - lots
+    positions.size_lots[row] = left if size > 0 else -left
+    positions.cost_basis_micros[row] = int(float(cost) * (float(left) / float(abs(size))))
+    evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
+    positions.size_lots[row] = size
+    positions.cost_basis_micros[row] = cost
+    return float(space.equity[LIQUIDATION_END] + cash - space.required[LIQUIDATION_END])
+
+
+def least_close(
+    row: int,
+    proceeds: float,
+    cash: float,
+    unit: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    orders: Orders,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> int:
+    """Return the fewest lots of a position whose closing restores the liquidation end (Z8).
+
+    Parameters
+    ----------
+    row : int
+        Arena row of one of the unit's positions.
+    proceeds : float
+        What closing all of it brings, in settlement units: its pnl (of an option its value) less
+        the liquidator's fee; a part brings its share.
+    cash : float
+        What closing others has brought.
+    unit, units, positions, balances, orders, rules, marks, space
+        As `weigh`.
+
+    Returns
+    -------
+    int
+        Between 0 and the whole position; `NOWHERE` if not even all of it restores health. One lot
+        less does not restore it.
+    """
+    size = positions.size_lots[row]
+    cost = positions.cost_basis_micros[row]
+    whole = abs(size)
+    arguments = (unit, units, positions, balances, orders, rules, marks, space)
+    if _health_closed(row, 0, size, cost, cash, *arguments) >= 0.0:
+        return 0
+    if not _health_closed(row, whole, size, cost, cash + proceeds, *arguments) >= 0.0:
+        return NOWHERE
+    bad, good = 0, whole
+    while good - bad > 1:
+        middle = bad + (good - bad) // 2
+        more = proceeds * (float(middle) / float(whole))
+        if _health_closed(row, middle, size, cost, cash + more, *arguments) >= 0.0:
+            good = middle
+        else:
+            bad = middle
+    return int(good)
+
+
+least_close_jit = jit(least_close)
+
+
+def health_without(
+    row: int,
+    cash: float,
+    unit: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    orders: Orders,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> float:
+    """Return health(liquidation_end) without a position (`NOWHERE`: with all), with some cash."""
+    if row == NOWHERE:
+        evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
+        return float(space.equity[LIQUIDATION_END] + cash - space.required[LIQUIDATION_END])
+    size = positions.size_lots[row]
+    return float(
+        _health_closed(
+            row,
+            abs(size),
+            size,
+            positions.cost_basis_micros[row],
+            cash,
+            unit,
+            units,
+            positions,
+            balances,
+            rules,
+            marks,
+            space,
+        )
+    )
+
+
+health_without_jit = jit(health_without)

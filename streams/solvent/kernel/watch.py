@@ -40,6 +40,7 @@ from solvent.kernel.layout import (
     Int32,
     Int64,
     Marks,
+    Orders,
     Positions,
     Rules,
     UInt8,
@@ -214,6 +215,7 @@ def look_reference(
     units: Units,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
@@ -259,7 +261,16 @@ def look_reference(
             block = unit // BLOCK_UNITS
             is_quarantined = accounts.quarantined[units.account[unit]] != 0
             status = judge_at_marks(
-                unit, is_quarantined, units, positions, balances, rules, marks, space, figures
+                unit,
+                is_quarantined,
+                units,
+                positions,
+                balances,
+                orders,
+                rules,
+                marks,
+                space,
+                figures,
             )
             if _has_news(unit, status, stream_us, units, figures):
                 figures.level[unit] = LEVEL_HOT
@@ -287,12 +298,12 @@ def warm_up() -> None:
     """Compile the one accepted signature of the kernel; other types raise from then on."""
     if look_jit.signatures:
         return
-    units, positions, balances, rules, marks, space, figures = map(
+    units, positions, balances, orders, rules, marks, space, figures = map(
         numba.typeof, example_arguments()
     )
     accounts = numba.typeof(example_table(Accounts))
     watch = numba.typeof(_empty(Watch))
-    columns = (accounts, units, positions, balances, rules, marks, space, figures, watch)
+    columns = (accounts, units, positions, balances, orders, rules, marks, space, figures, watch)
     counts = (numba.boolean, numba.int64, numba.int64)
     look_jit.compile((*counts, *columns, numba.uint8[::1], numba.int64[::1]))
     look_jit.disable_compile()

@@ -37,7 +37,8 @@ class Workspace(NamedTuple):
         Pnl that joins a balance before weighting (P7).
     book : float64, shape (15, >= I + A)
         Columns of the book of one underlying; the last stays 0.
-    book_first : int64, shape (X + 1,)
+    book_first, book_ends, book_dates : int64, shape (X + 1,), (X,) and (I,)
+        Where each expiry begins, when it ends, and when linear contracts end (0: never).
     book_hedging : uint8, shape (A,)
     order : int64, shape (I,)
         Places of options, by rank.
@@ -64,6 +65,8 @@ class Workspace(NamedTuple):
     fold: Float64
     book: Float64
     book_first: Int64
+    book_ends: Int64
+    book_dates: Int64
     book_hedging: UInt8
     order: Int64
     stack: Float64
@@ -88,6 +91,8 @@ def new_workspace(instruments: int, assets: int, expiries: int, underlyings: int
         fold=np.zeros((assets, 3)),
         book=np.zeros((BOOK_COLUMNS, instruments + assets + expiries)),
         book_first=np.zeros(expiries + 1, np.int64),
+        book_ends=np.zeros(expiries, np.int64),
+        book_dates=np.zeros(instruments, np.int64),
         book_hedging=np.zeros(assets, np.uint8),
         order=np.zeros(instruments, np.int64),
         stack=np.zeros((MAX_STEPS, 2)),

@@ -25,7 +25,23 @@ from solvent.kernel import lines
 from solvent.kernel.layout import Int32, Int64, UInt8
 from solvent.wire.inputs import ClockTick, decode_collateral_move, decode_tick, decode_trade
 from solvent.wire.outputs import encode
-from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS, TRADES
+from solvent.wire.statements import (
+    AccountSettings,
+    AccountSnapshot,
+    OpenOrders,
+    decode_open_orders,
+    decode_settings,
+    decode_snapshot,
+)
+from solvent.wire.topics import (
+    ACCOUNT_SETTINGS,
+    ACCOUNT_SNAPSHOTS,
+    COLLATERAL,
+    MARKS,
+    OPEN_ORDERS,
+    ORACLE_TICKS,
+    TRADES,
+)
 
 __all__ = [
     "KEYS",
@@ -98,6 +114,21 @@ def _move_key(value: bytes) -> tuple[bytes, int]:
     return move.account_id.encode(), move.ts_us
 
 
+def _settings_key(value: bytes) -> tuple[bytes, int]:
+    told = decode_settings(value)
+    return told.account_id.encode(), told.ts_us
+
+
+def _orders_key(value: bytes) -> tuple[bytes, int]:
+    told = decode_open_orders(value)
+    return told.account_id.encode(), told.ts_us
+
+
+def _snapshot_key(value: bytes) -> tuple[bytes, int]:
+    told = decode_snapshot(value)
+    return told.account_id.encode(), told.ts_us
+
+
 def _tick_key(value: bytes) -> tuple[bytes, int]:
     tick = decode_tick(value)
     return (_CLOCK_KEY if isinstance(tick, ClockTick) else tick.feed.encode()), tick.ts_us
@@ -115,6 +146,9 @@ def _frame_key(value: bytes) -> tuple[bytes, int]:
 KEYS: Final[Mapping[str, Callable[[bytes], tuple[bytes, int]]]] = {
     TRADES: _trade_key,
     COLLATERAL: _move_key,
+    ACCOUNT_SETTINGS: _settings_key,
+    OPEN_ORDERS: _orders_key,
+    ACCOUNT_SNAPSHOTS: _snapshot_key,
     ORACLE_TICKS: _tick_key,
 }
 _KEYS_AND_MARKS: Final = {**KEYS, MARKS: _frame_key}
@@ -129,6 +163,9 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("schema_version", "move_id", "account_id", "subaccount", "asset", "kind", "amount"),
         *("seq", "transfer_id", "ts_us"),
     ),
+    ACCOUNT_SETTINGS: AccountSettings.__struct_fields__,
+    OPEN_ORDERS: OpenOrders.__struct_fields__,
+    ACCOUNT_SNAPSHOTS: AccountSnapshot.__struct_fields__,
     ORACLE_TICKS: (
         *("schema_version", "kind", "source", "feed", "price", "confidence", "value", "ts_us"),
     ),
@@ -147,7 +184,7 @@ _SPELLING: Final[Mapping[str, tuple[UInt8, UInt8, UInt8]]] = {
         _literal(',"ts_us":'),
     )
     for topic, fields in _FIELDS.items()
-    if "account_id" in fields
+    if topic in {TRADES, COLLATERAL}
 }
 
 
@@ -249,8 +286,9 @@ def read_values(path: Path, topic: str) -> Iterator[tuple[Values, float]]:
 
     With them comes the share of the file that was read up to their end, above 0 to 1.
 
-    A Parquet column is a field of the topic. ``ts_us`` may be a timestamp column, decimals may be
-    text, decimal, integer or float (a float is read as its shortest text).
+    A Parquet column is a field of the topic; an object is a struct column, a list of them a list.
+    ``ts_us`` may be a timestamp column, decimals may be text, decimal, integer or float (a float is
+    read as its shortest text).
 
     Raises
     ------
@@ -338,7 +376,10 @@ def _parquet_values(path: Path, topic: str) -> Iterator[tuple[Values, float]]:
             yield values, (number - 1) / total
 
 
-_NUMBERS: Final = frozenset({"schema_version", "ts_us", "seq"})
+_NUMBERS: Final = frozenset(
+    {"schema_version", "ts_us", "count", "seq"}
+    | {f"{topic}_seq" for topic in ("trades", "collateral", "settings", "orders")}
+)
 
 
 def rows_to_values(frame: Any, fixed: Mapping[str, Any], number: int) -> Values:  # noqa: ANN401
@@ -440,6 +481,10 @@ def _cell(name: str, cell: object) -> object:
     """Return a Parquet cell as the JSON value of field `name`."""
     if name in _NUMBERS or isinstance(cell, str):
         return cell
+    if isinstance(cell, dict):
+        return {key: _cell(key, value) for key, value in cell.items() if value is not None}
+    if isinstance(cell, list):
+        return [_cell(name, value) for value in cell]
     if isinstance(cell, (int, float, Decimal)) and not isinstance(cell, bool):
         return decimal_text(cell)
     msg = f"column {name}: {type(cell).__name__} is neither text nor a number"

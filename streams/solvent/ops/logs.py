@@ -24,7 +24,7 @@ from solvent.engine.run import Record, Run
 from solvent.errors import ConfigError, ServiceError
 from solvent.ops.broker import tcp_open
 from solvent.runtime.reader import RunReader
-from solvent.wire.topics import TOPICS, Topics
+from solvent.wire.topics import ACCOUNT_INPUTS, TOPICS, Topics
 
 __all__ = ["KafkaLogs", "Logs", "Tape", "write_tape"]
 
@@ -201,6 +201,8 @@ class Tape:
             [SLV-450] It is not on the tape.
         """
         firsts = self._firsts.get(topic, [])
+        if not firsts and topic in ACCOUNT_INPUTS:  # a tape older than the topic
+            firsts = [0] * self.topics.partitions
         if partition >= len(firsts):
             msg = f"tape {self._path} has no {topic} partition {partition}"
             raise ConfigError(msg, code="SLV-450")

@@ -36,13 +36,12 @@ from solvent.ops.verify import Progress
 from solvent.rules import CompiledRulebook
 from solvent.settings import limit_polars_threads
 from solvent.wire.topics import (
+    ACCOUNT_INPUTS,
     ACCOUNTS,
-    COLLATERAL,
     JOURNAL,
     MARKS,
     ORACLE_TICKS,
     PRICE_JOURNAL,
-    TRADES,
 )
 
 __all__ = [
@@ -307,7 +306,7 @@ class _TopicSource:
 
 
 def topic_sources(logs: Logs, rulebook: CompiledRulebook) -> list[Source]:
-    """Return every partition of the topics trades, collateral and oracle-ticks.
+    """Return every partition of the account topics and of oracle-ticks.
 
     Raises
     ------
@@ -316,7 +315,7 @@ def topic_sources(logs: Logs, rulebook: CompiledRulebook) -> list[Source]:
     """
     return [
         _TopicSource(logs, topic, partition, rulebook.max_future_us)
-        for topic in (COLLATERAL, TRADES, ORACLE_TICKS)
+        for topic in (*ACCOUNT_INPUTS, ORACLE_TICKS)
         for partition in range(logs.topics.partitions_of(topic))
     ]
 
@@ -439,7 +438,7 @@ def _arrivals(source: Source, options: ReplayOptions, report: ReplayReport) -> I
 
 def _partitions(run: Run, topic: str, count: int) -> Int32:
     out = np.zeros(len(run), np.int32)
-    if count > 1 and topic in {TRADES, COLLATERAL}:
+    if count > 1 and topic in ACCOUNT_INPUTS:
         lines.partition_jit(run.data, run.key_first, run.key_size, len(run), count, out)
     return out
 

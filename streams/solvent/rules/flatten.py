@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
-from solvent.domain.policy import LiquidationPolicy
+from solvent.domain.lending import CloseFactor
+from solvent.domain.policy import LendingPolicy, LiquidationPolicy
+from solvent.domain.schedule import Auction
 from solvent.kernel.elementary import logarithm
 from solvent.kernel.layout import (
     ASSET_BORROWABLE,
@@ -65,7 +67,7 @@ from solvent.kernel.terms import (
     UNDERLYING,
     Terms,
 )
-from solvent.rules.model import PresetModel, RulebookModel
+from solvent.rules.model import LendingModel, LiquidationModel, PresetModel, RulebookModel
 from solvent.rules.resolve import feed_index, one_of
 from solvent.rules.source import config_error
 from solvent.rules.terms import (
@@ -277,6 +279,56 @@ class _Presets:
             adjustment_ppm=liquidation.fillable.adjustment_ppm,
             dust_micros=liquidation.dust_micros,
             offer_ttl_us=liquidation.offer_ttl_us,
+            is_plain=bool(self._is_plain[row]),
+            **self._sizing(f"{path}.liquidation", liquidation),
+        )
+
+    def _sizing(self, path: str, liquidation: LiquidationModel) -> dict[str, Any]:
+        """Return what a liquidation policy says of sizes beyond fees."""
+        found: dict[str, Any] = {"sizing": liquidation.sizing}
+        for sizing, section in (("steps", liquidation.steps), ("slice", liquidation.auction)):
+            key = "auction" if sizing == "slice" else sizing
+            if (liquidation.sizing == sizing) != (section is not None):
+                limit = f"given where sizing is {sizing}, and only there"
+                raise config_error(path=f"{path}.{key}", value=section, limit=limit)
+        if liquidation.steps is not None:
+            found["step_ppm"] = liquidation.steps.step_ppm
+            found["step_below_ppm"] = liquidation.steps.below_ppm
+        if liquidation.auction is not None:
+            auction = liquidation.auction
+            if auction.cutoff_ppm > auction.start_ppm:
+                limit = f"at most start_ppm {auction.start_ppm}"
+                at = f"{path}.auction.cutoff_ppm"
+                raise config_error(path=at, value=auction.cutoff_ppm, limit=limit)
+            found["auction"] = Auction(
+                auction.start_ppm, auction.cutoff_ppm, auction.fast_us, auction.slow_us
+            )
+            found["auction_buffer_ppm"] = auction.buffer_ppm
+        if liquidation.lending is not None:
+            found["lending"] = self._lending(f"{path}.lending", liquidation.lending)
+        return found
+
+    def _lending(self, path: str, given: LendingModel) -> LendingPolicy:
+        for name in given.bonus_by_asset_ppm:
+            if name not in self._asset_by_name:
+                at = f"{path}.bonus_by_asset_ppm.{name}"
+                raise config_error(path=at, value=name, limit=one_of(self._asset_by_name))
+        factor, target = given.close_factor, given.target_health
+        left_usd = factor.least_left_usd if target is None else target.least_left_usd
+        return LendingPolicy(
+            bonus_ppm=given.bonus_ppm,
+            bonus_by_asset={
+                self._asset_by_name[name].index: ppm
+                for name, ppm in given.bonus_by_asset_ppm.items()
+            },
+            protocol_share_ppm=given.protocol_share_ppm,
+            close_factor=CloseFactor(
+                factor.normal_ppm, factor.full_at_ppm, factor.full_below_usd * PPM
+            ),
+            least_left_micros=left_usd * PPM,
+            target_ppm=None if target is None else target.target_ppm,
+            bonus_factor_ppm=PPM if target is None else target.bonus_factor_ppm,
+            full_bonus_at_ppm=PPM if target is None else target.full_bonus_at_ppm,
         )
 
     def _looks_plain(self, row: int) -> bool:
@@ -852,6 +904,7 @@ class _Presets:
             row["kind"] = _KINDS[instrument.kind]
             row["settles_in"] = instrument.settles_in
             row["underlying"] = _none(instrument.underlying)
+            row["expires_us"] = instrument.expires_us or 0
             row["funding_feed"] = _none(instrument.funding_feed)
             row["quality_feed"] = _none(instrument.quality_feed)
             row["expiry"] = row["rank"] = row["volatility_feed"] = NONE

@@ -1,14 +1,15 @@
-"""State of one partition as contiguous columns: accounts, their units, positions and balances.
+"""State of one partition as contiguous columns: accounts, their units and what lies in these.
 
 Integers at rest: lots, micros, quanta, microseconds (layout.py has every dtype). One writer: the
 shard that owns the partition. Columns double when full, so a row's index never changes; the blocks
-of the two arenas may move, which no output can see. Objects exist only in the views for people
+of the three arenas may move, which no output can see. Objects exist only in the views for people
 at the end of the class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from solvent.kernel.layout import (
     COUNT_BALANCE_WASTE,
     COUNT_BALANCES,
     COUNT_DIRTY,
+    COUNT_ORDER_WASTE,
+    COUNT_ORDERS,
     COUNT_POSITION_WASTE,
     COUNT_POSITIONS,
     COUNT_SLOTS,
@@ -28,6 +31,7 @@ from solvent.kernel.layout import (
     Figures,
     Int32,
     Int64,
+    Orders,
     Positions,
     Units,
 )
@@ -42,7 +46,7 @@ from solvent.kernel.names import (
 )
 from solvent.kernel.tables import longer_table, moved_rows, new_table
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "Order"]
 
 _START = 256
 #: Fewer accounts than this are marked one by one, which then is quicker.
@@ -62,12 +66,29 @@ def _packed_order(
     return old, new
 
 
+class Order(NamedTuple):
+    """One row of `solvent.kernel.layout.Orders`."""
+
+    instrument: int
+    bid_lots: int
+    ask_lots: int
+    bid_value_micros: int
+    ask_value_micros: int
+    order_count: int
+    leverage_ppm: int
+
+
 class Columns:
     """The columns of one partition and the index of its accounts.
 
+    Parameters
+    ----------
+    default_preset : int
+        Preset of an account whose class nobody has told.
+
     Attributes
     ----------
-    accounts, units, cases, positions, balances, figures
+    accounts, units, cases, positions, balances, orders, figures
         The tables of `solvent.kernel.layout`; replaced, not resized, when they grow, so nobody
         keeps them across a call that may grow.
     counts : int64, shape (COUNT_SLOTS,)
@@ -76,12 +97,14 @@ class Columns:
         Account ids, which are record keys too; an account's index is that of its name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, default_preset: int = 0) -> None:
+        self.default_preset = default_preset
         self.accounts = new_table(Accounts, _START)
         self.units = new_table(Units, _START)
         self.cases = new_table(Cases, _START)
         self.positions = new_table(Positions, _START)
         self.balances = new_table(Balances, _START)
+        self.orders = new_table(Orders, _START)
         self.figures = new_table(Figures, _START)
         self.counts: Int64 = np.zeros(COUNT_SLOTS, np.int64)
         self.names = name_table(_START)
@@ -96,7 +119,7 @@ class Columns:
             index = count_names(self.names)
             self.reserve_accounts(1, len(key))
             self.names = put_name(self.names, key)
-            blocks.add_account(index, self.accounts, self.counts)
+            blocks.add_account(index, self.default_preset, self.accounts, self.counts)
         return index
 
     def mark_dirty(self, account: int) -> None:
@@ -142,7 +165,7 @@ class Columns:
             self.cases = longer_table(self.cases, capacity)
             self.figures = longer_table(self.figures, capacity)
 
-    def reserve_arenas(self, positions: int, balances: int) -> None:
+    def reserve_arenas(self, positions: int, balances: int, orders: int) -> None:
         """Make room for so many arena slots in all."""
         if positions > len(self.positions.instrument):
             self.positions = longer_table(
@@ -150,6 +173,8 @@ class Columns:
             )
         if balances > len(self.balances.asset):
             self.balances = longer_table(self.balances, _double(len(self.balances.asset), balances))
+        if orders > len(self.orders.instrument):
+            self.orders = longer_table(self.orders, _double(len(self.orders.instrument), orders))
 
     def make_room(self, unit: int) -> None:
         """Make room for one more record of a unit (`NONE`: of a new one) and many after it.
@@ -159,16 +184,24 @@ class Columns:
         self.reserve_units(int(self.counts[COUNT_UNITS]) + 1)
         largest = 0
         if unit != NONE:
+            units = self.units
             largest = 2 * int(
-                max(self.units.position_capacity[unit], self.units.balance_capacity[unit])
+                max(
+                    units.position_capacity[unit],
+                    units.balance_capacity[unit],
+                    units.order_capacity[unit],
+                )
             )
         if 2 * self.counts[COUNT_POSITION_WASTE] > self.counts[COUNT_POSITIONS]:
             self._pack_positions()
         if 2 * self.counts[COUNT_BALANCE_WASTE] > self.counts[COUNT_BALANCES]:
             self._pack_balances()
+        if 2 * self.counts[COUNT_ORDER_WASTE] > self.counts[COUNT_ORDERS]:
+            self._pack_orders()
         self.reserve_arenas(
             int(self.counts[COUNT_POSITIONS]) + largest + 8,
             int(self.counts[COUNT_BALANCES]) + largest + 8,
+            int(self.counts[COUNT_ORDERS]) + largest + 8,
         )
 
     def _pack_positions(self) -> None:
@@ -190,6 +223,16 @@ class Columns:
         self.balances = moved_rows(self.balances, *order)
         self.counts[COUNT_BALANCES] = int(capacity[: self.counts[COUNT_UNITS]].sum())
         self.counts[COUNT_BALANCE_WASTE] = 0
+
+    def _pack_orders(self) -> None:
+        units = self.units
+        capacity = units.order_capacity
+        order = _packed_order(
+            units.first_order, units.order_count, capacity, int(self.counts[COUNT_UNITS])
+        )
+        self.orders = moved_rows(self.orders, *order)
+        self.counts[COUNT_ORDERS] = int(capacity[: self.counts[COUNT_UNITS]].sum())
+        self.counts[COUNT_ORDER_WASTE] = 0
 
     # -- reading
 
@@ -251,6 +294,12 @@ class Columns:
                 self.balances.asset[rows].tolist(), self.balances.quanta[rows].tolist(), strict=True
             )
         )
+
+    def orders_of(self, unit: int) -> list[Order]:
+        """Return what a unit has beside its positions, ascending by instrument."""
+        first = int(self.units.first_order[unit])
+        rows = slice(first, first + int(self.units.order_count[unit]))
+        return [Order(*row) for row in zip(*(c[rows].tolist() for c in self.orders), strict=True)]
 
 
 def _double(capacity: int, need: int) -> int:

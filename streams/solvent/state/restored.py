@@ -68,7 +68,7 @@ def _take(
         account = find_name(names, hashed, data, key, key_bytes, 0, NO_PART)
         if account == NONE:
             account = add_name(names, hashed, data, key, key_bytes, 0, NO_PART)
-            add_account(account, accounts, counts)
+            add_account(account, 0, accounts, counts)  # its row says which preset
             room[account] = 0
         bytes_ = int(value_size[row])
         if bytes_ > room[account]:
@@ -163,12 +163,12 @@ class RestoredRows:
             msg = f"row of account {key!r}: {'no key' if not key else 'deleted'}; rows never are"
             raise PartitionError(msg)
 
-    def unpack(self, *, instrument_ids: Int64, asset_count: int, default_preset: int) -> None:
+    def unpack(self, *, instrument_ids: Int64, asset_count: int, preset_count: int) -> None:
         """Fill the columns, and forget the rows.
 
         Parameters
         ----------
-        instrument_ids, asset_count, default_preset
+        instrument_ids, asset_count, preset_count
             As in `solvent.state.rows.decode_rows`, which says what is raised.
         """
         count = count_names(self._columns.names)
@@ -180,7 +180,7 @@ class RestoredRows:
             first + self._size[:count],
             instrument_ids=instrument_ids,
             asset_count=asset_count,
-            default_preset=default_preset,
+            preset_count=preset_count,
         )
         self._forget()
 

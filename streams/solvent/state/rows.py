@@ -1,19 +1,25 @@
 """The packed account row: one row of ``accounts.v1`` per account, key = account id in UTF-8.
 
-Little-endian, no padding, version 1; money in micros, times in microseconds, signs as in the
-columns. The account's units follow the header, cross book first, then ascending by instrument::
+Little-endian, no padding; money in micros, times in microseconds, signs as in the columns. The
+account's units follow the header, cross book first, then ascending by instrument. An account that
+has settings, open orders or a leverage limit has a row of version 2, with the lines marked +; any
+other one of version 1, without::
 
-    header    B version = 1 · B quarantined · H unit count · q trades seq · q collateral seq
+    header    B version · B quarantined · H unit count · q trades seq · q collateral seq
+    + settings  q settings seq · q orders seq · H preset
     unit      i book · B status · B previous status · B case verdict · B reserved = 0 · I flags
               · H position count · H balance count · q episode · q revision · q case expires us
               · q case notional micros · q case fills · q touched us
+    + more      H order count
       balance   i asset · q quanta                        ascending by asset
       position  i instrument · q size lots · q cost basis micros    ascending by instrument
+    + order     i instrument · q bid lots · q ask lots · q bid value micros · q ask value micros
+                · q count · q leverage ppm                ascending by instrument
 
 A sequence is -1 while none came. `book` is -1 for the cross book, else the instrument; instruments
-go by their ``id`` in the rulebook, assets by their position in it with the settlement asset first.
-Codes of status, verdict and flags are those of `solvent.kernel.layout`. Revision 0 means that no
-case is open. The margin preset is not stored: it follows from the account's class.
+go by their ``id`` in the rulebook, assets by their position in it with the settlement asset first,
+presets by theirs. Codes of status, verdict and flags are those of `solvent.kernel.layout`. Revision
+0 means that no case is open. A row of version 1 has the preset of the rulebook's default class.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from solvent.errors import PartitionError
 from solvent.kernel.jit import jit
 from solvent.kernel.layout import (
     COUNT_BALANCES,
+    COUNT_ORDERS,
     COUNT_POSITIONS,
     COUNT_UNITS,
     CROSS,
@@ -36,6 +43,7 @@ from solvent.kernel.layout import (
     Cases,
     Int32,
     Int64,
+    Orders,
     Positions,
     UInt8,
     Units,
@@ -47,11 +55,16 @@ from solvent.state.columns import Columns
 
 __all__ = ["ROW_VERSION", "decode_rows", "encode_rows", "warm_up"]
 
+#: Of an account without settings, orders or leverage limits; with any of these one more.
 ROW_VERSION: Final = 1
+_FULL_VERSION: Final = 2
 _HEADER: Final = 20
+_SETTINGS: Final = 18
 _UNIT: Final = 64
+_MORE: Final = 2
 _BALANCE: Final = 12
 _POSITION: Final = 20
+_ORDER: Final = 52
 
 #: Accounts between asking for a row of the columns, what it leads to, and packing it.
 _STRIDE: Final = 4
@@ -61,13 +74,32 @@ _BAD_VERSION: Final = 1
 _BAD_SIZE: Final = 2
 _BAD_INSTRUMENT: Final = 3
 _BAD_ASSET: Final = 4
-_FAULTS: Final = ("", "version", "size", "instrument", "asset")
+_BAD_PRESET: Final = 5
+_FAULTS: Final = ("", "version", "size", "instrument", "asset", "preset")
+
+
+@register_jitable
+def _is_full(account: int, default_preset: int, accounts: Accounts, units: Units) -> bool:
+    """Return whether an account has anything that a row of version 1 has no place for."""
+    if (
+        accounts.settings_seq[account] != NONE
+        or accounts.orders_seq[account] != NONE
+        or accounts.preset[account] != default_preset
+    ):
+        return True
+    unit = int(accounts.first_unit[account])
+    while unit != NONE:
+        if units.order_count[unit] > 0:
+            return True
+        unit = int(units.next_unit[unit])
+    return False
 
 
 def _measure(
     accounts: Accounts,
     units: Units,
     names: NameTable,
+    default_preset: int,
     changed: Int64,
     out_key: Int32,
     out_value: Int32,
@@ -80,16 +112,37 @@ def _measure(
             prefetch(names.first, int(changed[k + 2 * _STRIDE]))
             prefetch_unit(int(changed[k + _STRIDE]), accounts, units)
         account = int(changed[k])
-        size = _HEADER
+        is_full = _is_full(account, default_preset, accounts, units)
+        size = _HEADER + _SETTINGS if is_full else _HEADER
         unit = int(accounts.first_unit[account])
         while unit != NONE:
             size += _UNIT + _BALANCE * int(units.balance_count[unit])
             size += _POSITION * int(units.position_count[unit])
+            if is_full:
+                size += _MORE + _ORDER * int(units.order_count[unit])
             unit = int(units.next_unit[unit])
         out_key[k] = names.first[account + 1] - names.first[account]
         out_value[k] = size
         total += int(out_key[k]) + size
     return total
+
+
+@register_jitable
+def _pack_orders(
+    unit: int, units: Units, orders: Orders, instrument_ids: Int64, out: UInt8, at: int
+) -> int:
+    """Write a unit's orders; return the place after them."""
+    begin = int(units.first_order[unit])
+    for row in range(begin, begin + int(units.order_count[unit])):
+        store32(out, at, int(instrument_ids[orders.instrument[row]]))
+        store64(out, at + 4, int(orders.bid_lots[row]))
+        store64(out, at + 12, int(orders.ask_lots[row]))
+        store64(out, at + 20, int(orders.bid_value_micros[row]))
+        store64(out, at + 28, int(orders.ask_value_micros[row]))
+        store64(out, at + 36, int(orders.order_count[row]))
+        store64(out, at + 44, int(orders.leverage_ppm[row]))
+        at += _ORDER
+    return at
 
 
 def _pack(
@@ -98,7 +151,9 @@ def _pack(
     cases: Cases,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     names: NameTable,
+    default_preset: int,
     instrument_ids: Int64,
     changed: Int64,
     out: UInt8,
@@ -118,12 +173,18 @@ def _pack(
         for place in range(int(names.first[account]), int(names.first[account + 1])):
             out[at] = names.text[place]
             at += 1
-        out[at] = ROW_VERSION
+        is_full = _is_full(account, default_preset, accounts, units)
+        out[at] = _FULL_VERSION if is_full else ROW_VERSION
         out[at + 1] = accounts.quarantined[account]
         count_at = at + 2
         store64(out, at + 4, int(accounts.trades_seq[account]))
         store64(out, at + 12, int(accounts.collateral_seq[account]))
         at += _HEADER
+        if is_full:
+            store64(out, at, int(accounts.settings_seq[account]))
+            store64(out, at + 8, int(accounts.orders_seq[account]))
+            store16(out, at + 16, int(accounts.preset[account]))
+            at += _SETTINGS
         count = 0
         unit = int(accounts.first_unit[account])
         while unit != NONE:
@@ -146,6 +207,9 @@ def _pack(
             store64(out, at + 48, int(cases.fills[unit]))
             store64(out, at + 56, int(units.touched_us[unit]))
             at += _UNIT
+            if is_full:
+                store16(out, at, int(units.order_count[unit]))
+                at += _MORE
             begin = int(units.first_balance[unit])
             for row in range(begin, begin + int(units.balance_count[unit])):
                 store32(out, at, int(balances.asset[row]))
@@ -157,30 +221,41 @@ def _pack(
                 store64(out, at + 4, int(positions.size_lots[row]))
                 store64(out, at + 12, int(positions.cost_basis_micros[row]))
                 at += _POSITION
+            if is_full:
+                at = _pack_orders(unit, units, orders, instrument_ids, out, at)
             unit = int(units.next_unit[unit])
         store16(out, count_at, count)
 
 
 def _count(data: UInt8, first: Int64, last: Int64, out_counts: Int64) -> tuple[int, int]:
-    """Check the rows' frame and count units, position and balance slots; return (row, fault)."""
+    """Check the rows' frame and count units and slots of the arenas; return (row, fault)."""
     for k in range(first.size):
         at = int(first[k])
         end = int(last[k])
         if end - at < _HEADER:
             return k, _BAD_SIZE
-        if data[at] != ROW_VERSION:
+        is_full = data[at] == _FULL_VERSION
+        if not is_full and data[at] != ROW_VERSION:
             return k, _BAD_VERSION
         count = load16(data, at + 2)
         at += _HEADER
+        unit_bytes = _UNIT
+        if is_full:
+            at += _SETTINGS
+            unit_bytes += _MORE
         for _ in range(count):
-            if end - at < _UNIT:
+            if end - at < unit_bytes:
                 return k, _BAD_SIZE
             position_count = load16(data, at + 12)
             balance_count = load16(data, at + 14)
             out_counts[0] += 1
             out_counts[1] += position_count
             out_counts[2] += balance_count
-            at += _UNIT + _BALANCE * balance_count + _POSITION * position_count
+            if is_full:
+                order_count = load16(data, at + _UNIT)
+                out_counts[3] += order_count
+                at += _ORDER * order_count
+            at += unit_bytes + _BALANCE * balance_count + _POSITION * position_count
         if at != end:
             return k, _BAD_SIZE
     return 0, _GOOD
@@ -202,10 +277,42 @@ def _index_of(instrument_ids: Int64, instrument_id: int) -> int:
     return NONE
 
 
+@register_jitable
+def _unpack_orders(
+    data: UInt8,
+    at: int,
+    unit: int,
+    instrument_ids: Int64,
+    units: Units,
+    orders: Orders,
+    counts: Int64,
+) -> int:
+    """Fill in a unit's orders, whose number is known; return the place after them, or `NONE`."""
+    order_count = int(units.order_count[unit])
+    begin = int(counts[COUNT_ORDERS])
+    units.first_order[unit] = begin
+    units.order_capacity[unit] = order_count
+    counts[COUNT_ORDERS] += order_count
+    for row in range(begin, begin + order_count):
+        instrument = _index_of(instrument_ids, load32(data, at))
+        if instrument == NONE:
+            return NONE
+        orders.instrument[row] = instrument
+        orders.bid_lots[row] = load64(data, at + 4)
+        orders.ask_lots[row] = load64(data, at + 12)
+        orders.bid_value_micros[row] = load64(data, at + 20)
+        orders.ask_value_micros[row] = load64(data, at + 28)
+        orders.order_count[row] = load64(data, at + 36)
+        orders.leverage_ppm[row] = load64(data, at + 44)
+        at += _ORDER
+    return at
+
+
 def _unpack(
     data: UInt8,
     first: Int64,
     default_preset: int,
+    preset_count: int,
     instrument_ids: Int64,
     asset_count: int,
     accounts: Accounts,
@@ -213,6 +320,7 @@ def _unpack(
     cases: Cases,
     positions: Positions,
     balances: Balances,
+    orders: Orders,
     counts: Int64,
 ) -> tuple[int, int]:
     """Fill in the accounts, whose units and blocks there is room for; return (row, fault)."""
@@ -224,7 +332,19 @@ def _unpack(
         accounts.collateral_seq[account] = load64(data, at + 12)
         accounts.first_unit[account] = NONE
         accounts.dirty[account] = 0
+        accounts.settings_seq[account] = NONE
+        accounts.orders_seq[account] = NONE
+        is_full = data[at] == _FULL_VERSION
+        preset = default_preset
         at += _HEADER
+        if is_full:
+            accounts.settings_seq[account] = load64(data, at)
+            accounts.orders_seq[account] = load64(data, at + 8)
+            preset = load16(data, at + 16)
+            if preset >= preset_count:
+                return account, _BAD_PRESET
+            at += _SETTINGS
+        accounts.preset[account] = preset
         previous = NONE
         for _ in range(count):
             unit = int(counts[COUNT_UNITS])
@@ -244,7 +364,7 @@ def _unpack(
             units.account[unit] = account
             units.book[unit] = book
             units.next_unit[unit] = NONE
-            units.preset[unit] = default_preset
+            units.preset[unit] = preset
             units.status[unit] = data[at + 4]
             units.previous_status[unit] = data[at + 5]
             units.case_verdict[unit] = data[at + 6]
@@ -256,6 +376,12 @@ def _unpack(
             cases.fills[unit] = load64(data, at + 48)
             units.touched_us[unit] = load64(data, at + 56)
             at += _UNIT
+            units.first_order[unit] = 0
+            units.order_count[unit] = 0
+            units.order_capacity[unit] = 0
+            if is_full:
+                units.order_count[unit] = load16(data, at)
+                at += _MORE
             begin = int(counts[COUNT_BALANCES])
             units.first_balance[unit] = begin
             units.balance_count[unit] = balance_count
@@ -281,6 +407,10 @@ def _unpack(
                 positions.size_lots[row] = load64(data, at + 4)
                 positions.cost_basis_micros[row] = load64(data, at + 12)
                 at += _POSITION
+            if units.order_count[unit] > 0:
+                at = _unpack_orders(data, at, unit, instrument_ids, units, orders, counts)
+                if at == NONE:
+                    return account, _BAD_INSTRUMENT
     return 0, _GOOD
 
 
@@ -314,7 +444,13 @@ def encode_rows(
     key_size = np.empty(changed.size, np.int32)
     value_size = np.empty(changed.size, np.int32)
     total = _measure_jit(
-        columns.accounts, columns.units, columns.names, changed, key_size, value_size
+        columns.accounts,
+        columns.units,
+        columns.names,
+        columns.default_preset,
+        changed,
+        key_size,
+        value_size,
     )
     out = np.empty(total, np.uint8)
     _pack_jit(
@@ -323,7 +459,9 @@ def encode_rows(
         columns.cases,
         columns.positions,
         columns.balances,
+        columns.orders,
         columns.names,
+        columns.default_preset,
         instrument_ids,
         changed,
         out,
@@ -339,7 +477,7 @@ def decode_rows(
     *,
     instrument_ids: Int64,
     asset_count: int,
-    default_preset: int,
+    preset_count: int,
 ) -> None:
     """Fill in all accounts from their rows.
 
@@ -355,26 +493,28 @@ def decode_rows(
         Rulebook ids by instrument index, ascending.
     asset_count : int
         Assets in the rulebook.
-    default_preset : int
-        Preset index of the units.
+    preset_count : int
+        Presets of the rulebook.
 
     Raises
     ------
     PartitionError
         A row of another version, of a wrong size, or naming what the rulebook does not have.
     """
-    needs: Any = np.zeros(3, np.int64)
+    needs: Any = np.zeros(4, np.int64)
     account, fault = _count_jit(data, first, last, needs)
     if fault == _GOOD:
         columns.reserve_units(int(columns.counts[COUNT_UNITS] + needs[0]))
         columns.reserve_arenas(
             int(columns.counts[COUNT_POSITIONS] + needs[1]),
             int(columns.counts[COUNT_BALANCES] + needs[2]),
+            int(columns.counts[COUNT_ORDERS] + needs[3]),
         )
         account, fault = _unpack_jit(
             data,
             first,
-            default_preset,
+            columns.default_preset,
+            preset_count,
             instrument_ids,
             asset_count,
             columns.accounts,
@@ -382,6 +522,7 @@ def decode_rows(
             columns.cases,
             columns.positions,
             columns.balances,
+            columns.orders,
             columns.counts,
         )
     if fault != _GOOD:
@@ -396,4 +537,4 @@ def warm_up() -> None:
     ids = np.zeros(0, np.int64)
     encode_rows(columns, np.zeros(0, np.int64), ids)
     text = np.zeros(0, np.uint8)
-    decode_rows(columns, text, ids, ids, instrument_ids=ids, asset_count=0, default_preset=0)
+    decode_rows(columns, text, ids, ids, instrument_ids=ids, asset_count=0, preset_count=0)

@@ -87,6 +87,7 @@ class SafeMoves:
             columns.units,
             columns.positions,
             columns.balances,
+            columns.orders,
             rules,
             marks,
             space,

@@ -114,6 +114,7 @@ _RANGE_FAULTS = (
     "Expected `int` <",
     "Expected `int` >",
     "Expected `str` of length",
+    "Expected `str` matching",
 )
 _find_field = re.compile(r" - at `\$\.(\w+)`$").search
 

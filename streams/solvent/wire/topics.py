@@ -14,12 +14,16 @@ from solvent.errors import ConfigError
 
 __all__ = [
     "ACCOUNTS",
+    "ACCOUNT_INPUTS",
+    "ACCOUNT_SETTINGS",
+    "ACCOUNT_SNAPSHOTS",
     "COLLATERAL",
     "JOURNAL",
     "LIQUIDATIONS",
     "MARGIN_STATUS",
     "MARKS",
     "MAX_BATCH_BYTES",
+    "OPEN_ORDERS",
     "ORACLE_TICKS",
     "PRICE_JOURNAL",
     "PRICE_STATE",
@@ -33,6 +37,9 @@ __all__ = [
 
 TRADES = "trades.v1"
 COLLATERAL = "collateral.v1"
+ACCOUNT_SETTINGS = "account-settings.v1"
+OPEN_ORDERS = "open-orders.v1"
+ACCOUNT_SNAPSHOTS = "account-snapshots.v1"
 ORACLE_TICKS = "oracle-ticks.v1"
 MARKS = "marks.v1"
 ACCOUNTS = "accounts.v1"
@@ -42,6 +49,9 @@ MARGIN_STATUS = "margin-status.v1"
 REJECTS = "rejects.v1"
 JOURNAL = "journal.v1"
 PRICE_JOURNAL = "price-journal.v1"
+
+#: What is told of accounts, keyed by account.
+ACCOUNT_INPUTS = (TRADES, COLLATERAL, ACCOUNT_SETTINGS, OPEN_ORDERS, ACCOUNT_SNAPSHOTS)
 
 #: Bytes of the largest record batch we write: a slice's rows usually fit into one. The broker's own
 #: limit does not matter where the topic has one.
@@ -103,6 +113,9 @@ class TopicSpec:
 TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=TRADES, role=Role.INPUT, per_account=True, retention_ms=-1),
     TopicSpec(name=COLLATERAL, role=Role.INPUT, per_account=True, retention_ms=-1),
+    TopicSpec(name=ACCOUNT_SETTINGS, role=Role.INPUT, per_account=True, retention_ms=-1),
+    TopicSpec(name=OPEN_ORDERS, role=Role.INPUT, per_account=True, retention_ms=-1),
+    TopicSpec(name=ACCOUNT_SNAPSHOTS, role=Role.INPUT, per_account=True, retention_ms=-1),
     TopicSpec(name=ORACLE_TICKS, role=Role.INPUT, per_account=False, retention_ms=-1),
     TopicSpec(name=MARKS, role=Role.BETWEEN, per_account=True, retention_ms=30 * _DAY_MS),
     TopicSpec(name=ACCOUNTS, role=Role.TABLE, per_account=True, retention_ms=None),

@@ -1,0 +1,403 @@
+"""What a liquidation offers to close: orders of single markets, swaps of debt, or part of a book.
+
+Sizes come from the kernel that judges, so they hold under any terms; prices, bonuses and shares
+come from the exact arithmetic of `solvent.domain`. Units of plain presets, whose closed forms are
+exact, are sized by `solvent.domain.sizing.plan_close` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from solvent.domain.instrument import Ratio
+from solvent.domain.lending import (
+    bonus_at,
+    debt_to_target,
+    helping_bonus,
+    repay_limit,
+    seizure_of,
+    without_dust,
+)
+from solvent.domain.policy import LendingPolicy, LiquidationPolicy
+from solvent.domain.schedule import auction_share, step_share
+from solvent.domain.sizing import (
+    CloseLeg,
+    OpenPosition,
+    bankruptcy_price,
+    fund_fee,
+    inverse_bankruptcy_price,
+    limit_price,
+    plan_close,
+)
+from solvent.domain.verdict import Level, MarginFigures
+from solvent.engine.appraise import Appraisal, Appraiser
+from solvent.engine.markbook import MarkBook
+from solvent.engine.surface import option_prices
+from solvent.rules.compile import CompiledRulebook
+from solvent.state.columns import Columns
+from solvent.units import PPM
+
+__all__ = ["Plan", "Planner", "Swap"]
+
+
+class Swap(NamedTuple):
+    """Debt to repay, and collateral to take for it; quantities in quanta, all above 0.
+
+    ``repay`` of asset ``debt`` is paid in, ``seize`` of asset ``collateral`` taken, of which the
+    protocol keeps ``protocol``.
+    """
+
+    debt: int
+    repay: int
+    collateral: int
+    seize: int
+    protocol: int
+    bonus_ppm: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one offer is for.
+
+    Attributes
+    ----------
+    legs : tuple of CloseLeg
+        Orders, in the order in which they are to be worked.
+    swaps : tuple of Swap
+        Debts to repay, likewise.
+    share_ppm : int or None
+        Where a part of the whole book is sold: how much of it. ``legs`` are then that part, and go
+        together.
+    """
+
+    legs: tuple[CloseLeg, ...] = ()
+    swaps: tuple[Swap, ...] = ()
+    share_ppm: int | None = None
+
+
+class Planner:
+    """Planner of the units of one partition.
+
+    Parameters
+    ----------
+    rulebook, columns, marks
+        What is judged, by what; plans are made at the marks in force.
+    """
+
+    def __init__(self, rulebook: CompiledRulebook, columns: Columns, marks: MarkBook) -> None:
+        self._rulebook = rulebook
+        self._columns = columns
+        self._marks = marks
+        self._appraiser = Appraiser(rulebook, columns, marks)
+
+    def plan(self, unit: int, figures: MarginFigures) -> Plan:
+        """Return what restores health(liquidation_end) of a unit, or all there is to close.
+
+        Parameters
+        ----------
+        unit : int
+            A unit that can be judged.
+        figures : MarginFigures
+            Its figures at the marks in force.
+        """
+        policy = self._rulebook.policies[self._columns.units.preset[unit]]
+        if figures.shortage_micros == 0:
+            return Plan()
+        if policy.is_plain:
+            return Plan(legs=self._plain_legs(unit, policy, figures))
+        appraisal = self._appraiser.appraise(unit)
+        positions = self._positions(unit)
+        if policy.sizing == "slice":
+            share_ppm = self._slice(policy, figures, appraisal)
+        elif policy.sizing == "steps":
+            share_ppm = step_share(
+                requirement_micros=figures.requirement_micros[Level.MAINTENANCE],
+                equity_micros=figures.equity_micros[Level.MAINTENANCE],
+                fee_ppm=policy.liquidator_fee_ppm,
+                step_ppm=policy.step_ppm,
+                below_ppm=policy.step_below_ppm,
+            )
+        elif policy.sizing == "full":
+            share_ppm = PPM
+        else:
+            legs = self._restoring_legs(unit, policy, figures, appraisal, positions)
+            swaps: tuple[Swap, ...] = ()
+            if policy.lending is not None:
+                swaps = self._swaps(unit, policy.lending, figures, appraisal)
+            return Plan(legs=legs, swaps=swaps)
+        lots = [-(-abs(p.size_lots) * share_ppm // PPM) for p in positions]
+        legs = self._priced(policy, figures, appraisal, list(zip(positions, lots, strict=True)))
+        return Plan(legs=legs, share_ppm=share_ppm if share_ppm < PPM else None)
+
+    # -- orders
+
+    def _plain_legs(
+        self, unit: int, policy: LiquidationPolicy, figures: MarginFigures
+    ) -> tuple[CloseLeg, ...]:
+        instruments, price = self._rulebook.instruments, self._marks.marks.price
+        return plan_close(
+            [
+                OpenPosition(instruments[index], lots, int(price[instruments[index].mark_feed]))
+                for index, lots, _ in self._columns.positions_of(unit)
+            ],
+            policy,
+            shortage_micros=figures.shortage_micros,
+            raw_equity_micros=figures.raw_equity_micros,
+            maintenance_micros=figures.requirement_micros[Level.MAINTENANCE],
+        )
+
+    def _positions(self, unit: int) -> list[OpenPosition]:
+        """Return a unit's positions at their marks; an option's is its model's price."""
+        held = self._columns.positions_of(unit)
+        instruments = [self._rulebook.instruments[index] for index, _, _ in held]
+        modelled = option_prices(
+            self._rulebook, self._marks, [i for i in instruments if i.option is not None]
+        )
+        found = []
+        for instrument, (_, lots, _) in zip(instruments, held, strict=True):
+            if instrument.option is None:
+                mark = int(self._marks.marks.price[instrument.mark_feed])
+            else:
+                mark = max(1, round(modelled[instrument.index] * 10**-instrument.price_exponent))
+            found.append(OpenPosition(instrument, lots, mark))
+        return found
+
+    def _restoring_legs(
+        self,
+        unit: int,
+        policy: LiquidationPolicy,
+        figures: MarginFigures,
+        appraisal: Appraisal,
+        positions: list[OpenPosition],
+    ) -> tuple[CloseLeg, ...]:
+        """Close positions one by one until liquidation ends (7.1, 7.2 Z2 and Z8).
+
+        Those that release most for their cost go first. What releases nothing, as a hedge does, is
+        left alone unless closing everything else does not do.
+        """
+        proceeds = [
+            self._proceeds(place, position, policy, appraisal)
+            for place, position in enumerate(positions)
+        ]
+        health = self._appraiser.health_without(unit, None, 0.0)
+        ranked = []
+        for place, (position, (bring, cost)) in enumerate(zip(positions, proceeds, strict=True)):
+            gain = self._appraiser.health_without(unit, place, bring) - health
+            score = int(PPM * gain / cost) if cost > 0.0 and np.isfinite(gain) else 0
+            ranked.append((gain <= 0.0, -score, -gain, position.instrument.id, place))
+        ranked.sort()
+        chosen: list[tuple[OpenPosition, int]] = []
+        cash = 0.0
+        with self._appraiser.trial(unit) as trial:
+            for _, _, _, _, place in ranked:
+                position = positions[place]
+                bring = proceeds[place][0]
+                lots = trial.least_close(place, bring, cash)
+                whole = abs(position.size_lots)
+                if lots is not None:
+                    if lots:
+                        chosen.append((position, self._without_dust(position, lots, policy)))
+                    break
+                chosen.append((position, whole))
+                cash += bring
+                trial.close(place)
+        return self._priced(policy, figures, appraisal, chosen)
+
+    def _proceeds(
+        self, place: int, position: OpenPosition, policy: LiquidationPolicy, appraisal: Appraisal
+    ) -> tuple[float, float]:
+        """Return what closing all of a position brings, fee paid, and the fee."""
+        if position.instrument.option is None:
+            cost = abs(float(appraisal.position_value[place])) * policy.liquidator_fee_ppm / PPM
+            return float(appraisal.position_pnl[place]) - cost, cost
+        value = position.instrument.mark_value
+        price = position.mark_price * value.numerator / value.denominator / PPM
+        worth = position.size_lots * price
+        cost = abs(worth) * policy.liquidator_fee_ppm / PPM
+        return worth - cost, cost
+
+    @staticmethod
+    def _without_dust(position: OpenPosition, lots: int, policy: LiquidationPolicy) -> int:
+        whole = abs(position.size_lots)
+        instrument = position.instrument
+        left = abs(instrument.cost_of(whole - lots, position.mark_price))
+        return whole if left < policy.dust_micros and instrument.face is None else lots
+
+    def _priced(
+        self,
+        policy: LiquidationPolicy,
+        figures: MarginFigures,
+        appraisal: Appraisal,
+        chosen: list[tuple[OpenPosition, int]],
+    ) -> tuple[CloseLeg, ...]:
+        """Return orders with their limit and bankruptcy prices (7.4)."""
+        required = figures.requirement_micros[Level.MAINTENANCE]
+        raw = figures.raw_equity_micros
+        legs = []
+        for position, lots in chosen:
+            if lots == 0:
+                continue
+            own = self._at_its_rates(policy, position, appraisal)
+            legs.append(
+                CloseLeg(
+                    position.instrument,
+                    "sell" if position.size_lots > 0 else "buy",
+                    lots,
+                    position.mark_price,
+                    limit_price(position, own, raw, required),
+                    self._bankruptcy_price(position, own, lots, raw, required),
+                    fund_fee(position, own, figures.shortage_micros),
+                )
+            )
+        return tuple(legs)
+
+    def _bankruptcy_price(
+        self,
+        position: OpenPosition,
+        policy: LiquidationPolicy,
+        lots: int,
+        raw_equity_micros: int,
+        maintenance_micros: int,
+    ) -> int:
+        instrument = position.instrument
+        if instrument.face is None:
+            return bankruptcy_price(position, policy, lots, raw_equity_micros, maintenance_micros)
+        coin = self._rulebook.assets[instrument.settles_in].index_feed
+        assert coin is not None
+        exponent = self._rulebook.feeds[coin].exponent - instrument.price_exponent
+        price = (
+            int(self._marks.marks.price[coin]) * 10 ** max(0, exponent) // 10 ** max(0, -exponent)
+        )
+        notional = abs(instrument.cost_of(position.size_lots, position.mark_price, -12)) * price
+        required = notional * policy.maintenance_rate_ppm[instrument.index]
+        whole = maintenance_micros * 10 ** (12 - instrument.price_exponent)
+        share = Ratio(required, whole) if 0 < required < whole else Ratio(1, 1)
+        return inverse_bankruptcy_price(position, price, raw_equity_micros, share)
+
+    def _at_its_rates(
+        self, policy: LiquidationPolicy, position: OpenPosition, appraisal: Appraisal
+    ) -> LiquidationPolicy:
+        """Return the policy with the rates a position has on the whole at its present size."""
+        index = position.instrument.index
+        _, end, maintenance = appraisal.rates_ppm(index)
+
+        def with_own(rates: tuple[int, ...], own: int) -> tuple[int, ...]:
+            return (*rates[:index], own, *rates[index + 1 :])
+
+        return replace(
+            policy,
+            liquidation_end_rate_ppm=with_own(policy.liquidation_end_rate_ppm, end),
+            maintenance_rate_ppm=with_own(policy.maintenance_rate_ppm, maintenance),
+        )
+
+    def _slice(
+        self, policy: LiquidationPolicy, figures: MarginFigures, appraisal: Appraisal
+    ) -> int:
+        """Return what share of the book one bid may take at the start of the auction (Z7)."""
+        assert policy.auction is not None
+        cash = sum(
+            quanta
+            for asset, quanta in self._columns.balances_of(appraisal.unit)
+            if self._rulebook.assets[asset].index_feed is None
+        )
+        return auction_share(
+            value_micros=figures.raw_equity_micros,
+            health_micros=figures.health_micros(Level.MAINTENANCE),
+            cash_micros=max(0, cash),
+            buffer_ppm=policy.auction_buffer_ppm,
+            share_ppm=policy.auction.start_ppm,
+        )
+
+    # -- debt
+
+    def _swaps(
+        self, unit: int, lending: LendingPolicy, figures: MarginFigures, appraisal: Appraisal
+    ) -> tuple[Swap, ...]:
+        """Repay the largest debt from the collateral with the lowest threshold first (7.2)."""
+        assets = self._rulebook.assets
+        balances = [
+            (asset, self._marks.unscaled(assets[asset], quanta))
+            for asset, quanta in self._columns.balances_of(unit)
+        ]
+        values = [round(value * PPM) for value in appraisal.balance_value.tolist()]
+        level = int(Level.MAINTENANCE)
+        debts = sorted((value, asset) for (asset, _), value in zip(balances, values, strict=True))
+        held = sorted(
+            (float(counted[level]) * PPM / value, -value, place)
+            for place, (counted, value) in enumerate(
+                zip(appraisal.balance_equity, values, strict=True)
+            )
+            if value > 0
+        )
+        if not debts or debts[0][0] >= 0 or not held:
+            return ()
+        debt_micros = -sum(value for value, _ in debts if value < 0)
+        equity_micros = figures.equity_micros[Level.MAINTENANCE]
+        if figures.requirement_micros[Level.MAINTENANCE] == 0:
+            equity_micros += debt_micros  # debt is owed in equity: what counts is the collateral
+        collateral_micros = sum(value for value in values if value > 0)
+        owed_micros, debt = -debts[0][0], debts[0][1]
+        threshold, negative, place = held[0]
+        threshold_ppm, reserve_micros = int(threshold * PPM), -negative
+        collateral, _ = balances[place]
+        bonus_ppm = lending.bonus_by_asset.get(collateral, lending.bonus_ppm)
+        if lending.target_ppm is not None:
+            bonus_ppm = bonus_at(
+                debt_micros=debt_micros,
+                equity_micros=equity_micros,
+                least_ppm=bonus_ppm * lending.bonus_factor_ppm // PPM,
+                most_ppm=bonus_ppm,
+                most_at_ppm=lending.full_bonus_at_ppm,
+            )
+        if threshold_ppm > 0:
+            bonus_ppm = helping_bonus(
+                bonus_ppm,
+                debt_micros=debt_micros,
+                collateral_micros=collateral_micros,
+                equity_micros=equity_micros,
+                threshold_ppm=threshold_ppm,
+            )
+        repay = repay_limit(
+            lending.close_factor,
+            reserve_debt_micros=owed_micros,
+            reserve_collateral_micros=reserve_micros,
+            debt_micros=debt_micros,
+            equity_micros=equity_micros,
+        )
+        if lending.target_ppm is not None:
+            wanted = debt_to_target(
+                debt_micros=debt_micros,
+                equity_micros=equity_micros,
+                target_ppm=lending.target_ppm,
+                bonus_ppm=bonus_ppm,
+                threshold_ppm=threshold_ppm,
+            )
+            repay = min(owed_micros, wanted)
+        repay = min(repay, reserve_micros * PPM // (PPM + bonus_ppm))
+        repay = without_dust(
+            repay,
+            reserve_debt_micros=owed_micros,
+            reserve_collateral_micros=reserve_micros,
+            bonus_ppm=bonus_ppm,
+            least_micros=lending.least_left_micros,
+        )
+        seized = seizure_of(
+            repay, bonus_ppm=bonus_ppm, protocol_share_ppm=lending.protocol_share_ppm
+        )
+        amounts = dict(balances)
+        swap = Swap(
+            debt=debt,
+            repay=min(-amounts[debt], ceil(repay * -amounts[debt] / owed_micros)),
+            collateral=collateral,
+            seize=min(
+                amounts[collateral],
+                seized.seized_micros * amounts[collateral] // reserve_micros,
+            ),
+            protocol=seized.protocol_micros * amounts[collateral] // reserve_micros,
+            bonus_ppm=bonus_ppm,
+        )
+        return (swap,) if swap.repay > 0 else ()

@@ -1,0 +1,166 @@
+"""Statements applied: what settings, open orders and snapshots make of the columns.
+
+The one place where statements touch the state; each takes the place of what it states. Amounts are
+those of `solvent.kernel.layout`. A leverage limit lies with the account's cross book for every
+market, and with the isolated book of its own market where that is open; one opened later takes it
+from the cross book (`solvent.kernel.blocks.open_unit`). Judging is left to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from solvent.engine.statements import Orders, Settings, Snapshot
+from solvent.kernel import blocks
+from solvent.kernel.layout import CROSS, FLAG_UNBORROWABLE_DEBT, FLAG_UNFUNDED_BOOK, NONE, Rules
+from solvent.kernel.ledger import refresh_flags
+from solvent.state.columns import Columns, Order
+
+__all__ = ["apply_orders", "apply_settings", "apply_snapshot"]
+
+_SEQUENCES = ("trades_seq", "collateral_seq", "settings_seq", "orders_seq")
+_NO_ORDERS = Order(0, 0, 0, 0, 0, 0, 0)
+
+
+def apply_settings(columns: Columns, account: int, settings: Settings) -> list[int]:
+    """Bind an account to a preset and to its own leverage limits; return all its units."""
+    if settings.seq != NONE:
+        columns.accounts.settings_seq[account] = settings.seq
+    _set_preset(columns, account, settings.preset)
+    _set_leverage(columns, account, settings.leverage_ppm)
+    columns.mark_dirty(account)
+    return list(columns.units_of(account))
+
+
+def apply_orders(columns: Columns, account: int, orders: Orders) -> list[int]:
+    """Replace a unit's open orders in one market; return the unit, if it is open."""
+    if orders.seq != NONE:
+        columns.accounts.orders_seq[account] = orders.seq
+    columns.mark_dirty(account)
+    unit = _find(columns, account, orders.book)
+    if unit == NONE:
+        if not any(orders.order[1:]):
+            return []
+        unit = _open(columns, account, orders.book)
+    _set_orders(columns, unit, orders.order)
+    columns.units.touched_us[unit] = orders.ts_us
+    return [unit]
+
+
+def apply_snapshot(columns: Columns, rules: Rules, account: int, snapshot: Snapshot) -> list[int]:
+    """Replace the state of a unit, which ends the quarantine of its account.
+
+    A sequence that the snapshot tells is the account's from here on. After a quarantine one that it
+    does not tell begins anew with the next record.
+
+    Returns
+    -------
+    list of int
+        The units to be judged: all of them if more than the one may be another now.
+    """
+    accounts = columns.accounts
+    is_healing = bool(accounts.quarantined[account])
+    accounts.quarantined[account] = 0
+    for name in _SEQUENCES:
+        if name in snapshot.sequences or is_healing:
+            getattr(accounts, name)[account] = snapshot.sequences.get(name, NONE)
+    unit = _find(columns, account, snapshot.book)
+    if unit == NONE:
+        unit = _open(columns, account, snapshot.book)
+    _replace(columns, unit, snapshot)
+    if snapshot.preset is not None:
+        _set_preset(columns, account, snapshot.preset)
+    if snapshot.leverage_ppm is not None:
+        _set_leverage(columns, account, snapshot.leverage_ppm)
+    units = columns.units
+    is_unfunded = snapshot.book != CROSS and snapshot.positions and not snapshot.balances
+    units.flags[unit] = FLAG_UNFUNDED_BOOK if is_unfunded else 0
+    refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, columns.balances, rules)
+    units.touched_us[unit] = snapshot.ts_us
+    columns.mark_dirty(account)
+    is_wide = is_healing or snapshot.preset is not None or snapshot.leverage_ppm is not None
+    return list(columns.units_of(account)) if is_wide else [unit]
+
+
+def _find(columns: Columns, account: int, book: int) -> int:
+    return int(blocks.find_unit(columns.accounts, columns.units, account, book))
+
+
+def _open(columns: Columns, account: int, book: int) -> int:
+    columns.make_room(NONE)
+    return int(
+        blocks.open_unit(
+            account,
+            book,
+            columns.accounts,
+            columns.units,
+            columns.cases,
+            columns.orders,
+            columns.counts,
+        )
+    )
+
+
+def _set_preset(columns: Columns, account: int, preset: int) -> None:
+    columns.accounts.preset[account] = preset
+    for unit in columns.units_of(account):
+        columns.units.preset[unit] = preset
+
+
+def _set_leverage(columns: Columns, account: int, leverage_ppm: Mapping[int, int]) -> None:
+    """Give the account these limits and no others."""
+    if leverage_ppm and _find(columns, account, CROSS) == NONE:
+        _open(columns, account, CROSS)
+    for unit in list(columns.units_of(account)):
+        book = int(columns.units.book[unit])
+        known = {order.instrument: order for order in columns.orders_of(unit)}
+        for instrument in sorted({*known, *leverage_ppm}):
+            if book in {CROSS, instrument}:
+                order = known.get(instrument, _NO_ORDERS._replace(instrument=instrument))
+                limit = leverage_ppm.get(instrument, 0)
+                _write(columns, unit, order._replace(leverage_ppm=limit))
+
+
+def _set_orders(columns: Columns, unit: int, order: Order) -> None:
+    """Replace the orders of a market; its leverage limit stays."""
+    row = blocks.find_order(unit, order.instrument, columns.units, columns.orders)
+    limit = 0 if row == NONE else int(columns.orders.leverage_ppm[row])
+    _write(columns, unit, order._replace(leverage_ppm=limit))
+
+
+def _write(columns: Columns, unit: int, order: Order) -> None:
+    """Write one row of orders; one that is all zero is none."""
+    row = blocks.find_order(unit, order.instrument, columns.units, columns.orders)
+    if not any(order[1:]):
+        if row != NONE:
+            blocks.remove_order(unit, row, columns.units, columns.orders)
+        return
+    if row == NONE:
+        columns.make_room(unit)
+        row = blocks.insert_order(
+            unit, order.instrument, columns.units, columns.orders, columns.counts
+        )
+    for name, value in order._asdict().items():
+        getattr(columns.orders, name)[row] = value
+
+
+def _replace(columns: Columns, unit: int, snapshot: Snapshot) -> None:
+    """Replace a unit's balances, positions and orders."""
+    columns.units.balance_count[unit] = 0
+    for asset, quanta in snapshot.balances.items():
+        columns.make_room(unit)
+        row = blocks.insert_balance(unit, asset, columns.units, columns.balances, columns.counts)
+        columns.balances.quanta[row] = quanta
+    columns.units.position_count[unit] = 0
+    for instrument, (lots, cost) in snapshot.positions.items():
+        columns.make_room(unit)
+        row = blocks.insert_position(
+            unit, instrument, columns.units, columns.positions, columns.counts
+        )
+        columns.positions.size_lots[row] = lots
+        columns.positions.cost_basis_micros[row] = cost
+    for order in columns.orders_of(unit):
+        if order.instrument not in snapshot.orders:
+            _set_orders(columns, unit, _NO_ORDERS._replace(instrument=order.instrument))
+    for order in snapshot.orders.values():
+        _set_orders(columns, unit, order)
