@@ -640,7 +640,7 @@ def test_builtin_rulebook_compiles(name: str) -> None:
 
 
 def test_builtin_rulebook_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="'nope', limit: one of .*demo, .*example"):
+    with pytest.raises(ConfigError, match=r"'nope', limit: one of .*demo, .*example"):
         builtin_rulebook("nope")
 
 
