@@ -340,7 +340,14 @@ class MarginShard:
                 refresh_withdrawal_flag(unit, False, columns.units, columns.figures)
             elif is_released:
                 status = int(columns.units.previous_status[unit])
-            if is_released or needs_python(unit, status, is_quarantined, columns.units):
+            if is_released or needs_python(
+                unit,
+                status,
+                is_quarantined,
+                columns.units,
+                columns.balances,
+                self.rulebook.rules,
+            ):
                 news[unit] = status
         if news:
             settle = self._desk.release if is_released else self._desk.settle

@@ -384,7 +384,8 @@ class _Presets:
     ) -> tuple[int, int, int]:
         terms = self._asset[row, index]
         ways = [key for key in ("tiers", "skew") if getattr(given, key) is not None]
-        has_haircut = (given.initial_haircut_ppm, given.maintenance_haircut_ppm) != (None, None)
+        levels = ("initial", "liquidation_end", "maintenance")
+        has_haircut = any(getattr(given, f"{level}_haircut_ppm") is not None for level in levels)
         if len(ways) + has_haircut > 1:
             limit = "one of haircuts, tiers and skew"
             raise config_error(path=path, value=[*ways, "haircut_ppm"][:2], limit=limit)
