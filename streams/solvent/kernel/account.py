@@ -15,6 +15,7 @@ from solvent.kernel.collateral import (
     debt_weight,
     feed_value,
     is_tiered,
+    size_premium,
     tiered_value,
 )
 from solvent.kernel.layout import (
@@ -32,7 +33,8 @@ from solvent.kernel.layout import (
 )
 from solvent.kernel.portfolio import SECONDS_A_YEAR, Book
 from solvent.kernel.requirement import counted_pnl, position_requirement
-from solvent.kernel.terms import KIND_INVERSE, KIND_OPTION
+from solvent.kernel.safe_move import feed_bit
+from solvent.kernel.terms import BRACKETS, KIND_INVERSE, KIND_OPTION
 from solvent.kernel.tree import underlying_requirement
 from solvent.kernel.workspace import Workspace
 
@@ -158,6 +160,9 @@ def _add_position(
     pnl = cost - coins if is_inverse else coins * mark - cost
     pnl -= owed
     price, _, _ = cautious_prices(preset, asset, MAINTENANCE, rules, marks)
+    _note_position(
+        coins * mark, bids * mark, asks * mark, leverage, cost, preset, instrument, rules, space
+    )
     space.position_value[place] = coins * price if is_inverse else coins * mark * price
     space.position_pnl[place] = pnl * price
     space.raw[0] += pnl * price
@@ -186,6 +191,7 @@ def _add_position(
             required += order_cost
         if level == INITIAL:
             required += open_loss
+            space.move[0] += 2.0 * required
         worth = pnl * price
         if of_unit["is_settle_price"] != 0:
             worth = pnl * (low if pnl > 0.0 else high)
@@ -204,6 +210,67 @@ def _add_position(
 
 
 @register_jitable
+def _note(feed: int, space: Workspace) -> None:
+    """Note that a feed was read."""
+    if feed != NONE:
+        space.seen[0] |= feed_bit(feed)
+
+
+@register_jitable
+def _note_position(
+    notional: float,
+    bids: float,
+    asks: float,
+    leverage: float,
+    cost: float,
+    preset: int,
+    instrument: int,
+    rules: Rules,
+    space: Workspace,
+) -> None:
+    """Note what a market adds to the swing of a unit, but for its requirement.
+
+    Notional, with orders, moves with the mark. What a market requires is in proportion to the mark,
+    so it moves by at most itself, which is added where it is known; brackets rise faster, by at
+    most the rate of the last.
+    """
+    terms = rules.terms.market[preset, instrument]
+    exposure = abs(notional) + bids + asks
+    space.move[0] += 2.0 * exposure
+    if terms["kind"] == BRACKETS:
+        space.move[0] += 2.0 * exposure * rules.requirement_rate[preset, INITIAL, instrument]
+    if leverage > 0.0:
+        space.move[0] += 2.0 * exposure / leverage
+    space.move[1] += abs(cost) + terms["add"] + terms["least"]
+    space.seen[1] += 2
+
+
+@register_jitable
+def _note_balance(
+    coins: float, price: float, asset: int, preset: int, rules: Rules, space: Workspace
+) -> None:
+    """Note what a balance adds to the swing of a unit: its value, at the largest weight."""
+    terms = rules.terms.asset[preset, asset]
+    of_unit = rules.terms.preset[preset]
+    magnitude = abs(coins) * price
+    if coins < 0.0:
+        weight = rules.debt_weight[preset, INITIAL, asset]
+        magnitude *= size_premium(weight, terms["imf"], -coins) + of_unit["end_buffer"]
+        if of_unit["is_debt_required"] != 0:
+            magnitude *= 2.0  # what clears a margin call grows with the requirement
+    if rules.asset_feed[asset] != NONE:
+        space.move[0] += magnitude
+    else:
+        space.move[1] += magnitude
+    space.seen[1] += 2
+    _note(rules.asset_feed[asset], space)
+    _note(terms["reference_feed"], space)
+    _note(terms["deposits_feed"], space)
+    _note(rules.terms.assets[asset]["deposit_index_feed"], space)
+    _note(rules.terms.assets[asset]["borrow_index_feed"], space)
+
+
+@register_jitable
 def _add_balance(
     place: int,
     coins: float,
@@ -219,6 +286,8 @@ def _add_balance(
     terms = rules.terms.asset[preset, asset]
     of_unit = rules.terms.preset[preset]
     price, _, _ = cautious_prices(preset, asset, MAINTENANCE, rules, marks)
+    _, _, highest = cautious_prices(preset, asset, INITIAL, rules, marks)
+    _note_balance(coins, max(price, highest), asset, preset, rules, space)
     space.balance_value[place] = coins * price
     space.raw[0] += coins * price
     for level in range(_LEVEL_COUNT):
@@ -537,6 +606,8 @@ def evaluate_terms(
     space.equity[:] = 0.0
     space.required[:] = 0.0
     space.raw[:] = 0.0
+    space.move[:] = 0.0
+    space.seen[:] = 0
     instruments = rules.terms.instruments
     first = units.first_position[unit]
     last = first + units.position_count[unit]
@@ -570,6 +641,9 @@ def evaluate_terms(
         space.position_required[place] = 0.0
         if at_row != NONE and positions.size_lots[at_row] == 0:
             continue
+        _note(rules.instrument_feed[instrument], space)
+        _note(rules.terms.market[preset, instrument]["net_pnl_feed"], space)
+        _note(instruments[instrument]["funding_feed"], space)
         if instruments[instrument]["kind"] == KIND_OPTION:
             if at_row != NONE and instruments[instrument]["is_premium"] == 0:
                 cost = float(positions.cost_basis_micros[at_row]) / _MICROS

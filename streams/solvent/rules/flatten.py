@@ -97,6 +97,8 @@ __all__ = ["flatten"]
 _KINDS = {"linear": KIND_LINEAR, "inverse": KIND_INVERSE, "option": KIND_OPTION}
 _MARKET_TERMS = FlatTermModel | BracketsTermModel | SlippageTermModel
 _ALL_LEVELS = 0b111
+#: The swing holds the initial requirement twice, which is at least maintenance.
+_STEADY_RATIO = 2.0
 
 
 def flatten(
@@ -243,6 +245,7 @@ class _Presets:
         )
         self._clear_ppm = np.zeros(count, np.int64)
         self._is_plain = np.zeros(count, np.uint8)
+        self._is_steady = np.zeros(count, np.uint8)
         self._preset = np.zeros(count, PRESET_TERMS)
         self._asset = _plain_assets((count, width))
         self._market = _plain_markets((count, breadth))
@@ -265,6 +268,7 @@ class _Presets:
         self._add_pnl(row, f"{path}.pnl", preset)
         self._add_unit_terms(row, path, preset)
         self._is_plain[row] = self._looks_plain(row)
+        self._is_steady[row] = self._looks_steady(row)
         liquidation = preset.liquidation
         return LiquidationPolicy(
             index=row,
@@ -355,6 +359,24 @@ class _Presets:
                 asset.deposit_index_feed is None and asset.borrow_index_feed is None
                 for asset in self._assets
             )
+        )
+
+    def _looks_steady(self, row: int) -> bool:
+        """Tell whether amounts move by at most the sizes at stake (`solvent.kernel.safe_move`).
+
+        They do not where two feeds multiply (open interest and mark, borrows and index, coin and
+        mark), where whole books are revalued, and where confidence counts, whose changes alone
+        no frame tells.
+        """
+        of_unit, asset, market = self._preset[row], self._asset[row], self._market[row]
+        return bool(
+            of_unit["step_count"] == 0
+            and of_unit["end_ratio"] <= _STEADY_RATIO
+            and (not of_unit["is_fold"] or asset["imf"][0] == 0.0)
+            and (asset["confidence_k"] == 0.0).all()
+            and (asset["borrows_feed"] == NONE).all()
+            and (market["interest_feed"] == NONE).all()
+            and all(i.kind == "linear" and i.settles_in == 0 for i in self._instruments)
         )
 
     # -- collateral
@@ -862,6 +884,7 @@ class _Presets:
         expiries, expiry_of = self._expiries()
         return Terms(
             is_plain=self._is_plain,
+            is_steady=self._is_steady,
             preset=self._preset,
             asset=self._asset,
             market=self._market,
