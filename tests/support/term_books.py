@@ -560,7 +560,8 @@ presets:
             - sum: [{{term: delta_floor, net_ppm: 300000, hedged_ppm: 100000}},
                     {{term: short_minimum, initial_ppm: 10000, maintenance_ppm: 10000}}]
         - {{term: calendar_spread, initial_ppm: 20000, maintenance_ppm: 10000}}
-        - {{term: flat, markets: {{X-INV: {{initial_rate_ppm: 50000, maintenance_rate_ppm: 25000}}}}}}
+        - term: flat
+          markets: {{X-INV: {{initial_rate_ppm: 50000, maintenance_rate_ppm: 25000}}}}
     liquidation:LIQUIDATION
 bindings: {{nested: nested, smallest: smallest}}
 default_class: nested
@@ -631,7 +632,7 @@ class Generator:
         Whether accounts have open orders and leverage limits of their own.
     """
 
-    def __init__(self, model: RulebookModel, *, with_orders: bool = False) -> None:
+    def __init__(self, model: RulebookModel, *, with_orders: bool = True) -> None:
         self.model = model
         self.with_orders = with_orders
         self._clusters = self._find_clusters()
@@ -689,7 +690,10 @@ class Generator:
             marks[name] = _text(price, -feed.exponent)
             if random.random() < 0.5:
                 confidence = price * random.choice([0.0, 0.001, 0.02, 0.9])
-                marks[name] = {"price": marks[name], "confidence": _text(confidence, -feed.exponent)}
+                marks[name] = {
+                    "price": marks[name],
+                    "confidence": _text(confidence, -feed.exponent),
+                }
         for name, feed in self.model.feeds.items():
             if feed.kind == "state":
                 value = self._state(random, self._states.get(name, ""))
@@ -773,13 +777,10 @@ class Generator:
             asset: self._balance(random, marks, asset, stake) for asset in held
         }
         if self.with_orders:
-            simple = [m for m in alive if self.model.instruments[m].kind != "option"]
-            account["orders"] = [
-                self._order(random, marks, random.choice(simple))
-                for _ in range(random.randint(0, 5) if simple else 0)
-            ]
+            markets = random.sample(alive, random.randint(0, min(len(alive), 3)))
+            account["orders"] = [self._order(random, marks, market) for market in markets]
             account["leverage"] = {
-                market: str(random.randint(1, 50)) for market in simple if random.random() < 0.5
+                market: str(random.randint(1, 50)) for market in alive if random.random() < 0.5
             }
         return account
 
@@ -829,13 +830,14 @@ class Generator:
         coins = min(coins, 2.0**51 * 10.0**given.quantum_exponent)
         return _text(coins * random.choice([1, 1, 1, -1]), -given.quantum_exponent)
 
-    def _order(self, random: Random, marks: dict[str, Any], market: str) -> dict[str, str]:
+    def _order(self, random: Random, marks: dict[str, Any], market: str) -> dict[str, Any]:
         contract = self.model.instruments[market]
-        tick = Decimal(contract.tick)
-        ticks = max(1, round(self._mark(marks, contract) * random.uniform(0.5, 1.5) / float(tick)))
-        return {
-            "market": market,
-            "side": random.choice(["buy", "sell"]),
-            "size": self._size(random, marks, contract),
-            "price": f"{tick * ticks:f}",
-        }
+        order: dict[str, Any] = {"market": market, "count": random.randint(1, 5)}
+        for side in ("bid", "ask"):
+            is_there = random.random() < 0.7
+            size = self._size(random, marks, contract) if is_there else "0"
+            price = self._mark(marks, contract) * random.uniform(0.5, 1.5)
+            if contract.face is not None:
+                price = float(contract.face)
+            order |= {f"{side}_size": size, f"{side}_value": _text(float(size) * price, 6)}
+        return order

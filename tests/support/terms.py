@@ -51,12 +51,19 @@ Pair = tuple[Fraction, Fraction]  # at initial and maintenance
 
 
 class Amounts(NamedTuple):
-    """Equity and requirement by level, raw equity; and how much money was added up for them."""
+    """Equity and requirement by level, raw equity; and how they must be read.
+
+    ``scale`` is how much money was added up for them, ``quantum`` what one quantum of each balance
+    that bears interest is worth, ``is_indebted`` whether there is anything owed, or a requirement
+    inside equity (P6).
+    """
 
     equity: tuple[Fraction, ...]
     requirement: tuple[Fraction, ...]
     raw_equity: Fraction
     scale: Fraction
+    quantum: Fraction
+    is_indebted: bool
 
     def health(self, level: int) -> Fraction:
         """Return equity minus requirement."""
@@ -72,11 +79,8 @@ def exact_amounts(
     ----------
     model : RulebookModel
         As `solvent.rules.source.read_model` returns it; one that compiles.
-    account : mapping
-        An account of a snapshot; besides, ``orders`` is a list of ``{"market", "side": "buy" or
-        "sell", "size", "price"}`` and ``leverage`` a mapping of markets to decimals.
-    marks, ts_us
-        Of the snapshot.
+    account, marks, ts_us
+        Of a snapshot.
     """
     return _Unit(model, account, _Told(marks), ts_us).amounts()
 
@@ -133,7 +137,7 @@ class _Told:
 
 @dataclass
 class _Orders:
-    """Open orders of one market: coins bid and asked, their value in the settlement asset."""
+    """Open orders of one market: size bid and asked, and their value at their own prices."""
 
     bids: Fraction = Fraction(0)
     asks: Fraction = Fraction(0)
@@ -188,18 +192,38 @@ class _Unit:
             counted, required = self._balances_and_pnl(level)
             equity[level] = counted + options
             requirement[level] = required + groups[INITIAL if level == INITIAL else 1]
-        end = self.preset.liquidation.end
-        if end.of_liabilities:
-            buffer = _ratio(end.buffer_ppm)
-            requirement[LIQUIDATION_END] += buffer * self._debts(LIQUIDATION_END)
-            equity[LIQUIDATION_END] += buffer * self._losses(LIQUIDATION_END)
         for level in range(3):
             if requirement[level] < 0:
                 equity[level] -= requirement[level]
                 requirement[level] = Fraction(0)
-        if end.target_ratio_ppm is not None:
-            requirement[LIQUIDATION_END] = requirement[MAINTENANCE] * _ratio(end.target_ratio_ppm)
-        return Amounts(tuple(equity), tuple(requirement), raw, self.scale)
+        ratio = self.preset.liquidation.end.target_ratio_ppm
+        if ratio is not None:
+            equity[LIQUIDATION_END] = equity[MAINTENANCE]
+            requirement[LIQUIDATION_END] = requirement[MAINTENANCE] * _ratio(ratio)
+        # liquidation never ends beyond initial nor before maintenance (I1)
+        health = [counted - required for counted, required in zip(equity, requirement, strict=True)]
+        for bound in (INITIAL, MAINTENANCE):
+            sign = 1 if bound == INITIAL else -1
+            if sign * health[LIQUIDATION_END] < sign * health[bound]:
+                health[LIQUIDATION_END] = health[bound]
+                equity[LIQUIDATION_END] = equity[bound]
+                requirement[LIQUIDATION_END] = requirement[bound]
+        is_indebted = any(coins < 0 for coins in self.coins.values()) or any(
+            self._is_net(held) for held in self._simple()
+        )
+        return Amounts(
+            tuple(equity), tuple(requirement), raw, self.scale, self._quantum(), is_indebted
+        )
+
+    def _quantum(self) -> Fraction:
+        """Return what a quantum of each interest-bearing balance is worth at its higher price."""
+        found = Fraction(0)
+        for name in self.coins:
+            asset = self.model.assets[name]
+            if asset.deposit_index_feed or asset.borrow_index_feed:
+                upper = self._cautious(name, INITIAL)[1]
+                found += upper * Fraction(10) ** asset.quantum_exponent
+        return found
 
     def _count(self, amount: Fraction) -> Fraction:
         """Note the size of something added up."""
@@ -234,15 +258,10 @@ class _Unit:
             name = given["market"]
             contract = self.model.instruments[name]
             orders = found.setdefault(name, _Held(name, contract)).orders
-            size, price = Fraction(given["size"]), Fraction(given["price"])
-            value = size * price if contract.face is None else size * Fraction(contract.face)
-            orders.count += 1
-            if given["side"] == "buy":
-                orders.bids += size
-                orders.bid_value += value
-            else:
-                orders.asks += size
-                orders.ask_value += value
+            orders.bids, orders.asks = Fraction(given["bid_size"]), Fraction(given["ask_size"])
+            orders.bid_value = Fraction(given["bid_value"])
+            orders.ask_value = Fraction(given["ask_value"])
+            orders.count = given["count"]
         return list(found.values())
 
     def _cost(
@@ -284,7 +303,12 @@ class _Unit:
     # -- collateral (3.2, 3.6)
 
     def _category(self) -> Any:
-        """Return the haircuts of the one category that all balances are of, if there is one."""
+        """Return the haircuts of the one category that all balances are of, if there is one.
+
+        A unit with positions has none: what they win or lose is of another kind.
+        """
+        if any(held.size for held in self.held):
+            return None
         found = {self.model.assets[name].category for name in self.coins}
         if len(found) != 1:
             return None
@@ -316,14 +340,14 @@ class _Unit:
             weight = 1 - min(max(haircut, _ratio(skew.lower_ppm)), _ratio(skew.upper_ppm))
         else:
             weight = 1 - _ratio(_by_level(listed, "haircut_ppm")[level])
-        if listed.imf is not None:
-            weight = min(weight, Fraction(11, 10) / (1 + Fraction(listed.imf) * _root(coins)))
         pool = listed.pool
         if pool is not None and pool.deposits_feed is not None and level == INITIAL:
             assert pool.deposits_start_usd is not None
             deposits = self.told.number(pool.deposits_feed) * self._price(name)
             share = min(Fraction(1), pool.deposits_start_usd / deposits) if deposits > 0 else 1
             weight *= max(_ratio(pool.floor_ppm), share)
+        if listed.imf is not None:
+            weight = min(weight, Fraction(11, 10) / (1 + Fraction(listed.imf) * _root(coins)))
         return weight
 
     def _debt_weight(
@@ -332,13 +356,13 @@ class _Unit:
         if listed is None:
             return Fraction(1)
         weight = 1 + _ratio(_by_level(listed, "surcharge_ppm")[level])
-        if listed.imf is not None:
-            weight = max(weight, weight * Fraction(4, 5) + Fraction(listed.imf) * _root(coins))
         pool = listed.pool
         if pool is not None and pool.borrows_feed is not None and level == INITIAL:
             assert pool.borrows_start_usd is not None
             borrows = self.told.number(pool.borrows_feed) * self._price(name)
             weight *= max(Fraction(1), borrows / pool.borrows_start_usd)
+        if listed.imf is not None:
+            weight = max(weight, weight * Fraction(4, 5) + Fraction(listed.imf) * _root(coins))
         return weight
 
     def _balance(self, name: str, coins: Fraction, level: int) -> tuple[Fraction, Fraction]:
@@ -358,19 +382,12 @@ class _Unit:
         if coins == 0:
             return Fraction(0), Fraction(0)
         value = self._count(coins * lower)
-        counted = value * self._asset_weight(name, listed, coins, level, lower)
-        if listed.cap_micros is not None:
-            counted = min(counted, _micros(listed.cap_micros))
+        weight = self._asset_weight(name, listed, coins, level, lower)
+        if listed.cap_micros is not None and value * weight > _micros(listed.cap_micros):
+            value = _micros(listed.cap_micros) / weight  # no more of it counts
         if listed.haircut_side == "requirement":
-            return value, value - counted
-        return counted, Fraction(0)
-
-    def _debts(self, level: int) -> Fraction:
-        return sum(
-            (-coins * self._cautious(name, level)[1] for name, coins in self.coins.items()
-             if coins < 0),
-            Fraction(0),
-        )  # fmt: skip
+            return value, value * (1 - weight)
+        return value * weight, Fraction(0)
 
     # -- positions (3.3, 3.4)
 
@@ -391,68 +408,67 @@ class _Unit:
     def _simple(self) -> Iterator[_Held]:
         return (held for held in self.held if held.contract.kind != "option")
 
-    def _counted_pnl(self, held: _Held, level: int) -> tuple[Fraction, bool]:
-        """Return what counts of the pnl in the asset it settles in; whether R is in it (P6)."""
+    def _counted_pnl(self, held: _Held, level: int) -> Fraction:
+        """Return what counts of the pnl, in settlement currency (P1 to P7)."""
         rules: MarketPnlModel = self.preset.pnl.markets.get(held.name, self.preset.pnl)
-        price = self._price(held.contract.settles_in)
         gain = self._pnl(held)
+        price = self._price(held.contract.settles_in)
+        if self.preset.pnl.settle_price and not self.preset.pnl.fold:
+            lower, upper = self._cautious(held.contract.settles_in, level)
+            price = lower if gain > 0 else upper
+        gain *= price
         if rules.net_of_requirement:
-            gain -= self._requirement(held, level) / price
+            gain -= self._requirement(held, level) + self._of_orders(held, level)
         if gain <= 0:
-            return gain, rules.net_of_requirement
+            return gain
         share = _ratio(_by_level(rules, "ppm")[level])
         if rules.imf is not None:
-            share = min(share, Fraction(11, 10) / (1 + Fraction(rules.imf) * _root(gain * price)))
+            share = min(share, Fraction(11, 10) / (1 + Fraction(rules.imf) * _root(gain)))
         if rules.imbalance is not None and level == INITIAL:
             net = self.told.number(rules.imbalance.net_pnl_feed)
             if net > rules.imbalance.most_usd:
                 share *= rules.imbalance.most_usd / net
         counted = gain * share
         if rules.cap_micros is not None and level == INITIAL:
-            counted = min(counted, _micros(rules.cap_micros) / price)
-        return counted, rules.net_of_requirement
+            counted = min(counted, _micros(rules.cap_micros))
+        return counted
 
-    def _valued_pnl(self, held: _Held, level: int) -> tuple[Fraction, bool]:
-        """Return the same in settlement currency."""
-        counted, is_net = self._counted_pnl(held, level)
-        price = self._price(held.contract.settles_in)
-        if self.preset.pnl.settle_price:
-            lower, upper = self._cautious(held.contract.settles_in, level)
-            price = lower if counted > 0 else upper
-        return counted * price, is_net
-
-    def _losses(self, level: int) -> Fraction:
-        return sum(
-            (min(Fraction(0), self._valued_pnl(held, level)[0]) for held in self._simple()),
-            Fraction(0),
-        )
+    def _is_net(self, held: _Held) -> bool:
+        """Tell whether the requirement is in the pnl already (P6)."""
+        return self.preset.pnl.markets.get(held.name, self.preset.pnl).net_of_requirement
 
     def _balances_and_pnl(self, level: int) -> tuple[Fraction, Fraction]:
         equity = requirement = Fraction(0)
         coins = dict(self.coins)
+        end = self.preset.liquidation.end
+        is_buffered = end.of_liabilities and level == LIQUIDATION_END
         for held in self._simple():
-            price = self._price(held.contract.settles_in)
-            self._count(self._notional(held) * price)
-            self._count(held.cost * price)
-            self._count(held.owed * price)
-            value, is_net = self._valued_pnl(held, level)
-            own = self._count(self._requirement(held, level))
-            if not is_net:
-                requirement += own
-            requirement += self._of_orders(held, level)
+            asset = held.contract.settles_in
+            for amount in (self._notional(held), held.cost, held.owed):
+                self._count(amount * self._price(asset))
+            counted = self._counted_pnl(held, level)
+            if not self._is_net(held):
+                requirement += self._count(self._requirement(held, level))
+                requirement += self._count(self._of_orders(held, level))
+            if is_buffered:
+                counted += _ratio(end.buffer_ppm) * min(Fraction(0), counted)
             if self.preset.pnl.fold:
-                name = held.contract.settles_in
-                coins[name] = coins.get(name, Fraction(0)) + self._counted_pnl(held, level)[0]
+                coins[asset] = coins.get(asset, Fraction(0)) + counted / self._price(asset)
             else:
-                equity += value
+                equity += counted
         for name, amount in coins.items():
-            counted, required = self._balance(name, amount, level)
-            equity += counted
+            added, required = self._balance(name, amount, level)
+            equity += added
             requirement += required
+            if is_buffered and amount < 0:
+                upper = self._cautious(name, level)[1]
+                requirement += self._count(_ratio(end.buffer_ppm) * -amount * upper)
         return equity, requirement
 
     def _raw(self) -> Fraction:
-        raw = sum((coins * self._price(name) for name, coins in self.coins.items()), Fraction(0))
+        raw = Fraction(0)
+        for name, coins in self.coins.items():
+            raw += self._count(coins * self._price(name))
         for held in self._simple():
             raw += self._pnl(held) * self._price(held.contract.settles_in)
         return raw
@@ -469,9 +485,6 @@ class _Unit:
                 elif term.default is not None:
                     default = (term, term.default)
         return default if chosen[0] is None else chosen
-
-    def _has_own_term(self, held: _Held) -> bool:
-        return held.contract.kind != "option" and self._term_of(held.name)[0] is not None
 
     def _counts_orders(self, level: int) -> bool:
         orders = self.preset.orders
@@ -490,8 +503,6 @@ class _Unit:
             return Fraction(0)
         upper = self._cautious(held.contract.settles_in, level)[1]
         size = self._exposure(held, level)
-        if size == 0 and not held.orders.count:
-            return Fraction(0)
         notional = abs(self._notional(held, size)) * upper
         least_rate = Fraction(0)
         is_own = any(isinstance(other, OwnLeverageTermModel) for other in self.terms)
@@ -501,10 +512,12 @@ class _Unit:
             if term.notional_basis == "entry":
                 notional = abs(held.cost) * upper
             rate = max(self._rate(held, rules, size, level), least_rate)
+            if size == 0:
+                return notional * rate
             return max(_micros(rules.least_micros), notional * rate + _micros(rules.add_micros))
         if isinstance(term, BracketsTermModel):
             return max(self._of_brackets(rules, notional, level), notional * least_rate)
-        return max(self._of_slippage(held, rules, level) * upper, notional * least_rate)
+        return self._of_slippage(held, rules, level) * upper
 
     def _rate(self, held: _Held, rules: RateModel, size: Fraction, level: int) -> Fraction:
         initial = _ratio(rules.initial_rate_ppm)
@@ -526,10 +539,11 @@ class _Unit:
             rate = max(rate, rate * Fraction(4, 5) + Fraction(rules.imf) * _root(coins))
         interest = rules.open_interest
         if interest is not None and level == INITIAL:
-            assert held.contract.mark_feed is not None
-            mark = self.told.number(held.contract.mark_feed)
-            price = self._price(held.contract.settles_in)
-            open_notional = self.told.number(interest.feed) * mark * price
+            upper = self._cautious(held.contract.settles_in, level)[1]
+            open_notional = self.told.number(interest.feed) * upper
+            if held.contract.face is None:
+                assert held.contract.mark_feed is not None
+                open_notional *= self.told.number(held.contract.mark_feed)
             if open_notional >= interest.upper_usd:
                 rate = Fraction(1)
             elif open_notional > interest.lower_usd:
@@ -576,12 +590,12 @@ class _Unit:
         required = Fraction(0)
         if self._counts_orders(level):
             required += _micros(rules.per_order_micros) * orders.count
-        if rules.open_loss and level == INITIAL:
+        if rules.open_loss and level == INITIAL and held.contract.face is None:
             lost = max(Fraction(0), orders.bid_value - self._notional(held, orders.bids))
             lost += max(Fraction(0), self._notional(held, orders.asks) - orders.ask_value)
             fees = _ratio(rules.fee_ppm) * (orders.bid_value + orders.ask_value)
             required += (lost + fees) * upper
-        return self._count(required)
+        return required
 
     # -- what is margined by underlying (3.7, 3.8)
 
@@ -642,6 +656,13 @@ class _Expiry:
         return mpmath.mpf(min(self.left_us, _SETTLING_US)) / _SETTLING_US
 
 
+def _normal(x: Any) -> Any:
+    """Return the normal distribution; 17 deviations out it is 0 or 1 to 60 digits."""
+    if abs(x) > 17:
+        return mpmath.mpf(1 if x > 0 else 0)
+    return mpmath.ncdf(x)
+
+
 def _black(forward: Any, strike: Any, years: Any, volatility: Any, is_call: bool) -> Any:
     """Return the undiscounted price of one option."""
     sign = 1 if is_call else -1
@@ -649,9 +670,7 @@ def _black(forward: Any, strike: Any, years: Any, volatility: Any, is_call: bool
     if width == 0 or forward == 0:
         return max(mpmath.mpf(0), sign * (forward - strike))
     first = mpmath.log(forward / strike) / width + width / 2
-    return sign * (
-        forward * mpmath.ncdf(sign * first) - strike * mpmath.ncdf(sign * (first - width))
-    )
+    return sign * (forward * _normal(sign * first) - strike * _normal(sign * (first - width)))
 
 
 def _share(ppm: int) -> Any:
@@ -672,27 +691,32 @@ class _Group:
         self.linear: list[tuple[Any, Any, Any, int | None]] = []  # coins, value, quality, expiry
         for held in unit._simple():
             contract = held.contract
-            if contract.underlying != name or unit._has_own_term(held) or held.size == 0:
+            if contract.underlying != name or held.size == 0:
                 continue
-            value = unit._notional(held) * unit._price(contract.settles_in)
+            assert contract.mark_feed is not None
+            is_inverse = contract.face is not None
+            mark = told.number(contract.mark_feed)
+            value = unit._notional(held) * (mark if is_inverse else 1)
             coins = unit._notional(held) if contract.face is not None else held.size
             quality = _real(told.quality(contract.quality_feed))
             self.linear.append((_real(coins), _real(value), quality, contract.expires_at_us))
-        self.hedging: list[tuple[Any, Any, Any]] = []  # coins, value, quality
-        self.doubtful: list[tuple[Any, Any]] = []  # value, quality of collateral
+        self.hedging: list[Any] = []  # value
+        # value and quality of collateral; what has no underlying is the first one's to charge
+        self.doubtful: list[tuple[Any, Any]] = []
+        own = {name, None} if name == next(iter(model.underlyings)) else {name}
         for asset_name, coins in unit.coins.items():
             asset = model.assets[asset_name]
-            if asset_name == model.rulebook.settlement_asset:
+            if asset_name == model.rulebook.settlement_asset or coins < 0:
                 continue
             value = _real(coins * unit._price(asset_name))
             quality = _real(told.quality(asset.quality_feed))
             if asset.underlying == name:
-                self.hedging.append((_real(coins), value, quality))
-            if asset.underlying in {None, name}:
+                self.hedging.append(value)
+            if asset.underlying in own:
                 self.doubtful.append((value, quality))
         self.scale = Fraction(0)
         at_stake = sum(abs(value) for _, value, _, _ in self.linear)
-        at_stake += sum(abs(value) for _, value, _ in self.hedging)
+        at_stake += sum(self.hedging)
         at_stake += sum(
             abs(o.amount) * max(o.strike, e.forward, self.spot)
             for e in self.expiries
@@ -831,7 +855,7 @@ class _Group:
         for scenario in scan.scenarios:
             multiple = mpmath.mpf(scenario.spot)
             change = sum(value for _, value, _, _ in self.linear) * (multiple - 1)
-            change += sum(value for _, value, _ in self.hedging) * (multiple - 1)
+            change += sum(self.hedging) * (multiple - 1)
             is_skew = scenario.volatility in {"linear", "abs"}
             for n, expiry in enumerate(self.expiries):
                 volatility_of = self._shocked(expiry, scenario.volatility, scan)
@@ -892,16 +916,17 @@ class _Group:
     def _deltas(self) -> list[tuple[int | None, Any]]:
         """Return expiry and delta of each position."""
         found = [(expiry, coins) for coins, _, _, expiry in self.linear]
+        found += [(None, value / self.spot) for value in self.hedging]
         for expiry in self.expiries:
             for option in expiry.options:
                 sign = 1 if option.is_call else -1
                 width = option.volatility * mpmath.sqrt(expiry.years)
                 if width == 0:
-                    is_in = sign * (expiry.forward - option.strike) > 0
-                    slope = mpmath.mpf(sign if is_in else 0)
+                    into = sign * (expiry.forward - option.strike)
+                    slope = mpmath.mpf(sign) * (1 + mpmath.sign(into)) / 2
                 else:
                     first = mpmath.log(expiry.forward / option.strike) / width + width / 2
-                    slope = sign * mpmath.ncdf(sign * first)
+                    slope = sign * _normal(sign * first)
                 found.append((option.contract.expires_at_us, option.amount * slope))
         return found
 
@@ -985,11 +1010,12 @@ class _Group:
             initial -= abs(notional) * _share(rules.linear_initial_ppm)
             initial -= doubt(min(self.quality, quality), abs(coins))
             maintenance -= abs(notional) * _share(rules.linear_maintenance_ppm)
-        for coins, worth, _ in self.hedging:
-            if coins <= 0:
-                continue
-            initial += coins * spot * _share(rules.base_initial_ppm) - doubt(self.quality, coins)
-            maintenance += coins * spot * _share(rules.base_maintenance_ppm)
+        for worth in self.hedging:
+            # told in the stablecoin; what counts is a share of spot
+            at_spot = worth * self.stable
+            initial += at_spot * _share(rules.base_initial_ppm)
+            initial -= doubt(self.quality, at_spot / spot)
+            maintenance += at_spot * _share(rules.base_maintenance_ppm)
             value += worth
         if self.stable < _share(rules.peg_ppm):
             exposed = self._shorts() + sum(abs(coins) for coins, _, _, _ in self.linear)
