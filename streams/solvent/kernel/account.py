@@ -185,7 +185,7 @@ def _add_position(
         if has_orders:
             required += order_cost
         if level == INITIAL:
-            required += open_loss
+            required += open_loss if is_inverse else open_loss * high
         worth = pnl * price
         if of_unit["is_settle_price"] != 0:
             worth = pnl * (low if pnl > 0.0 else high)
