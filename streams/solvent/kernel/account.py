@@ -187,7 +187,7 @@ def _add_position(
         if level == INITIAL:
             required += open_loss if is_inverse else open_loss * high
         worth = pnl * price
-        if of_unit["is_settle_price"] != 0:
+        if of_unit["is_settle_price"] != 0 and of_unit["is_fold"] == 0:
             worth = pnl * (low if pnl > 0.0 else high)
         counted = counted_pnl(worth, required, preset, instrument, level, rules, marks)
         if rules.terms.market[preset, instrument]["is_net"] != 0:
