@@ -229,13 +229,15 @@ def _add_balance(
             held = min(whole, terms["cap"])
             if is_tiered(preset, asset, rules):
                 counted = tiered_value(held, low, preset, asset, level, rules)
+                counted = min(counted, terms["cap_value"])
             else:
                 weight = asset_weight(held, price, preset, asset, level, category, rules, marks)
-                counted = held * low * weight
+                counted = min(held * low * weight, terms["cap_value"])
                 if terms["is_required"] != 0:
-                    counted = held * low
-                    required = counted * (1.0 - weight)
-            counted = min(counted, terms["cap_value"])
+                    # the same health as above, whatever the cap leaves of the balance
+                    whole_value = counted / weight if weight > 0.0 else held * low
+                    required = whole_value * (1.0 - weight)
+                    counted = whole_value
         elif whole < 0.0:
             weight = debt_weight(-whole, price, preset, asset, level, rules, marks)
             counted = whole * high * weight
