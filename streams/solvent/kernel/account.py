@@ -7,6 +7,7 @@ what each adds stays in the `Workspace`, so that a figure can be explained by it
 
 from __future__ import annotations
 
+import numpy as np
 from numba.extending import register_jitable
 
 from solvent.kernel.collateral import (
@@ -440,13 +441,17 @@ def _add_underlying(
 
 
 @register_jitable
-def _interest(quanta: int, asset: int, rules: Rules, marks: Marks) -> float:
-    """Return by what a scaled balance is multiplied: its cumulative index, 1 before the first."""
+def _quanta_now(quanta: int, asset: int, rules: Rules, marks: Marks) -> float:
+    """Return what a balance at rest is worth now, in whole quanta (MODEL.md 2).
+
+    It is scaled by a cumulative index, 1 before the first; a part of a quantum is lost to a deposit
+    and owed by a debt. Products are floats, so that within their error the quantum may be one off.
+    """
     of_asset = rules.terms.assets[asset]
     feed = of_asset["deposit_index_feed"] if quanta > 0 else of_asset["borrow_index_feed"]
     if feed == NONE or marks.price[feed] == 0:
-        return 1.0
-    return float(marks.price[feed]) / _INDEX_ONE
+        return float(quanta)
+    return float(np.floor(float(quanta) * (float(marks.price[feed]) / _INDEX_ONE)))
 
 
 @register_jitable
@@ -601,8 +606,7 @@ def evaluate_terms(
             seen |= UNPRICED_COLLATERAL if quanta > 0 else BLIND
         if quanta < 0:
             seen |= INDEBTED
-        coins = float(quanta) / rules.asset_units[asset]
-        coins *= _interest(quanta, asset, rules, marks)
+        coins = _quanta_now(quanta, asset, rules, marks) / rules.asset_units[asset]
         if quanta > 0 and not is_priced:
             coins = 0.0
         _add_balance(place, coins, asset, preset, category, is_priced, rules, marks, space)
