@@ -132,7 +132,8 @@ presets:
              price: {confidence_k_ppm: 1500000}}
       ETH: {initial_haircut_ppm: 100000, maintenance_haircut_ppm: 70000,
             initial_surcharge_ppm: 100000, maintenance_surcharge_ppm: 40000}
-    pnl: {kind: weighted, fold: true, initial_ppm: 950000, maintenance_ppm: 1000000}
+    pnl: {kind: weighted, fold: true, settle_price: true, initial_ppm: 950000,
+          maintenance_ppm: 1000000}
     requirement:
       sum:
         - term: flat
@@ -163,6 +164,7 @@ assets:
   BTC: {quantum_exponent: -8, index_feed: BTC/USD, borrowable: true}
   ETH: {quantum_exponent: -8, index_feed: ETH/USD, borrowable: true, category: ether}
   STETH: {quantum_exponent: -8, index_feed: STETH/USD, category: ether}
+  RETH: {quantum_exponent: -8, index_feed: ETH/USD, category: ether}
 instruments:
   BTC-PERP: {id: 1, lot: "0.0001", tick: "0.1", mark_feed: BTC-PERP, settles_in: USDC}
   ETH-PERP: {id: 2, lot: "0.001", tick: "0.01", mark_feed: ETH-PERP, settles_in: USDC}
@@ -182,10 +184,9 @@ presets:
                  maintenance_haircut_ppm: 50000},
                 {up_to: "250000", haircut_ppm: 120000}, {up_to: null, haircut_ppm: 300000}]
         initial_surcharge_ppm: 100000
-        imf: "0.001"
-        pool: {deposits_feed: ETH/deposits, deposits_start_usd: 30000000}
         cap: "300"
-      STETH: {initial_haircut_ppm: 200000, maintenance_haircut_ppm: 150000}
+      STETH: {initial_haircut_ppm: 200000, maintenance_haircut_ppm: 150000, imf: "0.001",
+              pool: {deposits_feed: ETH/deposits, deposits_start_usd: 30000000}}
     categories:
       ether: {initial_haircut_ppm: 90000, liquidation_end_haircut_ppm: 70000,
               maintenance_haircut_ppm: 60000}
@@ -243,7 +244,7 @@ presets:
     collateral:
       USD: {initial_haircut_ppm: 0, maintenance_haircut_ppm: 0}
       USDC: {initial_haircut_ppm: 100000, maintenance_haircut_ppm: 50000, imf: "0.0001",
-             haircut_side: requirement}
+             haircut_side: requirement, cap_micros: 20000000000}
       ETH: {initial_haircut_ppm: 200000, maintenance_haircut_ppm: 170000, cap: "100",
             initial_surcharge_ppm: 30000, haircut_side: requirement}
       WBTC: {skew: {scale: "10", scalar_ppm: 1000000, lower_ppm: 50000, upper_ppm: 400000},

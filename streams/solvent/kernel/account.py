@@ -228,7 +228,7 @@ def _add_balance(
         counted = required = 0.0
         if whole > 0.0 and is_priced:
             held = min(whole, terms["cap"])
-            if is_tiered(preset, asset, rules):
+            if is_tiered(preset, asset, category, rules):
                 counted = tiered_value(held, low, preset, asset, level, rules)
                 counted = min(counted, terms["cap_value"])
             else:
