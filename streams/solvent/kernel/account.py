@@ -455,6 +455,26 @@ def _quanta_now(quanta: int, asset: int, rules: Rules, marks: Marks) -> float:
 
 
 @register_jitable
+def _add_fold(
+    place: int,
+    instrument: int,
+    preset: int,
+    category: int,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> int:
+    """Add pnl of a market that waits for a balance; return the place after it."""
+    asset = rules.terms.instruments[instrument]["settles_in"]
+    pending = space.fold[asset]
+    if pending[INITIAL] == 0.0 and pending[LIQUIDATION_END] == 0.0 and pending[MAINTENANCE] == 0.0:
+        return place
+    _add_balance(place, 0.0, asset, preset, category, True, rules, marks, space)
+    space.fold[asset] = 0.0
+    return place + 1
+
+
+@register_jitable
 def _add_folds(
     unit: int,
     place: int,
@@ -462,24 +482,20 @@ def _add_folds(
     category: int,
     units: Units,
     positions: Positions,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
 ) -> None:
-    """Add pnl that joins a balance the unit does not have."""
+    """Add pnl that joins a balance the unit does not have, of markets with orders alone too."""
     first = units.first_position[unit]
     for row in range(first, first + units.position_count[unit]):
-        asset = rules.terms.instruments[positions.instrument[row]]["settles_in"]
-        pending = space.fold[asset]
-        if (
-            pending[INITIAL] == 0.0
-            and pending[LIQUIDATION_END] == 0.0
-            and (pending[MAINTENANCE] == 0.0)
-        ):
-            continue
-        _add_balance(place, 0.0, asset, preset, category, True, rules, marks, space)
-        space.fold[asset] = 0.0
-        place += 1
+        instrument = positions.instrument[row]
+        place = _add_fold(place, instrument, preset, category, rules, marks, space)
+    first = units.first_order[unit]
+    for row in range(first, first + units.order_count[unit]):
+        instrument = orders.instrument[row]
+        place = _add_fold(place, instrument, preset, category, rules, marks, space)
 
 
 @register_jitable
@@ -551,6 +567,8 @@ def evaluate_terms(
         space.fold[instruments[positions.instrument[row]]["settles_in"]] = 0.0
     order = units.first_order[unit]
     last_order = order + units.order_count[unit]
+    for at in range(order, last_order):
+        space.fold[instruments[orders.instrument[at]]["settles_in"]] = 0.0
     beyond = last - first  # places of markets with orders alone
     row = first
     while row < last or order < last_order:
@@ -612,7 +630,7 @@ def evaluate_terms(
         _add_balance(place, coins, asset, preset, category, is_priced, rules, marks, space)
         space.fold[asset] = 0.0
     if rules.terms.preset[preset]["is_fold"] != 0:
-        _add_folds(unit, count, preset, category, units, positions, rules, marks, space)
+        _add_folds(unit, count, preset, category, units, positions, orders, rules, marks, space)
 
     if rules.terms.preset[preset]["step_count"] > 0:
         for underlying in range(rules.terms.underlyings.size):
