@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from solvent.rules.model import InstrumentModel, RulebookModel
 
-__all__ = ["RULEBOOKS", "Generator"]
+__all__ = ["RULEBOOKS", "Generator", "models_of"]
 
 _PLAIN = "{initial_haircut_ppm: 0, maintenance_haircut_ppm: 0}"
 _LIQUIDATION = """
@@ -594,15 +594,15 @@ def _text(number: float, places: int) -> str:
     return f"{Decimal(number):.{places}f}"
 
 
-def _models(value: object) -> Iterator[BaseModel]:
+def models_of(value: object) -> Iterator[BaseModel]:
     """Yield all models below one."""
     if isinstance(value, BaseModel):
         yield value
         for name in type(value).model_fields:
-            yield from _models(getattr(value, name))
+            yield from models_of(getattr(value, name))
     elif isinstance(value, dict | list | tuple):
         for below in value.values() if isinstance(value, dict) else value:
-            yield from _models(below)
+            yield from models_of(below)
 
 
 @dataclass
@@ -666,7 +666,7 @@ class Generator:
     def _find_states(self) -> dict[str, str]:
         """Return what each state feed tells, by the key that names it."""
         found: dict[str, str] = {}
-        for model in _models(self.model):
+        for model in models_of(self.model):
             for name in type(model).model_fields:
                 value = getattr(model, name)
                 if (name.endswith("_feed") or name == "feed") and isinstance(value, str):

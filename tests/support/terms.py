@@ -55,7 +55,8 @@ class Amounts(NamedTuple):
 
     ``scale`` is how much money was added up for them, ``quantum`` what one quantum of each balance
     that bears interest is worth, ``is_indebted`` whether there is anything owed, or a requirement
-    inside equity (P6).
+    inside equity (P6). ``own_end`` is equity and requirement of the liquidation end by its own
+    terms, before it is held between the other two levels.
     """
 
     equity: tuple[Fraction, ...]
@@ -64,6 +65,7 @@ class Amounts(NamedTuple):
     scale: Fraction
     quantum: Fraction
     is_indebted: bool
+    own_end: tuple[Fraction, Fraction]
 
     def health(self, level: int) -> Fraction:
         """Return equity minus requirement."""
@@ -200,6 +202,7 @@ class _Unit:
         if ratio is not None:
             equity[LIQUIDATION_END] = equity[MAINTENANCE]
             requirement[LIQUIDATION_END] = requirement[MAINTENANCE] * _ratio(ratio)
+        own_end = (equity[LIQUIDATION_END], requirement[LIQUIDATION_END])
         # liquidation never ends beyond initial nor before maintenance (I1)
         health = [counted - required for counted, required in zip(equity, requirement, strict=True)]
         for bound in (INITIAL, MAINTENANCE):
@@ -212,7 +215,13 @@ class _Unit:
             self._is_net(held) for held in self._simple()
         )
         return Amounts(
-            tuple(equity), tuple(requirement), raw, self.scale, self._quantum(), is_indebted
+            tuple(equity),
+            tuple(requirement),
+            raw,
+            self.scale,
+            self._quantum(),
+            is_indebted,
+            own_end,
         )
 
     def _quantum(self) -> Fraction:
