@@ -383,6 +383,8 @@ def _add_underlying(
         of_asset = rules.terms.assets[asset]["underlying"]
         if rules.asset_feed[asset] == NONE or balances.quanta[first + place] <= 0:
             continue
+        if rules.asset_weight[units.preset[unit], MAINTENANCE, asset] == 0.0:
+            continue  # what is no collateral hedges nothing and has nothing to lose
         if of_asset != underlying and (of_asset != NONE or underlying != 0):
             continue
         space.book[_HELD, held] = space.balance_value[place]
