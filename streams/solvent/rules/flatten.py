@@ -455,6 +455,10 @@ class _Presets:
         }:
             limit = "equity where tiers say how it counts"
             raise config_error(path=f"{path}.haircut_side", value=given.haircut_side, limit=limit)
+        for key in ("imf", "pool"):
+            if given.tiers is not None and getattr(given, key) is not None:
+                limit = "none where tiers say how it counts"
+                raise config_error(path=f"{path}.{key}", value=getattr(given, key), limit=limit)
         if given.imf is not None:
             terms["imf"] = float(given.imf)
         if given.cap is not None:
@@ -493,6 +497,9 @@ class _Presets:
                 raise config_error(path=path, value=name, limit=limit)
             weights = _weights(_haircuts(path, given))
             self._category_weight[row, self._categories.index(name)] = weights
+            for asset in self._assets:
+                if asset.name not in preset.collateral:  # counts 0 in its category too
+                    self._asset[row, asset.index]["cap"] = 0.0
 
     # -- pnl
 
