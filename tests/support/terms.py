@@ -715,7 +715,8 @@ class _Group:
         own = {name, None} if name == next(iter(model.underlyings)) else {name}
         for asset_name, coins in unit.coins.items():
             asset = model.assets[asset_name]
-            if asset_name == model.rulebook.settlement_asset or coins < 0:
+            is_held = asset_name != model.rulebook.settlement_asset and coins > 0
+            if not is_held or asset_name not in unit.preset.collateral:
                 continue
             value = _real(coins * unit._price(asset_name))
             quality = _real(told.quality(asset.quality_feed))
