@@ -456,9 +456,10 @@ class _Unit:
             for amount in (self._notional(held), held.cost, held.owed):
                 self._count(amount * self._price(asset))
             counted = self._counted_pnl(held, level)
+            required = self._count(self._requirement(held, level))
+            required += self._count(self._of_orders(held, level))
             if not self._is_net(held):
-                requirement += self._count(self._requirement(held, level))
-                requirement += self._count(self._of_orders(held, level))
+                requirement += required
             if is_buffered:
                 counted += _ratio(end.buffer_ppm) * min(Fraction(0), counted)
             if self.preset.pnl.fold:
