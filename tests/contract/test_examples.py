@@ -21,6 +21,7 @@ from support.contracts import (
     label,
     program_accepts,
     schema,
+    unknown_keywords,
     validator,
 )
 
@@ -48,6 +49,11 @@ def test_schema_itself_is_valid_and_names_its_topic(topic: str) -> None:
     assert jsonschema_rs.meta.is_valid(content)
     assert content["$id"] == f"urn:solvent:{topic}.v1"
     assert content["title"].startswith(f"{topic}.v1: ")
+
+
+@pytest.mark.parametrize("topic", INPUTS + OUTPUTS)
+def test_schema_says_nothing_that_a_validator_would_pass_over(topic: str) -> None:
+    assert unknown_keywords(schema(topic)) == []
 
 
 @pytest.mark.parametrize("topic", INPUTS + OUTPUTS)
