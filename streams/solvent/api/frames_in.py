@@ -98,8 +98,11 @@ def read_folder(folder: Path) -> dict[str, pl.DataFrame]:
     frames = {}
     for name in TABLES:
         path = folder / f"{name}.parquet"
-        if name != "marks" and not path.exists():
-            continue
+        if not path.exists():
+            if name != "marks":
+                continue
+            msg = f"snapshot {path}: no such file"
+            raise ConfigError(msg)
         try:
             frames[name] = pl.read_parquet(path)
         except OSError as error:
