@@ -177,7 +177,7 @@ def test_marks_by_hand_are_texts_or_objects() -> None:
 @pytest.mark.parametrize(
     ("marks", "message"),
     [
-        pytest.param({"X": "1"}, "'X': not in the rulebook", id="no such feed"),
+        pytest.param({"X": "1"}, "'X': one of BTC", id="no such feed"),
         pytest.param({"X": {"price": "1"}}, "'X': one of BTC", id="no such feed, an object"),
         pytest.param({"BTC": 100}, "marks.BTC: 100: a decimal string", id="number"),
         pytest.param({"BTC": {"price": 1}}, r"marks.BTC.price: 1: a decimal", id="number inside"),

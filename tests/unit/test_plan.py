@@ -1,0 +1,177 @@
+"""What a liquidation offers to close under terms beyond flat rates, by hand and by search."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solvent.engine.margin import MarginShard
+from solvent.engine.snapshot import evaluate_snapshot
+from solvent.rules import builtin_rulebook
+from solvent.wire.topics import LIQUIDATIONS
+from support.contracts import validator
+from support.margin import Log, Replay
+
+GENERATIONS = builtin_rulebook("generations")
+MARKS = {
+    "BTC-PERP": "60000", "ETH-PERP": "2000", "SOL-PERP": "150", "BTC/USD": "60000",
+    "ETH/USD": "2300", "ETH/USD-slow": "2300", "wstETH/USD": "2700",
+}  # fmt: skip
+
+
+def planned(rulebook: str, account: dict[str, Any], marks: dict[str, Any], ts_us: int = 0) -> Any:
+    """Return one account of a snapshot with its plan."""
+    snapshot = {"ts_us": ts_us, "marks": marks, "accounts": [{"account_id": "a", **account}]}
+    (told,) = evaluate_snapshot(builtin_rulebook(rulebook), snapshot, has_plan=True)["accounts"]
+    return told
+
+
+def test_healthy_unit_has_nothing_to_close() -> None:
+    told = planned("generations", {"collateral": {"USDC": "10"}}, MARKS)
+    assert told["plan"] == {"legs": [], "swaps": [], "share_ppm": None}
+
+
+def test_lender_repays_from_the_collateral_with_the_lowest_threshold() -> None:
+    # LT 81 % of 11,960 in ETH and 78 % of 6,000 in BTC: 9,687.60 + 4,680 = 14,367.60, debt
+    # 14,804.44, health ratio 0.970: half of the debt at most, and BTC is worth 5,660.38 * 1.06
+    account = {
+        "account_class": "lender",
+        "collateral": {"ETH": "5.2", "BTC": "0.1", "USDC": "-14804.44"},
+    }
+    told = planned("generations", account, MARKS)
+    assert told["equity"]["maintenance"] == "14367.6"
+    assert told["requirement"]["maintenance"] == "14804.44"
+    (swap,) = told["plan"]["swaps"]
+    assert (swap["debt"], swap["collateral"], swap["bonus_ppm"]) == ("USDC", "BTC", 60_000)
+    assert abs(Decimal(swap["repay"]) - Decimal("5660.377")) < Decimal("0.001")
+    assert Decimal("0.09999999") <= Decimal(swap["seize"]) <= Decimal("0.1")
+    # a tenth of the bonus, 339.62 * 0.1 USD of 60,000
+    assert abs(Decimal(swap["protocol"]) - Decimal("0.000566")) < Decimal("0.000001")
+
+
+def test_isolated_book_is_closed_whole() -> None:
+    account = {
+        "account_class": "isolated",
+        "subaccount": "ETH-PERP",
+        "collateral": {"USDC": "100"},
+        "positions": [{"market": "ETH-PERP", "size": "2", "entry_price": "2045"}],
+    }
+    (leg,) = planned("generations", account, MARKS)["plan"]["legs"]
+    assert (leg["side"], leg["size"], leg["mark_price"]) == ("sell", "2", "2000")
+    # raw equity 100 - 90 = 10 over 2 coins
+    assert leg["bankruptcy_price"] == "1995"
+
+
+def test_slice_of_an_option_book_takes_part_of_every_position() -> None:
+    rulebook = builtin_rulebook("derive-srm")
+    ts_us = 1_900_000_000_000_000
+    short = next(i for i in rulebook.instruments if i.option is not None and i.option.is_call)
+    marks = {
+        feed.name: "0.5" if feed.name.endswith("/iv") else "1" if feed.is_state else "60000"
+        for feed in rulebook.feeds
+    }
+    marks.update({name: "1" for name in marks if name.startswith("USDC/")})
+    account = {
+        "collateral": {"USDC": "4000"},
+        "positions": [{"market": short.name, "size": "-1"}],
+    }
+    told = planned("derive-srm", account, marks, ts_us)
+    assert told["verdict"] in {"liquidatable", "bankrupt"}
+    (leg,) = told["plan"]["legs"]
+    assert leg["side"] == "buy"
+    share = told["plan"]["share_ppm"]
+    assert Decimal(leg["size"]) >= (Decimal(share or 1_000_000) / 1_000_000)
+
+
+sizes = st.integers(-40_000, 40_000).filter(bool)
+
+
+@settings(max_examples=60)
+@given(st.tuples(sizes, sizes, sizes), st.integers(0, 10**6), st.integers(-30, 30))
+def test_closing_the_last_leg_restores_health_and_one_lot_less_does_not(
+    lots: tuple[int, int, int], cash: int, move_percent: int
+) -> None:  # I9
+    marks = {**MARKS, "BTC-PERP": str(600 * (100 + move_percent))}
+    steps = {"BTC-PERP": "0.0001", "ETH-PERP": "0.001", "SOL-PERP": "0.1"}
+    entry = {"BTC-PERP": "60000", "ETH-PERP": "2000", "SOL-PERP": "150"}
+    account = {
+        "account_class": "trader",
+        "collateral": {"USDC": str(cash), "ETH": "3"},
+        "positions": [
+            {
+                "market": market,
+                "size": str(n * Decimal(steps[market])),
+                "entry_price": entry[market],
+            }
+            for market, n in zip(steps, lots, strict=True)
+        ],
+    }
+    legs = planned("generations", account, marks)["plan"]["legs"]
+    if not legs:
+        return
+
+    def health(short_of: Decimal) -> Decimal:
+        """Health at the liquidation end with the legs closed at the fee, the last one short."""
+        left = deepcopy(account)
+        for leg in legs:
+            size = Decimal(leg["size"]) - (short_of if leg is legs[-1] else 0)
+            side = 1 if leg["side"] == "sell" else -1
+            price = Decimal(marks[leg["market"]]) * (1 - side * Decimal("0.01"))
+            (held,) = (p for p in left["positions"] if p["market"] == leg["market"])
+            bought = Decimal(held["entry_price"])
+            gain = side * size * (price - bought)
+            left["collateral"]["USDC"] = f"{Decimal(left['collateral']['USDC']) + gain:.6f}"
+            held["size"] = str(Decimal(held["size"]) - side * size)
+        left["positions"] = [p for p in left["positions"] if Decimal(p["size"])]
+        return Decimal(planned("generations", left, marks)["health"]["liquidation_end"])
+
+    closes_all = all(
+        Decimal(leg["size"]) == abs(Decimal(p["size"]))
+        for leg in legs
+        for p in account["positions"]
+        if p["market"] == leg["market"]
+    ) and len(legs) == len(account["positions"])
+    slack = Decimal("0.00001")
+    assert health(Decimal(0)) >= -slack or closes_all
+    step = Decimal(steps[legs[-1]["market"]])
+    if not closes_all and Decimal(legs[-1]["size"]) > step:
+        dust = Decimal(10)
+        (held,) = (p for p in account["positions"] if p["market"] == legs[-1]["market"])
+        if Decimal(legs[-1]["size"]) != abs(Decimal(held["size"])) or dust == 0:
+            assert health(step) < slack
+
+
+@pytest.mark.parametrize("account_class", ["lender", "isolated", "trader"])
+def test_shard_offers_under_every_generation(account_class: str) -> None:
+    """A crash makes an offer that its schema takes, and the end of the debt ends the case."""
+    log = Log()
+    log.settings("alice", account_class=account_class)
+    subaccount = "ETH-PERP" if account_class == "isolated" else "cross"
+    log.move("alice", amount="1000", subaccount=subaccount)
+    if account_class == "lender":
+        log.move("alice", asset="ETH", amount="1")
+        log.move("alice", kind="withdrawal", amount="2500")
+    else:
+        market = {"market": "ETH-PERP", "size": "5", "price": "2000", "subaccount": subaccount}
+        log.trade("alice", fee="0", **market)
+    log.marks(MARKS)
+    log.marks({"ETH/USD": "1500", "ETH/USD-slow": "1500", "ETH-PERP": "1800"})
+    replay = Replay(MarginShard(0, GENERATIONS)).run(log)
+    offers = replay.events(LIQUIDATIONS)
+    assert [offer["event"] for offer in offers] == ["opened"]
+    validator("liquidations").validate(offers[0])
+    assert bool(offers[0]["swaps"]) == (account_class == "lender")
+    assert bool(offers[0]["legs"]) == (account_class != "lender")
+    if account_class == "lender":
+        (swap,) = offers[0]["swaps"]
+        assert swap == orjson.loads(orjson.dumps(swap))
+        log.move("alice", amount="1500")
+        log.marks({})
+        ended = Replay(MarginShard(0, GENERATIONS)).run(log).events(LIQUIDATIONS)
+        assert [offer["event"] for offer in ended] == ["opened", "recovered"]
