@@ -442,7 +442,7 @@ def _interest(quanta: int, asset: int, rules: Rules, marks: Marks) -> float:
     """Return by what a scaled balance is multiplied: its cumulative index, 1 before the first."""
     of_asset = rules.terms.assets[asset]
     feed = of_asset["deposit_index_feed"] if quanta > 0 else of_asset["borrow_index_feed"]
-    if feed == NONE or marks.price[feed] == 0:
+    if feed == NONE or marks.price[feed] <= 0:
         return 1.0
     return float(marks.price[feed]) / _INDEX_ONE
 

@@ -20,7 +20,8 @@ lines marked +; any other one of version 1, without::
 A sequence is -1 while none came. `book` is -1 for the cross book, else the instrument; instruments
 go by their ``id`` in the rulebook, assets by their position in it with the settlement asset first,
 presets by theirs. Codes of status, verdict and flags are those of `solvent.kernel.layout`. Revision
-0 means that no case is open; bit 1 of `parts` that funding indices follow. A row of version 1 has the preset of the rulebook's default class.
+0 means that no case is open; bit 1 of `parts` that funding indices follow. A row of version 1 has
+the preset of the rulebook's default class.
 """
 
 from __future__ import annotations
