@@ -300,7 +300,6 @@ def _evaluate(shard: MarginShard, count: int, *, times: int = 1) -> None:
             int(columns.counts[COUNT_UNITS]),
             columns.positions,
             columns.balances,
-            columns.orders,
             shard.rulebook.rules,
             shard.marks.marks,
             space,

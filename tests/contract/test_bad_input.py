@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvent.errors import ContractError, RejectCode
-from solvent.wire import inputs
+from solvent.wire import inputs, statements
 from support.contracts import DECODE_INPUT, compact, example_files, program_accepts, validator
 
 TRADE = (
@@ -113,6 +113,30 @@ def test_decode_trade_bad_bytes_refused_with_code_and_reason(
     assert words in caught.value.message
     assert caught.value.message.startswith("trades.v1 ")
     assert len(caught.value.message) < 300  # a bad megabyte is not repeated
+
+
+@pytest.mark.parametrize(
+    ("decode", "value", "words"),
+    [
+        (statements.decode_settings, {"leverage": {"BTC-PERP": 10}}, "`leverage[...]`: Expected"),
+        (statements.decode_settings, {"leverage": {"B/C": "1"}}, "`leverage`"),
+        (statements.decode_snapshot, {"positions": [{"market": "m"}]}, "`positions[0]`: Object"),
+        (
+            statements.decode_snapshot,
+            {"positions": [{"market": "m", "size": 1, "cost_basis": "1"}]},
+            "`positions[0].size`: Expected `str`, got `int`",
+        ),
+    ],
+    ids=["limit", "market", "field missing", "number for text"],
+)
+def test_fault_within_a_field_is_named_by_its_place(
+    decode: Callable[[bytes | None], object], value: dict[str, object], words: str
+) -> None:
+    topic = "account-settings" if decode is statements.decode_settings else "account-snapshots"
+    with pytest.raises(ContractError) as caught:
+        decode(compact(VALID[topic][0] | value))
+    assert words in caught.value.message
+    assert caught.value.message.startswith(f"{topic}.v1 ")
 
 
 def test_deep_nesting_gives_the_same_answer_however_deep_the_caller() -> None:

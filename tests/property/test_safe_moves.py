@@ -21,11 +21,12 @@ from solvent.engine.margin import MarginShard
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.judge import next_status_jit
 from solvent.kernel.layout import STATUS_LABELS, STATUS_UNKNOWN, Marks
+from solvent.kernel.ledger import can_close
 from solvent.kernel.safe_move import LEVEL_HOT, feed_bit, move_of
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.units import format_scaled
 from solvent.wire.topics import MARKS
-from support.books import Book, Columns, books, pack, prices, some_rules
+from support.books import Book, Columns, a_rulebook_dict, books, pack, prices, some_rules
 from support.margin import Log, Replay, a_rulebook, a_rulebook_with_states
 
 RULES = some_rules(
@@ -41,6 +42,72 @@ RULES = some_rules(
 )
 FEEDS = len(RULES.feeds)
 
+
+def with_terms(*, lends: bool) -> CompiledRulebook:
+    """Return the same markets under terms beyond flat rates that leave safe moves known."""
+    document = a_rulebook_dict()
+    preset = document["presets"]["cross-margin"]
+    preset["collateral"]["ETH"] = {
+        "tiers": [
+            {"up_to": "2", "haircut_ppm": 50_000},
+            {"up_to": "40", "initial_haircut_ppm": 300_000, "maintenance_haircut_ppm": 200_000},
+            {"up_to": None, "haircut_ppm": 1_000_000},
+        ],
+        "initial_surcharge_ppm": 150_000,
+        "imf": "0.003",
+        "price": {"reference_feed": "SOL-PERP", "reference_at": "initial"},
+    }
+    preset["collateral"]["BTC"] = {
+        "initial_haircut_ppm": 100_000,
+        "maintenance_haircut_ppm": 50_000,
+        "imf": "0.05",
+        "cap": "1.5",
+    }
+    brackets = [
+        {"up_to_usd": 20_000, "initial_rate_ppm": 20_000, "maintenance_rate_ppm": 10_000},
+        {"up_to_usd": 60_000, "initial_rate_ppm": 80_000, "maintenance_rate_ppm": 40_000},
+        {"up_to_usd": None, "initial_rate_ppm": 500_000, "maintenance_rate_ppm": 250_000},
+    ]
+    rate = {"initial_rate_ppm": 50_000, "maintenance_fraction_ppm": 500_000}
+    slippage = {
+        "linear": "0.01",
+        "quadratic": "0.0001",
+        "risk_long": "0.05",
+        "risk_short": "0.07",
+        "initial_scale_ppm": 1_500_000,
+    }
+    preset["requirement"] = {
+        "sum": [
+            {"term": "brackets", "markets": {"BTC-PERP": brackets}},
+            {
+                "term": "flat",
+                "markets": {"ETH-PERP": {**rate, "slope": "0.0004", "imf": "0.002"}},
+            },
+            {"term": "slippage", "markets": {"SOL-PERP": slippage}},
+        ]
+    }
+    preset["pnl"] = {
+        "kind": "weighted",
+        "initial_ppm": 800_000,
+        "maintenance_ppm": 1_000_000,
+        "imf": "0.001",
+        "cap_micros": 5_000_000_000,
+        "markets": {"SOL-PERP": {"initial_ppm": 500_000, "net_of_requirement": True}},
+    }
+    preset["liquidation"]["end"] = {"buffer_ppm": 5_000, "of_liabilities": True}
+    preset["margin_call"]["clear_ppm"] = 200_000
+    if lends:
+        preset["debt"] = "requirement"
+    rulebook = parse_rulebook(json.dumps(document))
+    assert (rulebook.rules.terms.is_plain[0], rulebook.rules.terms.is_steady[0]) == (0, 1)
+    return rulebook
+
+
+RULEBOOKS = {
+    "plain": RULES,
+    "terms": with_terms(lends=False),
+    "lending": with_terms(lends=True),
+}
 
 # -- state feeds
 
@@ -79,28 +146,29 @@ def test_any_change_of_a_state_feed_judges_the_units_that_depend_on_it(
 # -- one unit
 
 
-def judged(columns: Columns, marks: Marks) -> tuple[int, int]:
+def judged(columns: Columns, marks: Marks, rulebook: CompiledRulebook) -> tuple[int, int]:
     """Evaluate the one unit and return its verdict and next status."""
     units, figures = columns.units, columns.figures
     evaluate_units_jit(
-        units, 1, columns.positions, columns.balances, RULES.rules, marks, figures, 0, 1
-    )
+        units, 1, columns.positions, columns.balances, columns.orders, rulebook.rules, marks,
+        rulebook.workspace(), figures, 0, 1,
+    )  # fmt: skip
     status = next_status_jit(
         int(units.status[0]),
         int(units.previous_status[0]),
         int(figures.verdict[0]),
         figures.equity_micros[0],
         figures.requirement_micros[0],
-        int(RULES.rules.clear_ppm[0]),
-        bool(units.position_count[0]),
+        int(rulebook.rules.clear_ppm[0]),
+        can_close(0, units, columns.balances, rulebook.rules),
     )
     return int(figures.verdict[0]), status
 
 
-def at_rest(columns: Columns, marks: Marks) -> tuple[int, int]:
+def at_rest(columns: Columns, marks: Marks, rulebook: CompiledRulebook) -> tuple[int, int]:
     """Give the unit the status its figures call for, as the shard would settle it."""
     for _ in range(3):
-        verdict, status = judged(columns, marks)
+        verdict, status = judged(columns, marks, rulebook)
         before = int(columns.units.status[0])
         if status == before:
             return verdict, status
@@ -127,6 +195,7 @@ def moved(marks: Marks, move: float, where: list[float]) -> Marks:
     return marks._replace(price=np.maximum(marks.price + np.array(signed, np.int64), 1))
 
 
+@pytest.mark.parametrize("rulebook", list(RULEBOOKS.values()), ids=list(RULEBOOKS))
 @settings(max_examples=400)
 @given(
     books(RULES),
@@ -137,6 +206,7 @@ def moved(marks: Marks, move: float, where: list[float]) -> Marks:
     st.floats(0.9, 1.1),
 )
 def test_marks_within_a_units_safe_move_change_neither_verdict_nor_status(
+    rulebook: CompiledRulebook,
     book: Book,
     marks: Marks,
     is_usable: list[int],
@@ -145,19 +215,20 @@ def test_marks_within_a_units_safe_move_change_neither_verdict_nor_status(
     cushion: float,
 ) -> None:
     marks = marks._replace(is_usable=np.array(is_usable, np.uint8))
-    columns = pack([funded(book, marks, cushion)], RULES)
+    columns = pack([funded(book, marks, cushion, rulebook)], rulebook)
     columns.units.status[0] = status
-    verdict, rest = at_rest(columns, marks)
+    verdict, rest = at_rest(columns, marks, rulebook)
     level = int(columns.figures.level[0])
     assume(level != LEVEL_HOT)
     for where in wheres:
-        assert judged(columns, moved(marks, move_of(level), where)) == (verdict, rest)
+        there = moved(marks, move_of(level), where)
+        assert judged(columns, there, rulebook) == (verdict, rest)
 
 
-def funded(book: Book, marks: Marks, cushion: float) -> Book:
+def funded(book: Book, marks: Marks, cushion: float, rulebook: CompiledRulebook) -> Book:
     """Return the book with USDC that brings equity near the initial requirement."""
-    columns = pack([book], RULES)
-    judged(columns, marks._replace(is_usable=np.ones(FEEDS, np.uint8)))
+    columns = pack([book], rulebook)
+    judged(columns, marks._replace(is_usable=np.ones(FEEDS, np.uint8)), rulebook)
     equity = int(columns.figures.equity_micros[0, 0])
     wanted = int(columns.figures.requirement_micros[0, 0] * cushion)
     balances = dict(book.balances)

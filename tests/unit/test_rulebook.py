@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from solvent.domain.instrument import Ratio, Step
 from solvent.errors import ConfigError
 from solvent.kernel.evaluate import example_arguments
 from solvent.kernel.layout import ASSET_BORROWABLE, ASSET_LISTED, NONE
 from solvent.rules import builtin_names, builtin_rulebook, load_rulebook, parse_rulebook
+from solvent.rules.source import family_document
 from support.books import a_rulebook_dict, some_rules
 
 
@@ -24,16 +26,22 @@ def changed(path: str, value: Any) -> str:
     *parents, last = path.split("/")
     place: Any = document
     for key in parents:
-        place = place[int(key) if key.isdigit() else key]
+        place = place[int(key) if isinstance(place, list) else key]
+    key = int(last) if isinstance(place, list) else last
     if value is ...:
-        del place[last]
+        del place[key]
     else:
-        place[last] = value
+        place[key] = value
     return json.dumps(document)
 
 
 PRESET = "presets/cross-margin"
 MARKETS = f"{PRESET}/requirement/sum/0/markets"
+TREE_TERMS = "scan, contingencies, delta_floor, short_minimum, calendar_spread, option_standard"
+
+
+def a_bracket(up_to_usd: int | None = None) -> dict[str, Any]:
+    return {"up_to_usd": up_to_usd, "initial_rate_ppm": 50_000, "maintenance_rate_ppm": 25_000}
 
 
 @pytest.mark.parametrize(
@@ -207,6 +215,157 @@ MARKETS = f"{PRESET}/requirement/sum/0/markets"
             id="asset priced by a state",
         ),
         pytest.param("feeds", [], ("feeds", "[]", "dictionary"), id="list for a mapping"),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/maintenance_rate_ppm", 50_001,
+            ("presets.cross-margin.requirement.sum.0.markets.BTC-PERP.initial_rate_ppm", "50000",
+             "at least liquidation_end_rate_ppm 60001 (maintenance 50001)"),
+            id="maintenance above initial",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/initial_rate_ppm", 1_000_001,
+            ("rulebook presets.cross-margin.requirement.sum.0.markets.BTC-PERP.initial_rate_ppm:",
+             "1000001", "less than or equal to 1000000"), id="rate above its limit",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/rate", 1,
+            ("rulebook presets.cross-margin.requirement.sum.0.markets.BTC-PERP.rate:",
+             "1", "no such key"), id="unknown key of a term",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/flat", 1,
+            ("requirement.sum.0.markets.BTC-PERP.flat", "no such key"),
+            id="unknown key named as a term",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/maintenance_fraction_ppm", 500_000,
+            ("sum.0.markets.BTC-PERP", "[25000, 500000]",
+             "either maintenance_rate_ppm or maintenance_fraction_ppm"), id="two maintenance rates",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH/initial_haircut_ppm", -1,
+            ("presets.cross-margin.collateral.ETH.initial_haircut_ppm", "-1",
+             "greater than or equal to 0"), id="negative haircut",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH",
+            {"tiers": [{"up_to": "20", "haircut_ppm": 1}, {"up_to": "10", "haircut_ppm": 2}]},
+            ("collateral.ETH.tiers.1.up_to", "'10'", "above that of the tier before, 20"),
+            id="tiers unsorted",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH",
+            {"tiers": [{"up_to": "10", "haircut_ppm": 1}, {"up_to": "10", "haircut_ppm": 2}]},
+            ("collateral.ETH.tiers.1.up_to", "'10'", "above that of the tier before, 10"),
+            id="tiers that overlap",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH",
+            {"tiers": [{"up_to": None, "haircut_ppm": 1}, {"up_to": "10", "haircut_ppm": 2}]},
+            ("collateral.ETH.tiers.1.up_to", "'10'", "above that of the tier before, inf"),
+            id="tier above the unbounded one",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH/tiers", [{"up_to": None, "haircut_ppm": 1}],
+            ("collateral.ETH", "['tiers', 'haircut_ppm']", "one of haircuts, tiers and skew"),
+            id="tiers and haircuts",
+        ),
+        pytest.param(
+            f"{PRESET}/collateral/ETH",
+            {"tiers": [{"up_to": None, "haircut_ppm": 1}], "liquidation_end_haircut_ppm": 1},
+            ("collateral.ETH", "['tiers', 'haircut_ppm']", "one of haircuts, tiers and skew"),
+            id="tiers and a haircut at the end",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0",
+            {"term": "brackets", "default": [a_bracket(20_000), a_bracket(10_000), a_bracket()]},
+            ("requirement.sum.0.default.1.up_to_usd", "10000",
+             "above that of the bracket before, 20000"), id="brackets unsorted",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0",
+            {"term": "brackets", "default": [a_bracket(20_000), a_bracket(20_000), a_bracket()]},
+            ("requirement.sum.0.default.1.up_to_usd", "20000",
+             "above that of the bracket before, 20000"), id="brackets that overlap",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0",
+            {"term": "brackets", "default": [a_bracket(), a_bracket()]},
+            ("requirement.sum.0.default.0.up_to_usd", "None", "null in the last bracket"),
+            id="bracket above the unbounded one",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0",
+            {"term": "brackets", "markets": {"sum": [{**a_bracket(), "scan": 1}]}},
+            ("requirement.sum.0.markets.sum.0.scan", "1", "no such key"),
+            id="unknown key named as a term below a market named as a tree",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0/term", "flatt",
+            ("rulebook presets.cross-margin.requirement.sum.0.term:", "'flatt'",
+             f"one of flat, brackets, slippage, own_leverage, {TREE_TERMS}"), id="unknown term",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0/term", None,
+            ("requirement.sum.0.term", "None", "one of flat, brackets"), id="term that is null",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0/term", ...,
+            ("requirement.sum.0.markets", "no such key"), id="term without its name",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0", 5,
+            ("rulebook presets.cross-margin.requirement.sum.0:", "5", "valid dictionary"),
+            id="number for a term",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0", {"max": [{"sum": [{"term": "flat", "markets": {}}]}]},
+            ("rulebook presets.cross-margin.requirement.sum.0.max.0.sum.0.term:", "'flat'",
+             f"limit: one of {TREE_TERMS}"), id="market term in a tree",
+        ),
+        pytest.param(
+            f"{PRESET}/requirement/sum/0",
+            {"max": [{"term": "delta_floor", "net_ppm": 1, "hedged_ppm": -1}]},
+            ("rulebook presets.cross-margin.requirement.sum.0.max.0.hedged_ppm:", "-1",
+             "greater than or equal to 0"), id="wrong value in a tree",
+        ),
+        pytest.param(
+            f"{PRESET}/pnl", {"kind": "weighted", "markets": {"XRP-PERP": {}}},
+            ("presets.cross-margin.pnl.markets.XRP-PERP", "'XRP-PERP'", "one of BTC-PERP"),
+            id="pnl of no market",
+        ),
+        pytest.param(
+            f"{PRESET}/liquidation/end", {"buffer_ppm": 1, "target_ratio_ppm": 1_050_000},
+            ("presets.cross-margin.liquidation.end.target_ratio_ppm", "1050000",
+             "either buffer_ppm or target_ratio_ppm"), id="buffer and target ratio",
+        ),
+        pytest.param(
+            "instruments/BTC-PERP/settles_in", "DOGE",
+            ("instruments.BTC-PERP.settles_in", "'DOGE'", "one of USDC, ETH, BTC"),
+            id="settles in no asset",
+        ),
+        pytest.param(
+            f"{MARKETS}/BTC-PERP/open_interest",
+            {"feed": "BTC-PERP", "lower_usd": 1, "upper_usd": 2},
+            ("sum.0.markets.BTC-PERP.open_interest.feed", "'BTC-PERP'", "a state feed: SKEW"),
+            id="open interest of a price",
+        ),
+        pytest.param(
+            "underlyings", {"BTC": {"spot_feed": "SKEW"}},
+            ("underlyings.BTC.spot_feed", "'SKEW'", "one of BTC-PERP"), id="spot of a state",
+        ),
+        pytest.param(
+            "assets/ETH/deposit_index_feed", "ETH/USD",
+            ("assets.ETH.deposit_index_feed", "'ETH/USD'", "a state feed: SKEW"),
+            id="index that is a price",
+        ),
+        pytest.param(
+            "instruments/CALL",
+            {"id": 9, "kind": "option", "lot": "1", "tick": "0.1", "settles_in": "USDC",
+             "underlying": "BTC", "right": "call", "strike": "100", "expires_at_us": 1,
+             "forward_feed": "BTC/USD"},
+            ("instruments.CALL.volatility_feed", "None", "required of a contract of kind option"),
+            id="option without volatility",
+        ),
     ],
 )  # fmt: skip
 def test_rulebook_with_one_flaw_names_path_value_and_limit(
@@ -234,6 +393,11 @@ def test_rulebook_with_repeated_key_is_refused_with_its_line() -> None:
         ("a: [", "valid YAML"),
         ("- 1", "a mapping of sections"),
         ("1: 2", "keys are strings"),
+        ("a: 2025-13-01", "valid YAML"),
+        ("a: !!python/name:os.system x", "line 1: 'tag:yaml.org,2002:.*no tags"),
+        ("a: 1\nb: !!timestamp x", "line 2: 'tag:yaml.org,2002:timestamp', limit: no tags"),
+        ("a:\n  " + "[" * 64 + "]" * 64, "line 2: 65, limit: 64 levels"),
+        ("a: " + "{a: " * 100_000, "line 1: 65, limit: 64 levels"),
         ("", "mapping"),
     ],
 )  # fmt: skip
@@ -254,12 +418,115 @@ def test_rulebook_market_in_two_terms_is_refused() -> None:
         parse_rulebook(json.dumps(document))
 
 
-def test_rulebook_presets_that_extend_each_other_are_refused() -> None:
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e3"])
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (f"{MARKETS}/BTC-PERP/initial_rate_ppm", "requirement.sum.0.markets.BTC-PERP"),
+        (f"{PRESET}/collateral/ETH/initial_haircut_ppm", "collateral.ETH"),
+    ],
+)
+def test_rulebook_number_that_is_no_integer_is_refused(path: str, shown: str, value: str) -> None:
+    text = changed(path, "@").replace('"@"', value)
+    with pytest.raises(ConfigError) as caught:
+        parse_rulebook(text)
+    found = repr(yaml.safe_load(value))
+    key = path.rpartition("/")[2]
+    assert caught.value.message == (
+        f"rulebook presets.cross-margin.{shown}.{key}: {found}, "
+        "limit: input should be a valid integer"
+    )
+
+
+def test_rulebook_with_two_flaws_names_both() -> None:
+    text = changed(f"{MARKETS}/BTC-PERP", {"initial_rate_ppm": 0})
+    flawed = json.loads(text)
+    flawed["colour"] = "red"
+    with pytest.raises(ConfigError) as caught:
+        parse_rulebook(json.dumps(flawed))
+    assert "BTC-PERP.initial_rate_ppm: 0, limit: " in caught.value.message
+    assert "; rulebook colour: 'red', limit: no such key" in caught.value.message
+
+
+def test_rulebook_presets_that_extend_each_other_are_refused_with_the_chain() -> None:
     document = a_rulebook_dict()
     document["presets"]["a"] = {"extends": "b"}
-    document["presets"]["b"] = {"extends": "a"}
-    with pytest.raises(ConfigError, match=r"extends: '[ab]'.*cycle"):
+    document["presets"]["b"] = {"extends": "c"}
+    document["presets"]["c"] = {"extends": "a"}
+    with pytest.raises(ConfigError) as caught:
         parse_rulebook(json.dumps(document))
+    assert caught.value.message.startswith(
+        "rulebook presets.c.extends: 'a', limit: without a cycle: a -> b -> c -> a; one of "
+    )
+
+
+@pytest.fixture
+def families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of families in place of those that travel with the package."""
+    folder = tmp_path / "presets" / "base"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("solvent.rules.source.files", lambda _: tmp_path)
+    return folder
+
+
+def test_family_extends_family_and_rulebook_extends_both(families: Path) -> None:
+    (families / "cross-margin.yaml").write_text(
+        "extends: perps\nliquidation: {liquidator_fee_ppm: 7, dust_micros: 8}\n"
+    )
+    (families / "perps.yaml").write_text(
+        "extends: common\nliquidation: {fund_fee_max_ppm: 6, liquidator_fee_ppm: 6}\n"
+    )
+    (families / "common.yaml").write_text(
+        "liquidation: {liquidator_fee_ppm: 5, fund_fee_max_ppm: 5, dust_micros: 5,\n"
+        "  offer_ttl_us: 5, fillable: {spread_ppm: 5, adjustment_ppm: 5}}\n"
+    )
+    policy = some_rules(liquidation={"dust_micros": 9}).policies[0]
+    assert (policy.offer_ttl_us, policy.fund_fee_max_ppm) == (5, 6)
+    assert (policy.liquidator_fee_ppm, policy.dust_micros) == (7, 9)
+    assert family_document("cross-margin")["liquidation"] == {
+        "liquidator_fee_ppm": 7,
+        "fund_fee_max_ppm": 6,
+        "dust_micros": 8,
+        "offer_ttl_us": 5,
+        "fillable": {"spread_ppm": 5, "adjustment_ppm": 5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        pytest.param(
+            {"cross-margin": "a", "a": "b", "b": "cross-margin"},
+            "rulebook family b.extends: 'cross-margin', limit: without a cycle: "
+            "cross-margin -> a -> b -> cross-margin; one of none",
+            id="cycle",
+        ),
+        pytest.param(
+            {"cross-margin": "cross-margin", "a": "b"},
+            "rulebook family cross-margin.extends: 'cross-margin', limit: without a cycle: "
+            "cross-margin -> cross-margin; one of a",
+            id="itself",
+        ),
+        pytest.param(
+            {"cross-margin": "trader", "a": "b"},
+            "rulebook family cross-margin.extends: 'trader', limit: one of a",
+            id="no family",
+        ),
+        pytest.param(
+            {"cross-margin": "[a]", "a": "b"},
+            "rulebook family cross-margin.extends: ['a'], limit: one of a",
+            id="a list",
+        ),
+    ],
+)
+def test_family_that_extends_what_it_may_not_is_refused(
+    families: Path, texts: dict[str, str], message: str
+) -> None:
+    for name, parent in texts.items():
+        (families / f"{name}.yaml").write_text(f"extends: {parent}\n")
+    with pytest.raises(ConfigError) as caught:
+        some_rules()
+    assert caught.value.message == message
 
 
 def test_rulebook_file_that_is_absent_is_a_config_error(tmp_path: Path) -> None:
@@ -317,7 +584,7 @@ def test_compiled_rules_carry_weights_rates_and_indices() -> None:
     ]
     assert (rules.lot_numerator[0], rules.lot_units[0]) == (1.0, 10_000.0)
     assert (rules.tick_numerator[0], rules.tick_denominator[0]) == (10, 1)
-    for found, wanted in zip(rules, example_arguments()[3], strict=True):
+    for found, wanted in zip(rules, example_arguments()[4], strict=True):
         if isinstance(wanted, np.ndarray):
             assert (found.dtype, found.ndim) == (wanted.dtype, wanted.ndim)
             assert found.flags.c_contiguous
@@ -373,7 +640,7 @@ def test_builtin_rulebook_compiles(name: str) -> None:
 
 
 def test_builtin_rulebook_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="'nope', limit: one of demo, example"):
+    with pytest.raises(ConfigError, match=r"'nope', limit: one of .*demo, .*example"):
         builtin_rulebook("nope")
 
 

@@ -31,9 +31,8 @@ def test_account_by_item_is_what_its_shard_says(accounts: ShardTable) -> None:
     alice = accounts["alice"]
     assert alice["account_id"] == "alice"
     assert [unit["subaccount"] for unit in alice["units"]] == ["cross"]
-    assert alice["units"][0]["collateral"] == [
-        {"asset": "USDC", "amount": "7", "index_price": None}
-    ]
+    (held,) = alice["units"][0]["collateral"]
+    assert (held["asset"], held["amount"], held["index_price"]) == ("USDC", "7", None)
     assert (accounts["dave"]["quarantined"], accounts["dave"]["units"]) == (True, [])
 
 

@@ -24,14 +24,20 @@ def evaluate(
     ],
     rulebook: Annotated[
         Path | None,
-        typer.Option("--rulebook", "-r", help="Rulebook. [default: SOLVENT_RULEBOOK]"),
+        typer.Option(
+            "--rulebook", "-r", help="Rulebook: a file, or a name. [default: SOLVENT_RULEBOOK]"
+        ),
     ] = None,
+    has_plan: Annotated[
+        bool, typer.Option("--plan", help="Say what a liquidation would close.")
+    ] = False,
 ) -> None:
     """Print equity, requirement, health and verdict of every account of a snapshot.
 
-    A snapshot is `{"marks": {feed: price or value}, "accounts": [{"account_id", "subaccount"?,
-    "collateral": {asset: amount}, "positions": [{"market", "size", "cost_basis" or
-    "entry_price"}]}]}`; all numbers are decimal strings.
+    A snapshot is `{"ts_us"?, "marks": {feed: price or value}, "accounts": [{"account_id",
+    "subaccount"?, "account_class"?, "collateral": {asset: amount}, "positions": [{"market", "size",
+    "cost_basis" or "entry_price"}], "orders"?, "leverage"?}]}`; all numbers are decimal strings.
+    Its schema, and that of what is printed, is in schemas/evaluate.
     """
     import orjson
 
@@ -53,4 +59,4 @@ def evaluate(
     except orjson.JSONDecodeError as error:
         msg = f"snapshot {snapshot}: not JSON: {error}"
         raise ContractError(msg) from None
-    print_json(evaluate_snapshot(find_rulebook(settings.rulebook), content))
+    print_json(evaluate_snapshot(find_rulebook(settings.rulebook), content, has_plan=has_plan))

@@ -2,7 +2,7 @@
 
 ==== =========================================================================
    0  done, or all well
-   1  a check failed: `doctor` is red, `kafka status` finds none, a diff, a hash
+   1  a check failed: `doctor` is red, `kafka status` finds none, `rulebook diff` some
    2  usage: an unknown option or argument
    3  configuration: settings, rulebook or topics that must not be used (SLV-4xx)
    4  a service around us refuses (SLV-6xx); 41 to 49 say which, see `kafka --help`
@@ -42,6 +42,7 @@ __all__ = [
     "EXIT_TOPICS_PENDING",
     "EXIT_UNRECONCILED",
     "KAFKA_EPILOG",
+    "RULEBOOK_EPILOG",
     "TOPICS_EPILOG",
     "exit_code",
 ]
@@ -78,6 +79,9 @@ KAFKA_EPILOG = (
 TOPICS_EPILOG = (
     "Exit codes: 0 in line or applied, 10 apply would create or alter (plan), "
     "11 a partition count differs (plan), 3 the same (apply), 48 no broker, 49 broker refused."
+)
+RULEBOOK_EPILOG = (
+    "Exit codes: 0 ok, 1 the rulebooks differ (diff), 2 usage, 3 a rulebook that must not be used."
 )
 
 

@@ -10,14 +10,15 @@ quoted by the JSON encoder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from solvent.domain.sizing import OpenPosition, plan_close
-from solvent.engine.describe import CROSS_NAME
+from solvent.domain.sizing import CloseLeg, OpenPosition, plan_close
+from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
+from solvent.engine.plan import Planner, swap_text
 from solvent.engine.shard import Emit
 from solvent.kernel.layout import (
     CROSS,
@@ -25,11 +26,13 @@ from solvent.kernel.layout import (
     INITIAL,
     LIQUIDATION_END,
     MAINTENANCE,
+    NONE,
     STATUS_LABELS,
     VERDICT_LABELS,
     Int32,
     Int64,
 )
+from solvent.kernel.ledger import can_close
 from solvent.kernel.texts import decimal_texts
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
@@ -95,6 +98,13 @@ class Announcer:
         self.lot_numerators = np.array([i.lot.numerator for i in rulebook.instruments], np.int64)
         self.lot_places = np.array([-i.lot.exponent for i in rulebook.instruments], np.int64)
         self.asset_places = np.array([-a.quantum_exponent for a in rulebook.assets], np.int64)
+        self.cost_places = self.asset_places[[i.settles_in for i in rulebook.instruments]]
+        self.bears_interest = any(
+            asset.deposit_index_feed is not None or asset.borrow_index_feed is not None
+            for asset in rulebook.assets
+        )
+        self.describer = Describer(rulebook, columns, marks)
+        self.planner = Planner(rulebook, columns, marks)
 
     def about(self, units: Int64, cause: Cause) -> Batch:
         """Look at units together; their figures are current."""
@@ -120,8 +130,8 @@ class Batch:
     ----------
     unit, account, status, preset, revision, episode, verdict, raw_equity_micros : list of int
         As the columns had them when the batch was made.
-    has_positions, is_quarantined : list
-        Whether anything is open; whether the account is out of judgement.
+    can_close, is_quarantined : list
+        Whether a liquidation has something to close; whether the account is out of judgement.
     """
 
     def __init__(self, announcer: Announcer, units: Int64, cause: Cause) -> None:
@@ -136,7 +146,12 @@ class Batch:
         self.revision: list[int] = table.revision[units].tolist()
         self.episode: list[int] = table.episode[units].tolist()
         self.verdict: list[int] = figures.verdict[units].tolist()
-        self.has_positions: list[int] = table.position_count[units].tolist()
+        self.can_close: list[bool] = [
+            has_positions or can_close(unit, table, columns.balances, rulebook.rules)
+            for unit, has_positions in zip(
+                self.unit, (table.position_count[units] > 0).tolist(), strict=True
+            )
+        ]
         self.is_quarantined: list[int] = columns.accounts.quarantined[accounts].tolist()
         self.preset: list[int] = table.preset[units].tolist()
         self._flags: list[int] = table.flags[units].tolist()
@@ -218,7 +233,9 @@ class Batch:
         key = self._key[at]
         account_id = key.decode()
         subaccount = announcer.book_name(self._book[at])
-        legs = "" if ending else self._legs(at, ledger)
+        legs = swaps = ""
+        if not ending:
+            legs, swaps = self._legs(at, ledger)
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
         value = (
             f'{{"schema_version":1,"liquidation_id":"{account_id}:{subaccount}:{episode}",'
@@ -228,7 +245,7 @@ class Batch:
             f'"verdict":"{VERDICT_LABELS[self.verdict[at]]}","status":"{STATUS_LABELS[status]}",'
             f'{self._mark_seq},{self._amounts(at)},"shortfall":"{shortage}",'
             f'"positions":[{ledger.positions(at)}],"collateral":[{ledger.collateral(at)}],'
-            f'"legs":[{legs}],{self._end}{ending or ""}}}'
+            f'"legs":[{legs}],{swaps}{self._end}{ending or ""}}}'
         )
         return Emit(LIQUIDATIONS, key, value.encode())
 
@@ -241,25 +258,36 @@ class Batch:
             f'"raw_equity":"{raw}"'
         )
 
-    def _legs(self, at: int, ledger: _Ledger) -> str:
-        """Return the orders that restore health(liquidation_end)."""
-        legs = plan_close(
-            ledger.open_positions(at),
-            self._announcer.rulebook.policies[self.preset[at]],
-            shortage_micros=self._shortage[at],
-            raw_equity_micros=self.raw_equity_micros[at],
-            maintenance_micros=self._maintenance[at],
-        )
+    def _legs(self, at: int, ledger: _Ledger) -> tuple[str, str]:
+        """Return the orders that restore health(liquidation_end), and what else it takes."""
+        announcer = self._announcer
+        policy = announcer.rulebook.policies[self.preset[at]]
+        if policy.is_plain:
+            legs = plan_close(
+                ledger.open_positions(at),
+                policy,
+                shortage_micros=self._shortage[at],
+                raw_equity_micros=self.raw_equity_micros[at],
+                maintenance_micros=self._maintenance[at],
+            )
+            return self._leg_texts(legs), ""
+        unit = self.unit[at]
+        plan = announcer.planner.plan(unit, announcer.describer.figures(unit))
+        swaps = encode([swap_text(announcer.rulebook, swap) for swap in plan.swaps]).decode()
+        share = "null" if plan.share_ppm is None else plan.share_ppm
+        return self._leg_texts(plan.legs), f'"swaps":{swaps},"share_ppm":{share},'
+
+    def _leg_texts(self, legs: Sequence[CloseLeg]) -> str:
         parts = []
         for leg in legs:
-            instrument, side, size_lots, _, limit_price, bankruptcy_price, fund_fee_ppm = leg
+            instrument, side, size_lots, mark_price, limit_price, bankruptcy, fund_fee_ppm = leg
             exponent = instrument.price_exponent
             parts.append(
                 f'{{"market":{self._announcer.markets[instrument.index]},"side":"{side}",'
                 f'"size":"{instrument.lot.format(size_lots)}",'
-                f'"mark_price":{ledger.price(instrument.mark_feed)},'
+                f'"mark_price":"{format_scaled(mark_price, exponent)}",'
                 f'"limit_price":"{format_scaled(limit_price, exponent)}",'
-                f'"bankruptcy_price":"{format_scaled(bankruptcy_price, exponent)}",'
+                f'"bankruptcy_price":"{format_scaled(bankruptcy, exponent)}",'
                 f'"fund_fee_ppm":{fund_fee_ppm}}}'
             )
         return ",".join(parts)
@@ -279,7 +307,7 @@ class _Ledger:
         self._size: list[int] = sizes.tolist()
         numerators = announcer.lot_numerators[markets]
         self._cost_text = decimal_texts(
-            positions.cost_basis_micros[rows], np.full(rows.size, -MICRO_EXPONENT, np.int64)
+            positions.cost_basis_micros[rows], announcer.cost_places[markets]
         )
         if (np.abs(sizes) <= _INT64_MAX // numerators).all():
             self._size_text = decimal_texts(sizes * numerators, announcer.lot_places[markets])
@@ -291,7 +319,17 @@ class _Ledger:
         rows, self._balance_first = _rows(table.first_balance[units], table.balance_count[units])
         assets = balances.asset[rows].astype(np.int64)
         self._asset: list[int] = assets.tolist()
-        self._amount_text = decimal_texts(balances.quanta[rows], announcer.asset_places[assets])
+        quanta = balances.quanta[rows]
+        if announcer.bears_interest:
+            held, marks = announcer.rulebook.assets, announcer.marks
+            quanta = np.array(
+                [
+                    marks.unscaled(held[asset], amount)
+                    for asset, amount in zip(self._asset, quanta.tolist(), strict=True)
+                ],
+                np.int64,
+            )
+        self._amount_text = decimal_texts(quanta, announcer.asset_places[assets])
         self._price_text: dict[int | None, str] = {None: "null"}
 
     def positions(self, at: int) -> str:
@@ -335,7 +373,7 @@ class _Ledger:
         """Return the last price of a feed as JSON; null without one, and for no feed."""
         text = self._price_text.get(feed)
         if text is None:
-            price = None if feed is None else self._announcer.marks.price_text(feed)
+            price = None if feed is None or feed == NONE else self._announcer.marks.price_text(feed)
             text = self._price_text[feed] = "null" if price is None else f'"{price}"'
         return text
 

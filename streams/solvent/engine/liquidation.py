@@ -168,7 +168,7 @@ class Desk:
             return
         if revision:
             self._continue_case(batch, at, status, cause)
-        elif status == STATUS_LIQUIDATING and batch.has_positions[at]:
+        elif status == STATUS_LIQUIDATING and batch.can_close[at]:
             columns.cases.notional_micros[unit] = 0
             columns.cases.fills[unit] = 0
             is_bankrupt = batch.verdict[at] == VERDICT_BANKRUPT
@@ -184,7 +184,7 @@ class Desk:
                 self._end(batch, at, status, "closed", "target_reached")
             else:
                 self._end(batch, at, status, "recovered", cause.kind)
-        elif not batch.has_positions[at]:
+        elif not batch.can_close[at]:
             self._end(batch, at, status, "closed", "exhausted")
         elif batch.verdict[at] == VERDICT_BANKRUPT and units.case_verdict[unit] != VERDICT_BANKRUPT:
             self._offer(batch, at, status, "revised", "bankrupt")

@@ -352,19 +352,27 @@ class MarginShard:
             found = apply_orders(columns, account, stated)
         else:
             found = apply_snapshot(columns, self.rulebook, self.marks, account, stated)
-        if not found:
-            return
-        is_released = was_quarantined and isinstance(stated, Snapshot)
-        statuses = []
+        is_quarantined = bool(columns.accounts.quarantined[account])
+        is_released = was_quarantined and not is_quarantined
+        news: dict[int, int] = {}
         for unit in found:
             status = self._judge(unit)
             if self.marks.seq:
                 refresh_withdrawal_flag(unit, False, columns.units, columns.figures)
             elif is_released:
                 status = int(columns.units.previous_status[unit])
-            statuses.append(status)
-        settle = self._desk.release if is_released else self._desk.settle
-        settle(np.array(found, np.int64), statuses, cause)
+            if is_released or needs_python(
+                unit,
+                status,
+                is_quarantined,
+                columns.units,
+                columns.balances,
+                self.rulebook.rules,
+            ):
+                news[unit] = status
+        if news:
+            settle = self._desk.release if is_released else self._desk.settle
+            settle(np.array(list(news), np.int64), list(news.values()), cause)
 
     def _consider(self, topic: str, reason: int, subject: int, kind: str, episode: int) -> None:
         """Do what a fold stopped for."""
@@ -478,7 +486,9 @@ class MarginShard:
             is_quarantined = bool(columns.accounts.quarantined[columns.units.account[unit]])
             status = self._judge(unit)
             refresh_withdrawal_flag(unit, False, columns.units, columns.figures)
-            if needs_python(unit, status, is_quarantined, columns.units):
+            if needs_python(
+                unit, status, is_quarantined, columns.units, columns.balances, rulebook.rules
+            ):
                 concerned.append(unit)
                 statuses.append(status)
         self._desk.settle(np.array(concerned, np.int64), statuses, cause)

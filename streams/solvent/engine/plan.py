@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,9 +39,9 @@ from solvent.engine.markbook import MarkBook
 from solvent.engine.surface import option_prices
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
-from solvent.units import PPM
+from solvent.units import PPM, format_scaled
 
-__all__ = ["Plan", "Planner", "Swap"]
+__all__ = ["Plan", "Planner", "Swap", "plan_text", "swap_text"]
 
 
 class Swap(NamedTuple):
@@ -77,6 +77,37 @@ class Plan:
     legs: tuple[CloseLeg, ...] = ()
     swaps: tuple[Swap, ...] = ()
     share_ppm: int | None = None
+
+
+def plan_text(rulebook: CompiledRulebook, plan: Plan) -> dict[str, Any]:
+    """Return a plan as it is published: decimal strings, names of the rulebook."""
+    legs = [
+        {
+            "market": leg.instrument.name,
+            "side": leg.side,
+            "size": leg.instrument.lot.format(leg.size_lots),
+            "mark_price": format_scaled(leg.mark_price, leg.instrument.price_exponent),
+            "limit_price": format_scaled(leg.limit_price, leg.instrument.price_exponent),
+            "bankruptcy_price": format_scaled(leg.bankruptcy_price, leg.instrument.price_exponent),
+            "fund_fee_ppm": leg.fund_fee_ppm,
+        }
+        for leg in plan.legs
+    ]
+    swaps = [swap_text(rulebook, swap) for swap in plan.swaps]
+    return {"legs": legs, "swaps": swaps, "share_ppm": plan.share_ppm}
+
+
+def swap_text(rulebook: CompiledRulebook, swap: Swap) -> dict[str, Any]:
+    """Return a swap as it is published."""
+    debt, collateral = rulebook.assets[swap.debt], rulebook.assets[swap.collateral]
+    return {
+        "debt": debt.name,
+        "repay": format_scaled(swap.repay, debt.quantum_exponent),
+        "collateral": collateral.name,
+        "seize": format_scaled(swap.seize, collateral.quantum_exponent),
+        "protocol": format_scaled(swap.protocol, collateral.quantum_exponent),
+        "bonus_ppm": swap.bonus_ppm,
+    }
 
 
 class Planner:

@@ -18,7 +18,7 @@ from solvent.kernel.ledger import refresh_flags
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns, Order
 
-__all__ = ["apply_orders", "apply_settings", "apply_snapshot"]
+__all__ = ["apply_orders", "apply_settings", "apply_snapshot", "write_order"]
 
 _SEQUENCES = ("trades_seq", "collateral_seq", "settings_seq", "orders_seq")
 _NO_ORDERS = Order(0, 0, 0, 0, 0, 0, 0)
@@ -127,17 +127,17 @@ def _set_leverage(columns: Columns, account: int, leverage_ppm: Mapping[int, int
             if book in {CROSS, instrument}:
                 order = known.get(instrument, _NO_ORDERS._replace(instrument=instrument))
                 limit = leverage_ppm.get(instrument, 0)
-                _write(columns, unit, order._replace(leverage_ppm=limit))
+                write_order(columns, unit, order._replace(leverage_ppm=limit))
 
 
 def _set_orders(columns: Columns, unit: int, order: Order) -> None:
     """Replace the orders of a market; its leverage limit stays."""
     row = blocks.find_order(unit, order.instrument, columns.units, columns.orders)
     limit = 0 if row == NONE else int(columns.orders.leverage_ppm[row])
-    _write(columns, unit, order._replace(leverage_ppm=limit))
+    write_order(columns, unit, order._replace(leverage_ppm=limit))
 
 
-def _write(columns: Columns, unit: int, order: Order) -> None:
+def write_order(columns: Columns, unit: int, order: Order) -> None:
     """Write one row of orders; one that is all zero is none."""
     row = blocks.find_order(unit, order.instrument, columns.units, columns.orders)
     if not any(order[1:]):

@@ -8,7 +8,10 @@ inverse contracts: in contracts), amounts in coins (debt < 0)::
      "marks": {"BTC-PERP": "60000", "ETH/USD": {"price": "2000", "confidence": "1.5"}},
      "accounts": [{"account_id": "alice", "subaccount": "cross", "account_class": "trader",
                    "collateral": {"USDC": "1000"},
-                   "positions": [{"market": "BTC-PERP", "size": "-0.5", "cost_basis": "-30500"}]}]}
+                   "positions": [{"market": "BTC-PERP", "size": "-0.5", "cost_basis": "-30500"}],
+                   "orders": [{"market": "BTC-PERP", "bid_size": "1", "bid_value": "59000",
+                               "ask_size": "0", "ask_value": "0", "count": 3}],
+                   "leverage": {"BTC-PERP": "10"}}]}
 
 ``ts_us`` is needed where a position expires; ``subaccount`` is ``cross`` if left out,
 ``account_class`` the rulebook's default. A position has either ``cost_basis`` or ``entry_price``
@@ -20,26 +23,32 @@ without a mark may not judge; an option needs all of its feeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from solvent.domain.instrument import Instrument
 from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
+from solvent.engine.plan import Plan, Planner, plan_text
+from solvent.engine.restate import write_order
 from solvent.engine.surface import check_surfaces
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel import blocks
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE
 from solvent.rules.compile import CompiledRulebook
-from solvent.state.columns import Columns
-from solvent.units import MAX_EXACT, parse_scaled
+from solvent.state.columns import Columns, Order
+from solvent.units import MAX_EXACT, MICRO_EXPONENT, PPM, parse_scaled
 from solvent.wire.inputs import is_identifier
 
 __all__ = ["evaluate_snapshot"]
 
+_PPM_EXPONENT = -6
 
-def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -> dict[str, Any]:
+
+def evaluate_snapshot(
+    rulebook: CompiledRulebook, snapshot: Mapping[str, Any], *, has_plan: bool = False
+) -> dict[str, Any]:
     """Return what each margin unit of a snapshot is worth, must hold and where it ends.
 
     Parameters
@@ -48,13 +57,16 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
         Rules to judge by.
     snapshot : mapping
         As the module describes.
+    has_plan : bool
+        Whether to say what a liquidation would close.
 
     Returns
     -------
     dict
-        ``{"rulebook", "accounts": [{"account_id", "subaccount", "verdict", "equity",
-        "requirement", "raw_equity", "health", "health_ratio", "shortfall", "deposit_to_clear",
-        "positions", "collateral"}]}`` in the snapshot's order; JSON-able, decimal strings.
+        ``{"rulebook", "accounts": [...]}`` in the snapshot's order, each account as
+        `solvent.engine.describe.Describer.unit` has it; JSON-able, decimal strings. With a plan an
+        account that a liquidation would touch has ``plan``: orders (``legs``), debts to repay
+        (``swaps``), and the share of the book where a part of all of it is sold (``share_ppm``).
 
     Raises
     ------
@@ -92,11 +104,16 @@ def evaluate_snapshot(rulebook: CompiledRulebook, snapshot: Mapping[str, Any]) -
         count,
     )
     describer = Describer(rulebook, columns, marks)
+    planner = Planner(rulebook, columns, marks)
     accounts = []
     for account_id, unit in books:
         text = describer.unit(unit)
         for live in ("status", "previous_status", "flags", "episode", "revision", "touched_us"):
             del text[live]
+        if has_plan:
+            figures = describer.figures(unit)
+            plan = planner.plan(unit, figures) if figures.is_judged else Plan()
+            text["plan"] = plan_text(rulebook, plan)
         accounts.append({"account_id": account_id, **text})
     return {"rulebook": rulebook.reference, "accounts": accounts}
 
@@ -121,7 +138,7 @@ def _add_unit(
     columns: Columns, rulebook: CompiledRulebook, marks: MarkBook, path: str, given: object
 ) -> tuple[str, int]:
     """Put one account of the snapshot into the columns; return its id and unit."""
-    allowed = {"subaccount", "account_class", "collateral", "positions"}
+    allowed = {"subaccount", "account_class", "collateral", "positions", "orders", "leverage"}
     account = _checked(path, given, {"account_id"}, allowed)
     account_id = account["account_id"]
     if not isinstance(account_id, str) or not is_identifier(account_id):
@@ -163,7 +180,48 @@ def _add_unit(
     positions = _sequence(f"{path}.positions", account.get("positions", []))
     for number, position in enumerate(positions):
         _add_position(columns, rulebook, marks, unit, f"{path}.positions.{number}", position)
+    for order in _orders(rulebook, book, path, account):
+        write_order(columns, unit, order)
     return account_id, unit
+
+
+def _orders(
+    rulebook: CompiledRulebook, book: int, path: str, account: Mapping[str, Any]
+) -> Iterator[Order]:
+    """Yield what an account has in each market beside its position: orders, own leverage."""
+    limits: dict[int, int] = {}
+    for name, text in _mapping(f"{path}.leverage", account.get("leverage", {})).items():
+        market = _named(f"{path}.leverage", name, rulebook.instrument_by_name)
+        limits[market.index] = _number(f"{path}.leverage.{name}", text, _PPM_EXPONENT)
+        if limits[market.index] < PPM:
+            raise _refusal(path=f"{path}.leverage.{name}", problem=f"{text}: at least 1")
+    seen: set[int] = set()
+    for place, given in enumerate(_sequence(f"{path}.orders", account.get("orders", []))):
+        at = f"{path}.orders.{place}"
+        fields = {"market", "bid_size", "bid_value", "ask_size", "ask_value", "count"}
+        told = _checked(at, given, fields)
+        market = _named(f"{at}.market", told["market"], rulebook.instrument_by_name)
+        if market.index in seen or book not in {CROSS, market.index}:
+            problem = f"{market.name}: once, and in a book that may trade it"
+            raise _refusal(path=f"{at}.market", problem=problem)
+        seen.add(market.index)
+        count = told["count"]
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_EXACT:
+            raise _refusal(path=f"{at}.count", problem=f"{count!r:.80}: 0 to 2**53 expected")
+        order = Order(
+            instrument=market.index,
+            bid_lots=_steps(f"{at}.bid_size", told["bid_size"], market),
+            ask_lots=_steps(f"{at}.ask_size", told["ask_size"], market),
+            bid_value_micros=_number(f"{at}.bid_value", told["bid_value"], MICRO_EXPONENT),
+            ask_value_micros=_number(f"{at}.ask_value", told["ask_value"], MICRO_EXPONENT),
+            order_count=count,
+            leverage_ppm=limits.pop(market.index, 0),
+        )
+        if min(order) < 0:
+            raise _refusal(path=at, problem="sizes and values are at least 0")
+        yield order
+    for index, limit in limits.items():
+        yield Order(index, 0, 0, 0, 0, 0, limit)
 
 
 def _add_position(

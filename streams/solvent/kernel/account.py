@@ -7,6 +7,7 @@ what each adds stays in the `Workspace`, so that a figure can be explained by it
 
 from __future__ import annotations
 
+import numpy as np
 from numba.extending import register_jitable
 
 from solvent.kernel.collateral import (
@@ -15,6 +16,7 @@ from solvent.kernel.collateral import (
     debt_weight,
     feed_value,
     is_tiered,
+    size_premium,
     tiered_value,
 )
 from solvent.kernel.layout import (
@@ -32,7 +34,8 @@ from solvent.kernel.layout import (
 )
 from solvent.kernel.portfolio import SECONDS_A_YEAR, Book
 from solvent.kernel.requirement import counted_pnl, position_requirement
-from solvent.kernel.terms import KIND_INVERSE, KIND_OPTION
+from solvent.kernel.safe_move import feed_bit
+from solvent.kernel.terms import BRACKETS, KIND_INVERSE, KIND_OPTION
 from solvent.kernel.tree import underlying_requirement
 from solvent.kernel.workspace import Workspace
 
@@ -158,6 +161,9 @@ def _add_position(
     pnl = cost - coins if is_inverse else coins * mark - cost
     pnl -= owed
     price, _, _ = cautious_prices(preset, asset, MAINTENANCE, rules, marks)
+    _note_position(
+        coins * mark, bids * mark, asks * mark, leverage, cost, preset, instrument, rules, space
+    )
     space.position_value[place] = coins * price if is_inverse else coins * mark * price
     space.position_pnl[place] = pnl * price
     space.raw[0] += pnl * price
@@ -185,9 +191,10 @@ def _add_position(
         if has_orders:
             required += order_cost
         if level == INITIAL:
-            required += open_loss
+            required += open_loss if is_inverse else open_loss * high
+            space.move[0] += 2.0 * required
         worth = pnl * price
-        if of_unit["is_settle_price"] != 0:
+        if of_unit["is_settle_price"] != 0 and of_unit["is_fold"] == 0:
             worth = pnl * (low if pnl > 0.0 else high)
         counted = counted_pnl(worth, required, preset, instrument, level, rules, marks)
         if rules.terms.market[preset, instrument]["is_net"] != 0:
@@ -201,6 +208,67 @@ def _add_position(
             space.fold[asset, level] += counted / price
         else:
             space.equity[level] += counted
+
+
+@register_jitable
+def _note(feed: int, space: Workspace) -> None:
+    """Note that a feed was read."""
+    if feed != NONE:
+        space.seen[0] |= feed_bit(feed)
+
+
+@register_jitable
+def _note_position(
+    notional: float,
+    bids: float,
+    asks: float,
+    leverage: float,
+    cost: float,
+    preset: int,
+    instrument: int,
+    rules: Rules,
+    space: Workspace,
+) -> None:
+    """Note what a market adds to the swing of a unit, but for its requirement.
+
+    Notional, with orders, moves with the mark. What a market requires is in proportion to the mark,
+    so it moves by at most itself, which is added where it is known; brackets rise faster, by at
+    most the rate of the last.
+    """
+    terms = rules.terms.market[preset, instrument]
+    exposure = abs(notional) + bids + asks
+    space.move[0] += 2.0 * exposure
+    if terms["kind"] == BRACKETS:
+        space.move[0] += 2.0 * exposure * rules.requirement_rate[preset, INITIAL, instrument]
+    if leverage > 0.0:
+        space.move[0] += 2.0 * exposure / leverage
+    space.move[1] += abs(cost) + terms["add"] + terms["least"]
+    space.seen[1] += 2
+
+
+@register_jitable
+def _note_balance(
+    coins: float, price: float, asset: int, preset: int, rules: Rules, space: Workspace
+) -> None:
+    """Note what a balance adds to the swing of a unit: its value, at the largest weight."""
+    terms = rules.terms.asset[preset, asset]
+    of_unit = rules.terms.preset[preset]
+    magnitude = abs(coins) * price
+    if coins < 0.0:
+        weight = rules.debt_weight[preset, INITIAL, asset]
+        magnitude *= size_premium(weight, terms["imf"], -coins) + of_unit["end_buffer"]
+        if of_unit["is_debt_required"] != 0:
+            magnitude *= 2.0  # what clears a margin call grows with the requirement
+    if rules.asset_feed[asset] != NONE:
+        space.move[0] += magnitude
+    else:
+        space.move[1] += magnitude
+    space.seen[1] += 2
+    _note(rules.asset_feed[asset], space)
+    _note(terms["reference_feed"], space)
+    _note(terms["deposits_feed"], space)
+    _note(rules.terms.assets[asset]["deposit_index_feed"], space)
+    _note(rules.terms.assets[asset]["borrow_index_feed"], space)
 
 
 @register_jitable
@@ -219,6 +287,8 @@ def _add_balance(
     terms = rules.terms.asset[preset, asset]
     of_unit = rules.terms.preset[preset]
     price, _, _ = cautious_prices(preset, asset, MAINTENANCE, rules, marks)
+    _, _, highest = cautious_prices(preset, asset, INITIAL, rules, marks)
+    _note_balance(coins, max(price, highest), asset, preset, rules, space)
     space.balance_value[place] = coins * price
     space.raw[0] += coins * price
     for level in range(_LEVEL_COUNT):
@@ -227,15 +297,17 @@ def _add_balance(
         counted = required = 0.0
         if whole > 0.0 and is_priced:
             held = min(whole, terms["cap"])
-            if is_tiered(preset, asset, rules):
+            if is_tiered(preset, asset, category, rules):
                 counted = tiered_value(held, low, preset, asset, level, rules)
+                counted = min(counted, terms["cap_value"])
             else:
                 weight = asset_weight(held, price, preset, asset, level, category, rules, marks)
-                counted = held * low * weight
+                counted = min(held * low * weight, terms["cap_value"])
                 if terms["is_required"] != 0:
-                    counted = held * low
-                    required = counted * (1.0 - weight)
-            counted = min(counted, terms["cap_value"])
+                    # the same health as above, whatever the cap leaves of the balance
+                    whole_value = counted / weight if weight > 0.0 else held * low
+                    required = whole_value * (1.0 - weight)
+                    counted = whole_value
         elif whole < 0.0:
             weight = debt_weight(-whole, price, preset, asset, level, rules, marks)
             counted = whole * high * weight
@@ -380,6 +452,8 @@ def _add_underlying(
         of_asset = rules.terms.assets[asset]["underlying"]
         if rules.asset_feed[asset] == NONE or balances.quanta[first + place] <= 0:
             continue
+        if rules.asset_weight[units.preset[unit], MAINTENANCE, asset] == 0.0:
+            continue  # what is no collateral hedges nothing and has nothing to lose
         if of_asset != underlying and (of_asset != NONE or underlying != 0):
             continue
         space.book[_HELD, held] = space.balance_value[place]
@@ -438,13 +512,37 @@ def _add_underlying(
 
 
 @register_jitable
-def _interest(quanta: int, asset: int, rules: Rules, marks: Marks) -> float:
-    """Return by what a scaled balance is multiplied: its cumulative index, 1 before the first."""
+def _quanta_now(quanta: int, asset: int, rules: Rules, marks: Marks) -> float:
+    """Return what a balance at rest is worth now, in whole quanta (MODEL.md 2).
+
+    It is scaled by a cumulative index, 1 before the first; a part of a quantum is lost to a deposit
+    and owed by a debt. Products are floats, so that within their error the quantum may be one off.
+    """
     of_asset = rules.terms.assets[asset]
     feed = of_asset["deposit_index_feed"] if quanta > 0 else of_asset["borrow_index_feed"]
     if feed == NONE or marks.price[feed] <= 0:
-        return 1.0
-    return float(marks.price[feed]) / _INDEX_ONE
+        return float(quanta)
+    return float(np.floor(float(quanta) * (float(marks.price[feed]) / _INDEX_ONE)))
+
+
+@register_jitable
+def _add_fold(
+    place: int,
+    instrument: int,
+    preset: int,
+    category: int,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+) -> int:
+    """Add pnl of a market that waits for a balance; return the place after it."""
+    asset = rules.terms.instruments[instrument]["settles_in"]
+    pending = space.fold[asset]
+    if pending[INITIAL] == 0.0 and pending[LIQUIDATION_END] == 0.0 and pending[MAINTENANCE] == 0.0:
+        return place
+    _add_balance(place, 0.0, asset, preset, category, True, rules, marks, space)
+    space.fold[asset] = 0.0
+    return place + 1
 
 
 @register_jitable
@@ -455,24 +553,20 @@ def _add_folds(
     category: int,
     units: Units,
     positions: Positions,
+    orders: Orders,
     rules: Rules,
     marks: Marks,
     space: Workspace,
 ) -> None:
-    """Add pnl that joins a balance the unit does not have."""
+    """Add pnl that joins a balance the unit does not have, of markets with orders alone too."""
     first = units.first_position[unit]
     for row in range(first, first + units.position_count[unit]):
-        asset = rules.terms.instruments[positions.instrument[row]]["settles_in"]
-        pending = space.fold[asset]
-        if (
-            pending[INITIAL] == 0.0
-            and pending[LIQUIDATION_END] == 0.0
-            and (pending[MAINTENANCE] == 0.0)
-        ):
-            continue
-        _add_balance(place, 0.0, asset, preset, category, True, rules, marks, space)
-        space.fold[asset] = 0.0
-        place += 1
+        instrument = positions.instrument[row]
+        place = _add_fold(place, instrument, preset, category, rules, marks, space)
+    first = units.first_order[unit]
+    for row in range(first, first + units.order_count[unit]):
+        instrument = orders.instrument[row]
+        place = _add_fold(place, instrument, preset, category, rules, marks, space)
 
 
 @register_jitable
@@ -537,6 +631,8 @@ def evaluate_terms(
     space.equity[:] = 0.0
     space.required[:] = 0.0
     space.raw[:] = 0.0
+    space.move[:] = 0.0
+    space.seen[:] = 0
     instruments = rules.terms.instruments
     first = units.first_position[unit]
     last = first + units.position_count[unit]
@@ -544,6 +640,8 @@ def evaluate_terms(
         space.fold[instruments[positions.instrument[row]]["settles_in"]] = 0.0
     order = units.first_order[unit]
     last_order = order + units.order_count[unit]
+    for at in range(order, last_order):
+        space.fold[instruments[orders.instrument[at]]["settles_in"]] = 0.0
     beyond = last - first  # places of markets with orders alone
     row = first
     while row < last or order < last_order:
@@ -570,6 +668,9 @@ def evaluate_terms(
         space.position_required[place] = 0.0
         if at_row != NONE and positions.size_lots[at_row] == 0:
             continue
+        _note(rules.instrument_feed[instrument], space)
+        _note(rules.terms.market[preset, instrument]["net_pnl_feed"], space)
+        _note(instruments[instrument]["funding_feed"], space)
         if instruments[instrument]["kind"] == KIND_OPTION:
             if at_row != NONE and instruments[instrument]["is_premium"] == 0:
                 cost = float(positions.cost_basis_micros[at_row]) / _MICROS
@@ -599,14 +700,13 @@ def evaluate_terms(
             seen |= UNPRICED_COLLATERAL if quanta > 0 else BLIND
         if quanta < 0:
             seen |= INDEBTED
-        coins = float(quanta) / rules.asset_units[asset]
-        coins *= _interest(quanta, asset, rules, marks)
+        coins = _quanta_now(quanta, asset, rules, marks) / rules.asset_units[asset]
         if quanta > 0 and not is_priced:
             coins = 0.0
         _add_balance(place, coins, asset, preset, category, is_priced, rules, marks, space)
         space.fold[asset] = 0.0
     if rules.terms.preset[preset]["is_fold"] != 0:
-        _add_folds(unit, count, preset, category, units, positions, rules, marks, space)
+        _add_folds(unit, count, preset, category, units, positions, orders, rules, marks, space)
 
     if rules.terms.preset[preset]["step_count"] > 0:
         for underlying in range(rules.terms.underlyings.size):

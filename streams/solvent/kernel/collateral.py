@@ -144,7 +144,9 @@ def debt_weight(
 
 
 @register_jitable
-def is_tiered(preset: int, asset: int, rules: Rules) -> bool:
-    """Tell whether a balance counts by tiers."""
+def is_tiered(preset: int, asset: int, category: int, rules: Rules) -> bool:
+    """Tell whether a balance counts by tiers: not where all is of one category with its own say."""
     kind = rules.terms.asset[preset, asset]["kind"]
+    if category != NONE and rules.terms.category_weight[preset, category, INITIAL] >= 0.0:
+        return False
     return bool(kind in (TIERS_OF_COINS, TIERS_OF_VALUE))

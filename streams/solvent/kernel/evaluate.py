@@ -133,7 +133,8 @@ def _finish(
     figures.raw_equity_micros[unit] = int(raw_equity)
 
     verdict = VERDICT_UNKNOWN
-    level = LEVEL_TOP if is_blind else LEVEL_HOT
+    # what a unit of unknown swing rests on is not known either: it is looked at in every frame
+    level = LEVEL_TOP if is_blind and swing_usd < math.inf else LEVEL_HOT
     if is_exact and not is_blind:
         health_initial_micros = int(equity_initial) - int(required_initial)
         health_end_micros = int(equity_end) - int(required_end)
@@ -187,10 +188,12 @@ def evaluate_unit_terms(
 ) -> int:
     """Do what `evaluate_unit` does for a unit whose preset is not plain."""
     seen = evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
+    preset = units.preset[unit]
+    swing = space.move[0] if rules.terms.is_steady[preset] != 0 else math.inf
     return int(
         _finish(
             unit,
-            units.preset[unit],
+            preset,
             _base_status(units, unit),
             space.equity[INITIAL],
             space.equity[LIQUIDATION_END],
@@ -199,10 +202,10 @@ def evaluate_unit_terms(
             space.required[INITIAL],
             space.required[LIQUIDATION_END],
             space.required[MAINTENANCE],
-            math.inf,  # no bound is known on what a move of marks may do
-            0.0,
-            0,
-            0,
+            swing,
+            space.move[1],
+            space.seen[1],
+            space.seen[0],
             seen & BLIND != 0,
             seen & UNPRICED_COLLATERAL != 0,
             seen & INDEBTED != 0,

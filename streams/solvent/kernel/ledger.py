@@ -96,6 +96,7 @@ __all__ = [
     "TOTAL_SLOTS",
     "apply_contract_fill",
     "apply_fill",
+    "can_close",
     "check_sequence",
     "find_holders_jit",
     "find_holders_reference",
@@ -360,6 +361,21 @@ def refresh_flags(unit: int, cause: int, units: Units, balances: Balances, rules
     units.flags[unit] = after
 
 
+@register_jitable
+def can_close(unit: int, units: Units, balances: Balances, rules: Rules) -> bool:
+    """Tell whether a liquidation has something to close: positions, or debt with collateral."""
+    if units.position_count[unit] > 0:
+        return True
+    if rules.terms.preset[units.preset[unit]]["is_debt_required"] == 0:
+        return False
+    has_debt = has_collateral = False
+    first = units.first_balance[unit]
+    for row in range(first, first + units.balance_count[unit]):
+        has_debt = has_debt or balances.quanta[row] < 0
+        has_collateral = has_collateral or balances.quanta[row] > 0
+    return bool(has_debt and has_collateral)
+
+
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def judge_at_marks(
     unit: int,
@@ -395,7 +411,7 @@ def judge_at_marks(
                 figures.equity_micros[unit],
                 figures.requirement_micros[unit],
                 int(rules.clear_ppm[units.preset[unit]]),
-                units.position_count[unit] > 0,
+                can_close(unit, units, balances, rules),
             )
         )
     if status != units.status[unit]:
@@ -441,14 +457,16 @@ def judge_unit(
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def needs_python(unit: int, status: int, is_quarantined: bool, units: Units) -> bool:
+def needs_python(
+    unit: int, status: int, is_quarantined: bool, units: Units, balances: Balances, rules: Rules
+) -> bool:
     """Return whether a record just applied to a unit has a consequence beyond its columns."""
     if status != units.status[unit]:
         return True
     if is_quarantined:
         return False  # an open case rests until somebody resolves the quarantine
     return units.revision[unit] > 0 or (
-        status == STATUS_LIQUIDATING and units.position_count[unit] > 0
+        status == STATUS_LIQUIDATING and can_close(unit, units, balances, rules)
     )
 
 
@@ -641,7 +659,7 @@ def fold_trades_reference(
         )
         if is_judging:
             refresh_withdrawal_flag(unit, False, units, figures)
-        if needs_python(unit, status, is_quarantined, units):
+        if needs_python(unit, status, is_quarantined, units, balances, rules):
             return record + 1, STOP_UNIT, unit
     return trades.account.size, STOP_END, NONE
 
@@ -723,7 +741,7 @@ def fold_moves_reference(
         )
         if is_judging:
             refresh_withdrawal_flag(unit, is_outflow, units, figures)
-        if needs_python(unit, status, is_quarantined, units):
+        if needs_python(unit, status, is_quarantined, units, balances, rules):
             return record + 1, STOP_UNIT, unit
     return moves.account.size, STOP_END, NONE
 

@@ -299,8 +299,9 @@ class Terms(NamedTuple):
 
     Attributes
     ----------
-    is_plain : uint8, shape (R,)
-        Whether a preset is plain; a preset that is not reads the rest.
+    is_plain, is_steady : uint8, shape (R,)
+        Whether a preset is plain; one that is not reads the rest. Whether it is steady: no amount
+        moves by more than the sizes at stake allow, so that safe moves are known.
     preset : PRESET_TERMS, shape (R,)
     asset : ASSET_TERMS, shape (R, A)
     market : MARKET_TERMS, shape (R, I)
@@ -317,6 +318,7 @@ class Terms(NamedTuple):
     """
 
     is_plain: UInt8
+    is_steady: UInt8
     preset: Rows
     asset: Rows
     market: Rows
@@ -340,6 +342,7 @@ def no_terms(presets: int, assets: int, instruments: int) -> Terms:
     """Return the terms of a rulebook whose presets are all plain."""
     return Terms(
         is_plain=np.ones(presets, np.uint8),
+        is_steady=np.ones(presets, np.uint8),
         preset=np.zeros(presets, PRESET_TERMS),
         asset=np.zeros((presets, assets), ASSET_TERMS),
         market=np.zeros((presets, instruments), MARKET_TERMS),

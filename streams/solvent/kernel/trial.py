@@ -280,6 +280,7 @@ def health_without(
             units,
             positions,
             balances,
+            orders,
             rules,
             marks,
             space,

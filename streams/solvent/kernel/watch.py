@@ -47,7 +47,7 @@ from solvent.kernel.layout import (
     Units,
     Watch,
 )
-from solvent.kernel.ledger import judge_at_marks
+from solvent.kernel.ledger import can_close, judge_at_marks
 from solvent.kernel.safe_move import LEVEL_HOT, LEVELS, feed_bit, move_of
 from solvent.kernel.tables import example_table
 from solvent.kernel.workspace import Workspace
@@ -186,18 +186,26 @@ def _read_ahead(
 
 
 @register_jitable
-def _has_news(unit: int, status: int, stream_us: int, units: Units, figures: Figures) -> bool:
+def _has_news(
+    unit: int,
+    status: int,
+    stream_us: int,
+    units: Units,
+    balances: Balances,
+    rules: Rules,
+    figures: Figures,
+) -> bool:
     """Tell whether Python must look at a unit just judged.
 
-    Its status changes; or it has positions and stands in liquidation without a case; or its open
-    case expired or turned bankrupt.
+    Its status changes; or it has something to close and stands in liquidation without a case; or
+    its open case expired or turned bankrupt.
     """
     if status != units.status[unit]:
         return True
     if status != STATUS_LIQUIDATING:
         return False
     if units.revision[unit] == 0:
-        return bool(units.position_count[unit] > 0)
+        return bool(can_close(unit, units, balances, rules))
     return bool(
         units.case_expires_us[unit] <= stream_us
         or (
@@ -272,7 +280,7 @@ def look_reference(
                 space,
                 figures,
             )
-            if _has_news(unit, status, stream_us, units, figures):
+            if _has_news(unit, status, stream_us, units, balances, rules, figures):
                 figures.level[unit] = LEVEL_HOT
                 out_status[unit] = status
                 out_news[found] = unit

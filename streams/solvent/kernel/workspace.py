@@ -25,6 +25,11 @@ class Workspace(NamedTuple):
         Of the unit, by level, before rounding.
     raw : float64, shape (2,)
         Raw equity before rounding; value of options.
+    move : float64, shape (2,)
+        What amounts may change by per relative move of marks, and magnitudes that no mark moves
+        (`solvent.kernel.safe_move`); of a preset that is not steady they mean nothing.
+    seen : int64, shape (2,)
+        Mask of the feeds that were read; terms added.
     position_value : float64, shape (I,)
         Signed notional of the unit's positions, in their order.
     position_pnl, position_equity, position_required : float64, shape (I, 3)
@@ -55,6 +60,8 @@ class Workspace(NamedTuple):
     equity: Float64
     required: Float64
     raw: Float64
+    move: Float64
+    seen: Int64
     position_value: Float64
     position_pnl: Float64
     position_equity: Float64
@@ -81,6 +88,8 @@ def new_workspace(instruments: int, assets: int, expiries: int, underlyings: int
         equity=np.zeros(3),
         required=np.zeros(3),
         raw=np.zeros(2),
+        move=np.zeros(2),
+        seen=np.zeros(2, np.int64),
         position_value=np.zeros(instruments),
         position_pnl=np.zeros((instruments, 3)),
         position_equity=np.zeros((instruments, 3)),

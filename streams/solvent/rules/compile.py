@@ -16,6 +16,7 @@ from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import LiquidationPolicy, OraclePolicy
 from solvent.kernel.layout import Rules
 from solvent.kernel.workspace import Workspace, new_workspace
+from solvent.rules.document import ORDERED_SECTIONS
 from solvent.rules.flatten import flatten
 from solvent.rules.model import RulebookModel
 from solvent.rules.resolve import (
@@ -217,7 +218,7 @@ def _hash(model: RulebookModel) -> str:
     What equals its default is left out, so that a key added to the schema later changes no hash.
     """
     document = model.model_dump(mode="json", exclude_defaults=True)
-    for section in ("feeds", "assets", "underlyings", "presets"):
+    for section in ORDERED_SECTIONS:
         document[section] = list(document.get(section, {}).items())
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

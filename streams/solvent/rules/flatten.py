@@ -99,6 +99,8 @@ _MARKET_TERMS = FlatTermModel | BracketsTermModel | SlippageTermModel
 _ALL_LEVELS = 0b111
 #: A funding index has so many decimals.
 _PICO_PLACES = 12
+#: The swing holds the initial requirement twice, which is at least maintenance.
+_STEADY_RATIO = 2.0
 
 
 def flatten(
@@ -245,6 +247,7 @@ class _Presets:
         )
         self._clear_ppm = np.zeros(count, np.int64)
         self._is_plain = np.zeros(count, np.uint8)
+        self._is_steady = np.zeros(count, np.uint8)
         self._preset = np.zeros(count, PRESET_TERMS)
         self._asset = _plain_assets((count, width))
         self._market = _plain_markets((count, breadth))
@@ -267,6 +270,7 @@ class _Presets:
         self._add_pnl(row, f"{path}.pnl", preset)
         self._add_unit_terms(row, path, preset)
         self._is_plain[row] = self._looks_plain(row)
+        self._is_steady[row] = self._looks_steady(row)
         liquidation = preset.liquidation
         return LiquidationPolicy(
             index=row,
@@ -359,6 +363,24 @@ class _Presets:
             )
         )
 
+    def _looks_steady(self, row: int) -> bool:
+        """Tell whether amounts move by at most the sizes at stake (`solvent.kernel.safe_move`).
+
+        They do not where two feeds multiply (open interest and mark, borrows and index, coin and
+        mark), where whole books are revalued, and where confidence counts, whose changes alone
+        no frame tells.
+        """
+        of_unit, asset, market = self._preset[row], self._asset[row], self._market[row]
+        return bool(
+            of_unit["step_count"] == 0
+            and of_unit["end_ratio"] <= _STEADY_RATIO
+            and (not of_unit["is_fold"] or asset["imf"][0] == 0.0)
+            and (asset["confidence_k"] == 0.0).all()
+            and (asset["borrows_feed"] == NONE).all()
+            and (market["interest_feed"] == NONE).all()
+            and all(i.kind == "linear" and i.settles_in == 0 for i in self._instruments)
+        )
+
     # -- collateral
 
     def _add_collateral(self, row: int, root: str, preset: PresetModel) -> None:
@@ -386,7 +408,8 @@ class _Presets:
     ) -> tuple[int, int, int]:
         terms = self._asset[row, index]
         ways = [key for key in ("tiers", "skew") if getattr(given, key) is not None]
-        has_haircut = (given.initial_haircut_ppm, given.maintenance_haircut_ppm) != (None, None)
+        levels = ("initial", "liquidation_end", "maintenance")
+        has_haircut = any(getattr(given, f"{level}_haircut_ppm") is not None for level in levels)
         if len(ways) + has_haircut > 1:
             limit = "one of haircuts, tiers and skew"
             raise config_error(path=path, value=[*ways, "haircut_ppm"][:2], limit=limit)
@@ -434,6 +457,10 @@ class _Presets:
         }:
             limit = "equity where tiers say how it counts"
             raise config_error(path=f"{path}.haircut_side", value=given.haircut_side, limit=limit)
+        for key in ("imf", "pool"):
+            if given.tiers is not None and getattr(given, key) is not None:
+                limit = "none where tiers say how it counts"
+                raise config_error(path=f"{path}.{key}", value=getattr(given, key), limit=limit)
         if given.imf is not None:
             terms["imf"] = float(given.imf)
         if given.cap is not None:
@@ -472,6 +499,9 @@ class _Presets:
                 raise config_error(path=path, value=name, limit=limit)
             weights = _weights(_haircuts(path, given))
             self._category_weight[row, self._categories.index(name)] = weights
+            for asset in self._assets:
+                if asset.name not in preset.collateral:  # counts 0 in its category too
+                    self._asset[row, asset.index]["cap"] = 0.0
 
     # -- pnl
 
@@ -863,6 +893,7 @@ class _Presets:
         expiries, expiry_of = self._expiries()
         return Terms(
             is_plain=self._is_plain,
+            is_steady=self._is_steady,
             preset=self._preset,
             asset=self._asset,
             market=self._market,

@@ -116,7 +116,7 @@ _RANGE_FAULTS = (
     "Expected `str` of length",
     "Expected `str` matching",
 )
-_find_field = re.compile(r" - at `\$\.(\w+)`$").search
+_find_field = re.compile(r" - at (?:`key` in )?`\$\.([^`]+)`$").search
 
 
 def refusal(topic: str, value: bytes | None, fault: Exception) -> ContractError:
@@ -147,5 +147,7 @@ def refusal(topic: str, value: bytes | None, fault: Exception) -> ContractError:
     field = _find_field(said)
     if field is None:
         return ContractError(f"{topic} value = {_shown(value)}: {said[:_SHOWN]}", code=code)
-    shown, said = _shown(content.get(field[1])), said[: field.start()]
-    return ContractError(f"{topic} `{field[1]}` = {shown}: {said[:_SHOWN]}", code=code)
+    name, said = field[1], said[: field.start()][:_SHOWN]
+    if name not in content:  # within a field
+        return ContractError(f"{topic} `{name}`: {said}", code=code)
+    return ContractError(f"{topic} `{name}` = {_shown(content[name])}: {said}", code=code)
