@@ -17,7 +17,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 
-from hypothesis import Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvent.wire.topics import MARKS, TRADES
@@ -144,7 +144,7 @@ def test_shard_over_any_kinds_of_contracts_equals_independent_fold(
     check_against(fold, replay)
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.generate])
+@settings(max_examples=60, deadline=None)
 @given(log=logs(), has_interest=st.booleans(), data=st.data())
 def test_kinds_of_contracts_restored_anywhere_leave_the_same_bytes(
     log: KindsLog, has_interest: bool, data: st.DataObject
