@@ -30,6 +30,7 @@ __all__ = [
     "a_kinds_rulebook",
     "a_kinds_shard",
     "funding_of",
+    "kinds_text",
     "run_of",
 ]
 
@@ -170,7 +171,12 @@ def _model(*, has_interest: bool) -> dict[str, Any]:
 def a_kinds_rulebook(*, has_interest: bool = False) -> CompiledRulebook:
     """Return the rulebook; kernels are compiled by then."""
     warm_up()
-    return parse_rulebook(json.dumps(_model(has_interest=has_interest)))
+    return parse_rulebook(kinds_text(has_interest=has_interest))
+
+
+def kinds_text(*, has_interest: bool = False) -> str:
+    """Return the rulebook as a file has it."""
+    return json.dumps(_model(has_interest=has_interest))
 
 
 def a_kinds_shard(*, has_interest: bool = False) -> MarginShard:
