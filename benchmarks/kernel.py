@@ -4,7 +4,8 @@ No broker, no decoding, one thread: the kernels alone, over the linear accounts 
 `benchmarks/population.py` (five positions, USDC and ETH, three levels, the safe move included).
 `evaluate` writes figures and verdicts of all accounts one after the other; its bytes are those it
 must read and write, 217 an account, held against what `memory_copy` moves on this machine, reads
-and writes counted alike. `evaluate_in_cache` does the same with 1,000 accounts. `fold` applies
+and writes counted alike. `evaluate_in_cache` does the same with 1,000 accounts, and
+`evaluate_under_terms` through the loop of presets that are not plain. `fold` applies
 trades of random accounts, a tenth as many, at their marks: sequence, position, balance, flags,
 evaluation; half of the markets traded are new to an account at first.
 
@@ -32,7 +33,7 @@ from solvent.engine.margin import MarginShard, warm_up
 from solvent.errors import InvariantError
 from solvent.kernel.black import CHUNK, black76_prices_jit
 from solvent.kernel.evaluate import evaluate_units_jit
-from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE, OUTCOME_APPLIED, STOP_END, Trades
+from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE, OUTCOME_APPLIED, STOP_END, Rules, Trades
 from solvent.kernel.ledger import fold_trades_jit, total_count
 from solvent.kernel.option_margin import StandardRules, option_margin_jit
 from solvent.kernel.portfolio import Book, new_scratch
@@ -105,6 +106,7 @@ def measure(options: Options) -> Measured:
     few = 1_000
     again = 100
     few_s = _fastest(options.rounds, lambda: _evaluate(shard, few, times=again)) / again
+    terms_s = _under_terms(shard, few, options.rounds)
     block = np.ones(32 << 20, np.int64)  # 256 MiB, beyond any cache
     target = np.zeros_like(block)
     copy_s = _fastest(options.rounds, lambda: np.copyto(target, block))
@@ -123,6 +125,8 @@ def measure(options: Options) -> Measured:
         "evaluate.ns_per_account": round(whole_s / options.accounts * 1e9, 1),
         "evaluate_in_cache.accounts_per_s": round(few / few_s),
         "evaluate_in_cache.ns_per_account": round(few_s / few * 1e9, 1),
+        "evaluate_under_terms.accounts_per_s": round(few / terms_s),
+        "evaluate_under_terms.ns_per_account": round(terms_s / few * 1e9, 1),
         "evaluate.bytes_per_s": round(evaluate_bytes),
         "memory_copy.bytes_per_s": round(copied),
         "ratio.bytes_per_s.evaluate_to_memory_copy": round(evaluate_bytes / copied, 3),
@@ -132,6 +136,23 @@ def measure(options: Options) -> Measured:
     }
     workload = {"markets": len(rulebook.instruments), "bytes_per_account": _ACCOUNT_BYTES}
     return Measured(figures=figures, workload=workload, result_hash=hashed.hexdigest())
+
+
+def _under_terms(shard: MarginShard, count: int, rounds: int) -> float:
+    """Return the seconds a pass over some accounts takes in the loop of terms.
+
+    Accounts and parameters are those of `evaluate`; that their preset is plain is not said, so
+    every term is asked for and found to change nothing.
+    """
+    before = _figures(shard)
+    rules = shard.rulebook.rules
+    terms = rules.terms._replace(is_plain=np.zeros_like(rules.terms.is_plain))
+    unsaid = rules._replace(terms=terms)
+    seconds = _fastest(rounds, lambda: _evaluate(shard, count, times=10, rules=unsaid)) / 10
+    if _figures(shard) != before:
+        msg = "the loop of terms gives other figures than the plain one"
+        raise InvariantError(msg)
+    return seconds
 
 
 def _options(options: Options, hashed: hashlib.blake2b) -> dict[str, float | None]:
@@ -291,8 +312,11 @@ def _fastest(rounds: int, call: Callable[[], object]) -> float:
     return max(best, 1) / 1e9
 
 
-def _evaluate(shard: MarginShard, count: int, *, times: int = 1) -> None:
+def _evaluate(
+    shard: MarginShard, count: int, *, times: int = 1, rules: Rules | None = None
+) -> None:
     columns = shard.columns
+    rules = rules or shard.rulebook.rules
     space = shard.rulebook.workspace()
     for _ in range(times):
         evaluate_units_jit(
@@ -300,7 +324,8 @@ def _evaluate(shard: MarginShard, count: int, *, times: int = 1) -> None:
             int(columns.counts[COUNT_UNITS]),
             columns.positions,
             columns.balances,
-            shard.rulebook.rules,
+            columns.orders,
+            rules,
             shard.marks.marks,
             space,
             columns.figures,

@@ -54,7 +54,6 @@ def with_terms(*, lends: bool) -> CompiledRulebook:
             {"up_to": None, "haircut_ppm": 1_000_000},
         ],
         "initial_surcharge_ppm": 150_000,
-        "imf": "0.003",
         "price": {"reference_feed": "SOL-PERP", "reference_at": "initial"},
     }
     preset["collateral"]["BTC"] = {

@@ -155,7 +155,7 @@ def verdicts_of(amounts: Amounts, error: Fraction) -> set[str]:
 
 
 @every_rulebook
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(seed=seeds)
 def test_amounts_and_verdict_equal_the_exact_ones(name: str, seed: int) -> None:
     case = case_of(name)
@@ -185,6 +185,8 @@ def test_health_rises_from_initial_to_maintenance(name: str, seed: int) -> None:
     case = case_of(name)
     snapshot = snapshot_of(case, seed)
     (found,) = evaluated(case, snapshot)
+    if found["verdict"] == "unknown":
+        return
     slack = error_of(case, exact(case, snapshot)) + MICRO
     initial, end, maintenance = (Fraction(found["health"][level]) for level in LEVELS)
     assert initial <= end + slack

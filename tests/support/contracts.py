@@ -19,6 +19,21 @@ SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 #: Finer than any decimal of 40 characters: `parse_scaled` then judges the grammar alone.
 _FINEST = -40
 
+_KEYWORDS_OF_SCHEMAS = {
+    "additionalProperties",
+    "else",
+    "if",
+    "items",
+    "not",
+    "propertyNames",
+    "then",
+}
+_KEYWORDS = {
+    *("$id", "$ref", "$schema", "const", "contentEncoding", "description", "enum", "maxItems"),
+    *("maxLength", "maximum", "minItems", "minLength", "minProperties", "minimum", "pattern"),
+    *("required", "title", "type", "uniqueItems"),
+}
+
 DECODE_INPUT: dict[str, Callable[[bytes | None], msgspec.Struct]] = {
     "trades": inputs.decode_trade,
     "collateral": inputs.decode_collateral_move,
@@ -55,6 +70,24 @@ def schema(topic: str) -> dict[str, Any]:
 def validator(topic: str) -> jsonschema_rs.Draft202012Validator:
     """Return a validator of a topic's schema; use ``validator(topic).validate(record)``."""
     return jsonschema_rs.Draft202012Validator(schema(topic))
+
+
+def unknown_keywords(node: Any, path: str = "") -> list[str]:
+    """Return where a schema has keys that no validator reads: misspelt, or at the wrong depth."""
+    found = []
+    for key, value in node.items() if isinstance(node, dict) else ():
+        at = f"{path}/{key}"
+        if key in {"properties", "$defs"}:
+            for name, child in value.items():
+                found += unknown_keywords(child, f"{at}/{name}")
+        elif key in {"allOf", "anyOf", "oneOf", "prefixItems"}:
+            for child in value:
+                found += unknown_keywords(child, at)
+        elif key in _KEYWORDS_OF_SCHEMAS:
+            found += unknown_keywords(value, at)
+        elif key not in _KEYWORDS:
+            found.append(at)
+    return found
 
 
 def example_files(kind: str, topics: list[str] | None = None) -> list[tuple[str, Path]]:

@@ -281,6 +281,7 @@ presets:
       sum:
         - term: flat
           default: {initial_rate_ppm: 100000, maintenance_rate_ppm: 50000}
+    orders: {kind: worst_case, at: initial, per_order_micros: 1000000}
     liquidation:LIQUIDATION
   slipped:
     collateral:
@@ -296,6 +297,7 @@ presets:
         - term: slippage
           default: {linear: "0", quadratic: "0.01", risk_long: "0.03", risk_short: "0.02",
                     initial_scale_ppm: 1400000, liquidation_end_scale_ppm: 1100000}
+    orders: {kind: worst_case, at: initial}
     liquidation:LIQUIDATION
   ratio:
     collateral:
@@ -421,14 +423,15 @@ _SCAN_TERM = """{term: scan,
                        {spot: "2.5", volatility: none, damp: "0.05"},
                        {spot: "1", volatility: linear}, {spot: "1", volatility: abs}],
            volatility_shock: {up_ppm: 450000, down_ppm: 300000, least_ppm: 400000,
-                              short_power_ppm: 300000, long_power_ppm: 130000},
+                              short_power_ppm: 300000, long_power_ppm: 130000,
+                              floor_days: "2"},
            static_discount: {gain_ppm: 950000, gain_rate_ppm: 1000000, gain_add_ppm: 50000,
                              loss_ppm: 1050000, loss_rate_ppm: 500000, loss_add_ppm: 80000},
            basis: {up: "1.05", down: "0.95", add_ppm: 250000, mult_ppm: 1000000},
            smile: {linear_cap_ppm: 120000, linear_base_ppm: -50000, abs_cap_ppm: 100000,
                    abs_base_ppm: -40000, least_width_ppm: 10000, width_ppm: 4000000,
                    width_volatility_ppm: 600000, width_slope_ppm: -100000},
-           loss_initial_ppm: 1000000, loss_maintenance_ppm: 800000,
+           loss_initial_ppm: 1100000, loss_maintenance_ppm: 800000,
            peg_ppm: 985000, peg_factor_ppm: 2000000}"""
 
 _CONTINGENCIES_TERM = """{term: contingencies, linear_maintenance_ppm: 15000,
@@ -644,6 +647,12 @@ class Generator:
             if i.forward_feed is not None and i.strike is not None
         }
         self._stables = {u.stable_feed for u in model.underlyings.values()} - {None}
+        #: Assets told in micros are worth about one: their balances are at most 2**53 micros.
+        self._ones = {
+            self._clusters.root(asset.index_feed)
+            for asset in model.assets.values()
+            if asset.index_feed is not None and asset.quantum_exponent == -6
+        }
 
     def _find_clusters(self) -> _Clusters:
         clusters, assets = _Clusters(), self.model.assets
@@ -706,6 +715,8 @@ class Generator:
     def _base(self, random: Random, name: str, root: str) -> float:
         if self._stables & {name, root}:
             return random.choice([1.0, random.uniform(0.9, 1.02)])
+        if root in self._ones:
+            return random.choice([1.0, random.uniform(0.9, 1.1), random.uniform(0.2, 5.0)])
         exponent = self.model.feeds[name].exponent
         base = self._strikes.get(root) or random.choice([0.5, 20.0, 2_000.0, 60_000.0])
         base = min(max(base, 10.0 ** (exponent + 4)), 2.0**49 * 10.0**exponent)

@@ -456,9 +456,10 @@ class _Unit:
             for amount in (self._notional(held), held.cost, held.owed):
                 self._count(amount * self._price(asset))
             counted = self._counted_pnl(held, level)
+            required = self._count(self._requirement(held, level))
+            required += self._count(self._of_orders(held, level))
             if not self._is_net(held):
-                requirement += self._count(self._requirement(held, level))
-                requirement += self._count(self._of_orders(held, level))
+                requirement += required
             if is_buffered:
                 counted += _ratio(end.buffer_ppm) * min(Fraction(0), counted)
             if self.preset.pnl.fold:
@@ -715,7 +716,8 @@ class _Group:
         own = {name, None} if name == next(iter(model.underlyings)) else {name}
         for asset_name, coins in unit.coins.items():
             asset = model.assets[asset_name]
-            if asset_name == model.rulebook.settlement_asset or coins < 0:
+            is_held = asset_name != model.rulebook.settlement_asset and coins > 0
+            if not is_held or asset_name not in unit.preset.collateral:
                 continue
             value = _real(coins * unit._price(asset_name))
             quality = _real(told.quality(asset.quality_feed))

@@ -33,6 +33,7 @@ from solvent.errors import (
 
 __all__ = [
     "EPILOG",
+    "EVALUATE_EPILOG",
     "EXIT_BUG",
     "EXIT_CHECK_FAILED",
     "EXIT_DIFFERS",
@@ -79,6 +80,10 @@ KAFKA_EPILOG = (
 TOPICS_EPILOG = (
     "Exit codes: 0 in line or applied, 10 apply would create or alter (plan), "
     "11 a partition count differs (plan), 3 the same (apply), 48 no broker, 49 broker refused."
+)
+EVALUATE_EPILOG = (
+    "Exit codes: 0 ok, 2 usage, 3 a rulebook, file or folder that cannot be used, "
+    "5 a snapshot that says what it must not."
 )
 RULEBOOK_EPILOG = (
     "Exit codes: 0 ok, 1 the rulebooks differ (diff), 2 usage, 3 a rulebook that must not be used."

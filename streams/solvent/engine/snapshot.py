@@ -24,6 +24,7 @@ without a mark may not judge; an option needs all of its feeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import islice
 from typing import Any
 
 from solvent.domain.instrument import Instrument
@@ -44,6 +45,9 @@ from solvent.wire.inputs import is_identifier
 __all__ = ["evaluate_snapshot"]
 
 _PPM_EXPONENT = -6
+_SIDES = ("bid_size", "bid_value", "ask_size", "ask_value")
+#: Names that an error lists of those it would have known.
+_NAMES_SHOWN = 20
 
 
 def evaluate_snapshot(
@@ -75,10 +79,7 @@ def evaluate_snapshot(
     """
     _checked("snapshot", snapshot, {"marks", "accounts"}, {"ts_us"})
     columns, marks = Columns(), MarkBook(rulebook)
-    try:
-        marks.put(_marks(rulebook, _mapping("marks", snapshot["marks"])))
-    except PartitionError as error:
-        raise _refusal(path="marks", problem=error.message) from error
+    _put_marks(rulebook, marks, _mapping("marks", snapshot["marks"]))
     ts_us = snapshot.get("ts_us", 0)
     if not isinstance(ts_us, int) or isinstance(ts_us, bool) or not 0 <= ts_us <= MAX_EXACT:
         raise _refusal(path="ts_us", problem=f"{ts_us!r:.80}: microseconds, 0 to 2**53, expected")
@@ -118,20 +119,21 @@ def evaluate_snapshot(
     return {"rulebook": rulebook.reference, "accounts": accounts}
 
 
-def _marks(
-    rulebook: CompiledRulebook, given: Mapping[str, Any]
-) -> dict[str, str | Mapping[str, str]]:
-    """Return the marks of the snapshot: each a text, or an object of texts."""
-    marks: dict[str, str | Mapping[str, str]] = {}
+def _put_marks(rulebook: CompiledRulebook, marks: MarkBook, given: Mapping[str, Any]) -> None:
+    """Take the marks of the snapshot: each a text, or an object of texts."""
     for name, mark in given.items():
+        feed = _named("marks", name, rulebook.feed_by_name)
         path = f"marks.{name}"
         if isinstance(mark, Mapping):
-            feed = _named("marks", name, rulebook.feed_by_name)
             fields = _checked(path, mark, {feed.number}, {"confidence"})
-            marks[name] = {key: _text(f"{path}.{key}", text) for key, text in fields.items()}
+            told = {key: _text(f"{path}.{key}", text) for key, text in fields.items()}
         else:
-            marks[name] = _text(path, mark)
-    return marks
+            told = {feed.number: _text(path, mark)}
+        try:
+            marks.put({name: told})
+        except PartitionError as error:
+            problem = error.message.removeprefix(f"mark of feed {name}: ")
+            raise _refusal(path=path, problem=problem) from error
 
 
 def _add_unit(
@@ -194,12 +196,11 @@ def _orders(
         market = _named(f"{path}.leverage", name, rulebook.instrument_by_name)
         limits[market.index] = _number(f"{path}.leverage.{name}", text, _PPM_EXPONENT)
         if limits[market.index] < PPM:
-            raise _refusal(path=f"{path}.leverage.{name}", problem=f"{text}: at least 1")
+            raise _refusal(path=f"{path}.leverage.{name}", problem=f"{text}: at least 1 expected")
     seen: set[int] = set()
     for place, given in enumerate(_sequence(f"{path}.orders", account.get("orders", []))):
         at = f"{path}.orders.{place}"
-        fields = {"market", "bid_size", "bid_value", "ask_size", "ask_value", "count"}
-        told = _checked(at, given, fields)
+        told = _checked(at, given, {"market", "count", *_SIDES})
         market = _named(f"{at}.market", told["market"], rulebook.instrument_by_name)
         if market.index in seen or book not in {CROSS, market.index}:
             problem = f"{market.name}: once, and in a book that may trade it"
@@ -217,8 +218,11 @@ def _orders(
             order_count=count,
             leverage_ppm=limits.pop(market.index, 0),
         )
-        if min(order) < 0:
-            raise _refusal(path=at, problem="sizes and values are at least 0")
+        sides = (order.bid_lots, order.bid_value_micros, order.ask_lots, order.ask_value_micros)
+        for name, amount in zip(_SIDES, sides, strict=True):
+            if amount >= 0:
+                continue
+            raise _refusal(path=f"{at}.{name}", problem=f"{told[name]}: at least 0 expected")
         yield order
     for index, limit in limits.items():
         yield Order(index, 0, 0, 0, 0, 0, limit)
@@ -308,7 +312,9 @@ def _cost_basis(
         return _number(f"{path}.cost_basis", position["cost_basis"], asset.quantum_exponent)
     price = _number(f"{path}.entry_price", position["entry_price"], instrument.price_exponent)
     if price <= 0:
-        raise _refusal(path=f"{path}.entry_price", problem=f"{price}: must be above 0")
+        raise _refusal(
+            path=f"{path}.entry_price", problem=f"{position['entry_price']}: must be above 0"
+        )
     cost = instrument.cost_of(size, price, asset.quantum_exponent)
     if abs(cost) > MAX_EXACT:
         problem = f"cost basis {cost} at 1e{asset.quantum_exponent}, at most 2**53"
@@ -348,7 +354,9 @@ def _sequence(path: str, value: object) -> Sequence[Any]:
 
 def _named(path: str, name: object, known: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- what it names
     if not isinstance(name, str) or name not in known:
-        raise _refusal(path=path, problem=f"{name!r:.80}: one of {', '.join(known)} expected")
+        shown = ", ".join(islice(known, _NAMES_SHOWN))
+        more = f" or {len(known) - _NAMES_SHOWN} more" if len(known) > _NAMES_SHOWN else ""
+        raise _refusal(path=path, problem=f"{name!r:.80}: one of {shown}{more} expected")
     return known[name]
 
 

@@ -59,7 +59,8 @@ def check_surfaces(rulebook: CompiledRulebook, marks: MarkBook) -> None:
             if step > 0.0 and not -slack <= gain <= step + slack:
                 msg = (
                     f"marks: crossed surface: {group[low].name} is worth {prices[low]:.9g} and "
-                    f"{group[high].name} {prices[high]:.9g}, strikes {step:g} apart"
+                    f"{group[high].name} {prices[high]:.9g}, strikes {step:g} apart: a "
+                    f"{'fall' if is_call else 'rise'} from 0 to that expected"
                 )
                 raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
 

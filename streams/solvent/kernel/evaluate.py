@@ -215,7 +215,7 @@ def evaluate_unit_terms(
     )
 
 
-@register_jitable
+@register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def evaluate_unit(
     units: Units,
     unit: int,

@@ -784,6 +784,14 @@ class _Presets:
             if initial < maintenance:
                 limit = f"at least {name}_maintenance_ppm {maintenance}"
                 raise config_error(path=f"{path}.{name}_initial_ppm", value=initial, limit=limit)
+        if node.base_initial_ppm > node.base_maintenance_ppm:
+            limit = f"at most base_maintenance_ppm {node.base_maintenance_ppm}"
+            at = f"{path}.base_initial_ppm"
+            raise config_error(path=at, value=node.base_initial_ppm, limit=limit)
+        if node.initial_least_ppm < node.maintenance_call_ppm:
+            limit = f"at least maintenance_call_ppm {node.maintenance_call_ppm}"
+            at = f"{path}.initial_least_ppm"
+            raise config_error(path=at, value=node.initial_least_ppm, limit=limit)
         names = [name for name in STANDARD.names or () if name != "has_max_loss"]
         fields = {name: getattr(node, f"{name}_ppm") / PPM for name in names}
         return self._standards.add(**fields, has_max_loss=float(node.max_loss))

@@ -109,8 +109,9 @@ class CollateralModel(Strict):
     """How a balance counts, by level: haircut of a positive one, surcharge of a negative one.
 
     Either haircuts (C1), ``tiers`` (C2) or ``skew`` (C3). A level left out at the liquidation end
-    equals maintenance. ``imf`` adds C4 (per square root of a coin), ``pool`` C5, ``price`` C6 and
-    C7; ``cap`` (coins) and ``cap_micros`` (of weighted value) limit what counts (C8).
+    equals maintenance. ``imf`` adds C4 (per square root of a coin), ``pool`` C5, both but to tiers,
+    ``price`` C6 and C7; ``cap`` (coins) and ``cap_micros`` (of weighted value) limit what counts
+    (C8).
     """
 
     initial_haircut_ppm: Share | None = None
