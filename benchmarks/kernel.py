@@ -34,7 +34,7 @@ from solvent.errors import InvariantError
 from solvent.kernel.black import CHUNK, black76_prices_jit
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE, OUTCOME_APPLIED, STOP_END, Rules, Trades
-from solvent.kernel.ledger import TOTAL_SLOTS, fold_trades_jit
+from solvent.kernel.ledger import fold_trades_jit, total_count
 from solvent.kernel.option_margin import StandardRules, option_margin_jit
 from solvent.kernel.portfolio import Book, new_scratch
 from solvent.kernel.scenario_margin import (
@@ -374,7 +374,7 @@ def _trades(population: Population, count: int, seed: int) -> Trades:
 def _fold(shard: MarginShard, trades: Trades) -> float:
     """Fold trades, making room and passing over news as the shard would; return CPU seconds."""
     columns = shard.columns
-    totals = np.zeros(TOTAL_SLOTS + len(shard.rulebook.instruments), np.int64)
+    totals = np.zeros(total_count(shard.rulebook.rules), np.int64)
     space = shard.rulebook.workspace()
     at, reason, taken = 0, NONE, 0
     while reason != STOP_END:

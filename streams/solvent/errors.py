@@ -108,6 +108,9 @@ class RejectCode(StrEnum):
     UNKNOWN_INSTRUMENT = "SLV-202"
     OVERFLOW = "SLV-203"  # applying it would leave the exact range (2**53 units)
     UNKNOWN_CLASS = "SLV-204"  # an account class the rulebook does not bind
+    EXPIRED = "SLV-205"  # a fill or position in a contract that has expired or was settled
     UNKNOWN_FEED = "SLV-301"  # no feed of this name and kind (price or state) in the rulebook
     NON_POSITIVE_PRICE = "SLV-302"
     OUT_OF_ORDER = "SLV-303"
+    NOT_EXPIRED = "SLV-304"  # a settlement of a contract that does not expire, or not yet
+    SETTLED_OTHERWISE = "SLV-305"  # a second settlement of a contract, at another price

@@ -16,7 +16,9 @@ from support.contracts import SCHEMAS
 from support.table import load_rows
 
 DOCUMENT = (SCHEMAS / "accounts" / "ROW.md").read_text()
-EXAMPLE, FULL_EXAMPLE = map(bytes.fromhex, re.findall(r"```hex\n([0-9a-f\n]+)```", DOCUMENT))
+EXAMPLE, FULL_EXAMPLE, FUNDED_EXAMPLE = map(
+    bytes.fromhex, re.findall(r"```hex\n([0-9a-f\n]+)```", DOCUMENT)
+)
 INSTRUMENT_IDS = np.array([1, 4, 7], np.int64)
 
 
@@ -81,7 +83,27 @@ def test_account_row_of_version_2_read_by_the_documented_layout_says_what_the_te
     assert second == (7, 0, 0, 0, 0, 0, 2_500_000)
 
 
-@pytest.mark.parametrize("row", [EXAMPLE, FULL_EXAMPLE], ids=["version 1", "version 2"])
+def test_account_row_with_funding_read_by_the_documented_layout_says_what_the_text_says() -> None:
+    formats = documented_formats()
+    parts = ("header", "settings", "unit", "more", "position", "position", "funding", "funding")
+    at, found = 0, []
+    for part in parts:
+        found.append(struct.unpack_from(formats[part], FUNDED_EXAMPLE, at))
+        at += struct.calcsize(formats[part])
+    assert at == len(FUNDED_EXAMPLE)
+    assert found[:2] == [(2, 0, 1, 3, -1), (-1, -1, 0)]
+    assert found[2] == (-1, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 1760131200000000)
+    assert found[3:6] == [(0,), (1, 500, 30_000_500_000), (7, -4, -2_000_000)]
+    assert found[6:] == [(1_234_567_890_123,), (0,)]
+    columns = restored(FUNDED_EXAMPLE)
+    assert columns.funding_of(0) == [1_234_567_890_123, 0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [EXAMPLE, FULL_EXAMPLE, FUNDED_EXAMPLE],
+    ids=["version 1", "version 2", "with funding"],
+)
 def test_account_row_example_restored_and_written_again_is_the_same(row: bytes) -> None:
     columns = restored(row)
     data, key_size, value_size = encode_rows(columns, np.array([0], np.int64), INSTRUMENT_IDS)

@@ -32,6 +32,7 @@ ENCODE = {
     inputs.CollateralMove: inputs.encode_collateral_move,
     inputs.PriceTick: inputs.encode_tick,
     inputs.StateTick: inputs.encode_state,
+    inputs.SettlementTick: inputs.encode_settlement,
     inputs.ClockTick: inputs.encode_clock,
 }
 STATEMENTS = (statements.AccountSettings, statements.OpenOrders, statements.AccountSnapshot)

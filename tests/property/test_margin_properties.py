@@ -118,6 +118,7 @@ def prices_at(price: int) -> Marks:
         is_usable=np.ones(count, dtype=np.uint8),
         valid_since_us=np.zeros(count, dtype=np.int64),
         clock_us=np.zeros(1, dtype=np.int64),
+        is_settled=np.zeros(len(RULES.instruments), dtype=np.uint8),
     )
 
 

@@ -185,7 +185,8 @@ def marks_of(
         price[feed.index] = parse_scaled(value, feed.exponent) if isinstance(value, str) else value
         is_usable[feed.index] = name not in set(unusable)
     nothing = np.zeros(len(rulebook.feeds), dtype=np.int64)
-    return Marks(price, nothing, is_usable, nothing, np.zeros(1, dtype=np.int64))
+    settled = np.zeros(len(rulebook.instruments), dtype=np.uint8)
+    return Marks(price, nothing, is_usable, nothing, np.zeros(1, dtype=np.int64), settled)
 
 
 def pack(books: Sequence[Book], rulebook: CompiledRulebook) -> Columns:

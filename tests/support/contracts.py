@@ -52,6 +52,7 @@ DECODE_OUTPUT: dict[tuple[str, str], Callable[[bytes], msgspec.Struct]] = {
     ("price-state", "fence"): outputs.decode_fence,
     ("price-state", "claim"): outputs.decode_claim,
     ("price-state", "feed"): outputs.decode_price_row,
+    ("price-state", "settlements"): outputs.decode_settlements_row,
     ("liquidations", ""): outputs.decode_liquidation,
     ("margin-status", ""): outputs.decode_margin_status,
     ("rejects", ""): outputs.decode_reject,
@@ -124,6 +125,7 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
                 _amount(amount)
             for position in record.positions:
                 _amount(position.cost_basis)
+                _amount(position.funding_index or "0")
             return (
                 _is_leverage(record.leverage)
                 and all(_amount(position.size) != 0 for position in record.positions)
@@ -140,6 +142,8 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
         if isinstance(record, inputs.StateTick):
             _amount(record.value)
             return True
+        if isinstance(record, inputs.SettlementTick):
+            return _amount(record.price) > 0
         confidence = 0 if record.confidence is None else _amount(record.confidence)
         return _amount(record.price) > 0 and confidence >= 0
     except (ContractError, ValueError):

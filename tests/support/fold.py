@@ -4,14 +4,17 @@ Plain Python integers, written from MODEL.md 2 and the wire contracts alone; it 
 `solvent.engine`, `solvent.state` or `solvent.kernel`, not even the decoders. Slow and simple: the
 other route to the same numbers, for property and chaos tests.
 
-Give it every input record in the order the journal says (`Fold.take`); marks do not concern it.
-Amounts: lots signed (long > 0), cost basis in micros, balances in quanta (debt < 0).
+Give it every input record in the order the journal says (`Fold.take`); of mark frames only funding
+and interest indices and settlements concern it. Amounts: lots signed (long > 0), cost basis in
+quanta of the asset that a market settles in, balances in quanta (debt < 0), those of an
+interest-bearing asset divided by its index.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -89,7 +92,8 @@ class FoldRules:
     """What the fold needs of a rulebook: steps of markets, quanta of assets, classes, limits.
 
     ``markets``: name -> (lot, tick) as `Decimal`; ``assets``: name -> quantum exponent;
-    ``presets``: class -> preset.
+    ``presets``: class -> preset; ``contracts``: market -> its entry in the rulebook; ``interest``:
+    asset -> deposit and borrow index feed; ``exponents``: state feed -> exponent.
     """
 
     settlement: str
@@ -98,6 +102,9 @@ class FoldRules:
     presets: Mapping[str, str]
     default_class: str
     max_future_us: int = 300_000_000
+    contracts: Mapping[str, Any] = field(default_factory=dict)
+    interest: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    exponents: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Any) -> FoldRules:
@@ -112,6 +119,15 @@ class FoldRules:
             presets=model.bindings,
             default_class=model.default_class,
             max_future_us=model.limits.max_future_us,
+            contracts=model.instruments,
+            interest={
+                name: (item.deposit_index_feed, item.borrow_index_feed)
+                for name, item in model.assets.items()
+                if item.deposit_index_feed or item.borrow_index_feed
+            },
+            exponents={
+                name: item.exponent for name, item in model.feeds.items() if item.kind == "state"
+            },
         )
 
 
@@ -119,12 +135,14 @@ class FoldRules:
 class Book:
     """One margin unit: ``positions`` market -> (lots, cost basis), ``balances`` asset -> quanta.
 
-    ``orders``: market -> (bid lots, bid micros, ask lots, ask micros, count).
+    ``orders``: market -> (bid lots, bid micros, ask lots, ask micros, count); ``funding``: market
+    -> index paid up to, picos a lot, of each position.
     """
 
     positions: dict[str, tuple[int, int]] = field(default_factory=dict)
     balances: dict[str, int] = field(default_factory=dict)
     orders: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    funding: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -162,6 +180,9 @@ class Fold:
         Micros paid in fees, and what rounding of fill values took.
     deposits : dict
         Asset -> quanta in less quanta out.
+    fees_in, funding, settled, traded : dict
+        Quanta of fees by asset, settlement asset apart; by market quanta paid for funding, paid out
+        at expiry, and the signed values of fills in inverse contracts.
     """
 
     def __init__(self, rules: FoldRules) -> None:
@@ -172,12 +193,21 @@ class Fold:
         self.fees = 0
         self.rounding = Fraction(0)
         self.deposits: dict[str, int] = {}
+        self.fees_in: Counter[str] = Counter()
+        self.funding: Counter[str] = Counter()
+        self.settled: Counter[str] = Counter()
+        self.traded: Counter[str] = Counter()
+        self.states: dict[str, int] = {}
+        self.over: set[str] = set()
         self._seen: dict[tuple[str, str, str], int] = {}
 
     def take(
         self, topic: str, offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None
     ) -> None:
         """Fold one record of an account topic; other topics are ignored."""
+        if topic == "marks.v1":
+            self._frame(json.loads(value or b""))
+            return
         if topic == "trades.v1":
             fields, more, own_id, apply = _TRADE, _TRADE_MORE, "trade_id", self._trade
         elif topic == "collateral.v1":
@@ -232,44 +262,152 @@ class Fold:
         lot, tick = self.rules.markets[record["market"]]
         size = _steps(record["size"], lot, positive=True)
         ticks = _steps(record["price"], tick, positive=True)
-        fee = _steps(record["fee"], Decimal("0.000001"), positive=False)
+        asset = self._asset_of(record["market"])
+        quantum = Decimal(1).scaleb(self.rules.assets[asset])
+        fee = _steps(record["fee"], quantum, positive=False)
         lots = size if record["side"] == "buy" else -size
         if not self._is_next(account.trades_seq, record):
             return
+        market, contract = record["market"], self.rules.contracts.get(record["market"])
+        expires_us = None if contract is None else contract.expires_at_us
+        if expires_us is not None and (record["ts_us"] >= expires_us or market in self.over):
+            raise _Reject("SLV-205")
         book = account.books.get(record["subaccount"], Book())
-        held, cost = book.positions.get(record["market"], (0, 0))
-        micros = Fraction(lot) * Fraction(tick) * 10**6  # a lot and tick
-        closing = min(abs(lots), abs(held)) if held * lots < 0 else 0
+        held, cost = book.positions.get(market, (0, 0))
+        payment = self._funding_due(book, market)
+        is_inverse = contract is not None and contract.kind == "inverse"
+        is_premium = (
+            contract is not None and contract.kind == "option" and contract.settlement == "premium"
+        )
+        price = ticks * Fraction(tick)
+        worth = Fraction(contract.face) / price if is_inverse else price
+        a_lot = worth * Fraction(lot) / Fraction(quantum)
+        closing = min(abs(lots), abs(held)) if held * lots < 0 and not is_premium else 0
         closed = closing if lots > 0 else -closing
-        realised = 0
+        realised = traded = 0
         rounding = Fraction(0)
         if closing:
-            value = ceil(closed * ticks * micros)
-            rounding += value - closed * ticks * micros
+            value = ceil(closed * a_lot)
+            rounding += value - closed * a_lot
             released = floor(Fraction(cost * closing, abs(held)))
-            realised = -value - released
+            realised = released + value if is_inverse else -value - released
+            traded += value
             cost -= released
             held += closed
             _exact(value)
         opened = lots - closed
         if opened:
-            value = ceil(opened * ticks * micros)
-            rounding += value - opened * ticks * micros
-            cost += value
+            value = ceil(opened * a_lot)
+            rounding += value - opened * a_lot
+            if is_premium:
+                realised -= value
+            else:
+                cost += value
             held += opened
+            traded += value
             _exact(value)
-        cash = book.balances.get(self.rules.settlement, 0) + realised - fee
-        _exact(held, cost, realised, cash)
+        _exact(held, cost, realised)
+        cash = self._credited(book, asset, realised - payment - fee)
         if held:
-            book.positions[record["market"]] = (held, cost)
+            book.positions[market] = (held, cost)
+            book.funding[market] = self._funding_index(market)
         else:
             assert cost == 0
-            book.positions.pop(record["market"], None)
-        self._set_balance(book, self.rules.settlement, cash)
+            book.positions.pop(market, None)
+            book.funding.pop(market, None)
+        self._set_balance(book, asset, cash)
         account.books[record["subaccount"]] = book
         account.trades_seq = record.get("seq", account.trades_seq)
-        self.fees += fee
-        self.rounding += rounding
+        self.funding[market] += payment
+        if asset == self.rules.settlement:
+            self.fees += fee
+        else:
+            self.fees_in[asset] += fee
+        if is_inverse:
+            self.traded[market] += traded
+        else:
+            self.rounding += rounding
+
+    # -- funding, interest, expiry
+
+    def _asset_of(self, market: str) -> str:
+        contract = self.rules.contracts.get(market)
+        return self.rules.settlement if contract is None else contract.settles_in
+
+    def _funding_index(self, market: str) -> int:
+        contract = self.rules.contracts.get(market)
+        return 0 if contract is None else self.states.get(contract.funding_feed, 0)
+
+    def _funding_due(self, book: Book, market: str) -> int:
+        """Return the quanta that a position pays for funding since it last did."""
+        held, _ = book.positions.get(market, (0, 0))
+        passed = self._funding_index(market) - book.funding.get(market, 0)
+        quantum = Fraction(10) ** self.rules.assets[self._asset_of(market)]
+        return ceil(held * passed * Fraction(1, 10**12) / quantum)
+
+    def _interest(self, asset: str, is_debt: bool) -> Fraction:
+        deposit, borrow = self.rules.interest[asset]
+        return Fraction(self.states.get((borrow if is_debt else deposit) or "", 10**18), 10**18)
+
+    def _credited(self, book: Book, asset: str, change: int) -> int:
+        """Return a balance at rest after a change."""
+        held = book.balances.get(asset, 0)
+        if asset not in self.rules.interest:
+            _exact(held + change)
+            return held + change
+        value = floor(held * self._interest(asset, held < 0)) + change
+        if held * value > 0:
+            total = held + floor(change / self._interest(asset, held < 0))
+        else:
+            total = floor(value / self._interest(asset, value < 0))
+        _exact(value, total)
+        return total
+
+    def worth(self, asset: str, quanta: int) -> int:
+        """Return what a balance at rest is worth now."""
+        if asset not in self.rules.interest:
+            return quanta
+        return floor(quanta * self._interest(asset, quanta < 0))
+
+    def _frame(self, frame: dict[str, Any]) -> None:
+        for mark in frame["marks"]:
+            if mark.get("value") is not None and mark["feed"] in self.rules.exponents:
+                exponent = self.rules.exponents[mark["feed"]]
+                self.states[mark["feed"]] = int(Fraction(mark["value"]) / Fraction(10) ** exponent)
+        for settlement in frame.get("settlements", []):
+            if settlement["market"] not in self.over:
+                self._settle(settlement["market"], Fraction(settlement["price"]))
+
+    def _settle(self, market: str, price: Fraction) -> None:
+        """Close every position of a market; an overflow leaves it and quarantines the account."""
+        self.over.add(market)
+        contract = self.rules.contracts[market]
+        asset = contract.settles_in
+        payoff = price
+        if contract.kind == "option":
+            distance = price - Fraction(contract.strike)
+            payoff = max(distance if contract.right == "call" else -distance, Fraction(0))
+        elif contract.kind == "inverse":
+            payoff = Fraction(contract.face) / price
+        a_lot = payoff * Fraction(contract.lot) / Fraction(10) ** self.rules.assets[asset]
+        for account in self.accounts.values():
+            for book in account.books.values():
+                if market not in book.positions:
+                    continue
+                held, cost = book.positions[market]
+                worth, payment = floor(held * a_lot), self._funding_due(book, market)
+                gained = cost - worth if contract.kind == "inverse" else worth - cost
+                try:
+                    _exact(worth)
+                    cash = self._credited(book, asset, gained - payment)
+                except _Reject:
+                    account.quarantined = True
+                    continue
+                del book.positions[market]
+                book.funding.pop(market, None)
+                self._set_balance(book, asset, cash)
+                self.funding[market] += payment
+                self.settled[market] += worth
 
     # -- collateral
 
@@ -286,9 +424,7 @@ class Fold:
             return
         change = amount * _KINDS[record["kind"]]
         book = account.books.get(record["subaccount"], Book())
-        quanta = book.balances.get(record["asset"], 0) + change
-        _exact(quanta)
-        self._set_balance(book, record["asset"], quanta)
+        self._set_balance(book, record["asset"], self._credited(book, record["asset"], change))
         account.books[record["subaccount"]] = book
         account.collateral_seq = record.get("seq", account.collateral_seq)
         self.deposits[record["asset"]] = self.deposits.get(record["asset"], 0) + change
@@ -337,13 +473,21 @@ class Fold:
         book = Book()
         for asset, amount in record["collateral"].items():
             quantum = Decimal(1).scaleb(rules.assets[asset])
-            self._set_balance(book, asset, _steps(amount, quantum, positive=False))
+            change = _steps(amount, quantum, positive=False)
+            self._set_balance(book, asset, self._credited(Book(), asset, change))
         for entry in record["positions"]:
             lots = _steps(entry["size"], rules.markets[entry["market"]][0], positive=False)
             if not lots:
                 raise _Reject("SLV-103")
-            cost = _steps(entry["cost_basis"], _MICRO, positive=False)
-            book.positions[entry["market"]] = (lots, cost)
+            market = entry["market"]
+            quantum = Decimal(1).scaleb(rules.assets[self._asset_of(market)])
+            cost = _steps(entry["cost_basis"], quantum, positive=False)
+            book.positions[market] = (lots, cost)
+            book.funding[market] = self._funding_index(market)
+            if "funding_index" in entry:
+                book.funding[market] = int(Fraction(entry["funding_index"]) * 10**12)
+        if self.over & book.positions.keys():
+            raise _Reject("SLV-205")
         for entry in record.get("orders", []):
             orders = self._sides(entry["market"], entry)
             if any(orders):

@@ -10,7 +10,7 @@ import orjson
 from solvent.engine.prices import PriceShard
 from solvent.engine.shard import Emit, Outputs
 from solvent.rules.compile import CompiledRulebook, load_rulebook
-from solvent.wire.inputs import encode_clock, encode_state, encode_tick
+from solvent.wire.inputs import encode_clock, encode_settlement, encode_state, encode_tick
 from solvent.wire.topics import MARKS, ORACLE_TICKS, REJECTS
 
 SECOND = 1_000_000
@@ -28,6 +28,13 @@ assets:
   USDC: {{quantum_exponent: -6, borrowable: true}}
 instruments:
   BTC-PERP: {{id: 1, lot: "0.0001", tick: "0.1", mark_feed: BTC-PERP, settles_in: USDC}}
+  BTC-DATED:
+    id: 2
+    lot: "0.0001"
+    tick: "0.1"
+    mark_feed: BTC-PERP
+    settles_in: USDC
+    expires_at_us: 1700000100000000
 presets:
   cross-margin:
     collateral: {{USDC: {{initial_haircut_ppm: 0, maintenance_haircut_ppm: 0}}}}
@@ -35,7 +42,9 @@ presets:
     requirement:
       sum:
         - term: flat
-          markets: {{BTC-PERP: {{initial_rate_ppm: 50000, maintenance_rate_ppm: 25000}}}}
+          markets:
+            BTC-PERP: &rates {{initial_rate_ppm: 50000, maintenance_rate_ppm: 25000}}
+            BTC-DATED: *rates
     margin_call: {{clear_ppm: 10000}}
     liquidation:
       end: {{buffer_ppm: 10000}}
@@ -119,6 +128,14 @@ class Feeder:
         """Apply one word about a state feed `at` seconds after the start."""
         ts_us = START_US + round(at * SECOND)
         record = encode_state(source=source, feed=feed, value=value, ts_us=ts_us)
+        self.raw(record, broker_us=ts_us + SECOND)
+
+    def settlement(
+        self, price: str, *, at: float = 100.0, source: str = "venue", market: str = "BTC-DATED"
+    ) -> None:
+        """Apply a settlement `at` seconds after the start; BTC-DATED expires at 100."""
+        ts_us = START_US + round(at * SECOND)
+        record = encode_settlement(source=source, market=market, price=price, ts_us=ts_us)
         self.raw(record, broker_us=ts_us + SECOND)
 
     def clock(self, at: float) -> None:

@@ -7,6 +7,7 @@ Exponents are powers of ten of one unit (at most 0); a :class:`Step` is an exact
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import gcd
 from typing import NamedTuple
 
@@ -67,6 +68,11 @@ class Step(NamedTuple):
             msg = f"{text!r} is not a multiple of {self.format(1)}"
             raise ValueError(msg)
         return count
+
+    @property
+    def exact(self) -> Fraction:
+        """The step as a fraction."""
+        return self.numerator * Fraction(10) ** self.exponent
 
     def format(self, count: int) -> str:
         """Return `count` steps as the shortest plain decimal."""
@@ -165,7 +171,10 @@ class Instrument:
     quality_feed, funding_feed : int or None
         What the mark feed says of itself, and the cumulative funding index.
     expires_us : int or None
-        When a dated contract is settled.
+        From when on a dated contract has no fills and may be settled.
+    settlement_exponent : int
+        Exponent of the price it is settled at: that of its mark feed, of an option that of its
+        underlying's spot feed.
     face : Step or None
         Settlement units one contract of an inverse market is worth.
     option : Option or None
@@ -192,6 +201,7 @@ class Instrument:
     quality_feed: int | None = None
     funding_feed: int | None = None
     expires_us: int | None = None
+    settlement_exponent: int = 0
     face: Step | None = None
     option: Option | None = None
     tick_value: Ratio = field(init=False)
@@ -217,6 +227,36 @@ class Instrument:
             self.lot.exponent + self.face.exponent - self.price_exponent - exponent,
         )
         return -(-lots * face.numerator // (price * face.denominator))
+
+    def face_value(self, exponent: int) -> Ratio:
+        """Return what a lot of an inverse contract is worth times ticks, at ``10**exponent``.
+
+        Its value at a price is ``ceil(lots * numerator / (ticks * denominator))``.
+        """
+        assert self.face is not None
+        value = self.lot.exact * self.face.exact / self.tick.exact / Fraction(10) ** exponent
+        return Ratio(value.numerator, value.denominator)
+
+    def worth_at_expiry(self, price: int, exponent: int = MICRO_EXPONENT) -> Ratio:
+        """Return what a lot is worth at ``10**exponent`` once settled at a price, at least 0.
+
+        Parameters
+        ----------
+        price : int
+            Of the underlying, above 0, at ``settlement_exponent``.
+        exponent : int
+            Of the asset it settles in.
+        """
+        underlying = price * Fraction(10) ** self.settlement_exponent
+        if self.option is not None:
+            distance = underlying - Fraction(self.option.strike)
+            value = max(distance if self.option.is_call else -distance, Fraction(0))
+        elif self.face is not None:
+            value = self.face.exact / underlying
+        else:
+            value = underlying
+        value = value * self.lot.exact / Fraction(10) ** exponent
+        return Ratio(value.numerator, value.denominator)
 
     def __post_init__(self) -> None:
         tick_value = _reduced(

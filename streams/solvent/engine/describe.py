@@ -18,9 +18,11 @@ from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import MICRO_EXPONENT, format_scaled
 
-__all__ = ["CROSS_NAME", "Describer", "amounts_text", "float_text", "money_text"]
+__all__ = ["CROSS_NAME", "PICO_EXPONENT", "Describer", "amounts_text", "float_text", "money_text"]
 
 CROSS_NAME: Final = "cross"
+#: Of a funding index.
+PICO_EXPONENT: Final = -12
 _RATIO_EXPONENT: Final = -6
 
 
@@ -158,7 +160,8 @@ class Describer:
         ``groups``
             Underlyings margined as a whole: value of options, requirement, deciding scenario.
 
-        A position has its notional, pnl, own requirement, ``contribution`` (what the requirement
+        A position has its ``funding_index``, the one up to which it has paid, if that is not 0; its
+        notional, pnl, own requirement, ``contribution`` (what the requirement
         falls by without it), and the marks at which, other feeds held, maintenance health and raw
         equity become 0: None where no positive price does. Nothing but amounts is said of a unit
         that cannot be judged.
@@ -214,6 +217,9 @@ class Describer:
     def _derived(self, unit: int, figures: MarginFigures) -> dict[str, Any]:
         """Return what follows from a unit's parts; positions and collateral with theirs."""
         positions, collateral = self.positions(unit), self.collateral(unit)
+        for text, index in zip(positions, self._columns.funding_of(unit), strict=True):
+            if index:
+                text["funding_index"] = format_scaled(index, PICO_EXPONENT)
         if not figures.is_judged:
             for text in positions:
                 text["liquidation_price"] = text["bankruptcy_price"] = None

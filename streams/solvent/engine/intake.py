@@ -57,7 +57,7 @@ from solvent.kernel.layout import Int32, Moves, Trades, UInt8
 from solvent.kernel.names import table_of
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
-from solvent.units import MICRO_EXPONENT
+from solvent.units import format_scaled
 from solvent.wire.inputs import (
     CollateralMove,
     Trade,
@@ -72,7 +72,6 @@ from solvent.wire.topics import COLLATERAL, TRADES
 __all__ = ["Fault", "Intake", "MoveBatch", "TradeBatch"]
 
 _CROSS_NAME: Final = "cross"
-_FEE_PLACES: Final = -MICRO_EXPONENT
 _MS_US: Final = 1_000
 
 
@@ -136,6 +135,10 @@ class Intake:
         self._move_names = Vocabulary(table_of(KINDS), books, table_of(assets))
         self._lots = _steps([(-i.lot.exponent, i.lot.numerator) for i in rulebook.instruments])
         self._ticks = _steps([(-i.tick.exponent, i.tick.numerator) for i in rulebook.instruments])
+        # A fee is told in the asset its market settles in, micros of the settlement asset mostly.
+        self._fees = _steps(
+            [(-rulebook.assets[i.settles_in].quantum_exponent, 1) for i in rulebook.instruments]
+        )
         self._quanta = _steps([(-a.quantum_exponent, 1) for a in rulebook.assets])
         fields = max(TRADE_CONTRACT.kind.size, MOVE_CONTRACT.kind.size)
         self._parts = np.zeros(fields, np.int64), np.zeros(fields, np.int64)
@@ -262,7 +265,7 @@ class Intake:
                 self._trade_names,
                 self._lots,
                 self._ticks,
-                _FEE_PLACES,
+                self._fees.places,
                 self._max_future_us,
                 *self._parts,
                 heads,
@@ -320,13 +323,20 @@ class Intake:
             message = f"{TRADES} `subaccount` = {trade.subaccount!r}: cross or {trade.market}"
             return Fault(RejectCode.WRONG_SUBACCOUNT, f"{message} expected", trade.account_id)
         instrument = self._rulebook.instruments[market]
+        fee_exponent = self._rulebook.assets[instrument.settles_in].quantum_exponent
         found = (
             _number_fault(TRADES, "size", trade.size, self._lots, market, instrument.lot.format)
             or _number_fault(
                 TRADES, "price", trade.price, self._ticks, market, instrument.tick.format
             )
             or _number_fault(
-                TRADES, "fee", trade.fee, _MICROS, 0, lambda _: "0.000001", is_signed=True
+                TRADES,
+                "fee",
+                trade.fee,
+                self._fees,
+                market,
+                lambda _: format_scaled(1, fee_exponent),
+                is_signed=True,
             )
         )
         return _known(found, trade.account_id)
@@ -467,9 +477,6 @@ def _steps(steps: list[tuple[int, int]]) -> Steps:
         np.array([places for places, _ in steps], np.int64),
         np.array([step for _, step in steps], np.int64),
     )
-
-
-_MICROS: Final = _steps([(_FEE_PLACES, 1)])
 
 
 def _quantum(asset: Asset) -> str:

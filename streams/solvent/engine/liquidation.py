@@ -9,14 +9,15 @@ event        reason                 when
 opened       liquidatable,          the unit stands in liquidation, has positions and no case
              bankrupt
 revised      bankrupt               the verdict escalated
-             ledger_changed         a trade, move or statement changed the unit and it is still
-                                    liquidating
+             ledger_changed         a trade, move, statement or settlement changed the unit and it
+                                    is still liquidating
              expired                the last offer's ``expires_us`` has come
 closed       target_reached         a fill naming this case restored health(liquidation_end)
              exhausted              nothing is left to close; what is missing is ``bad_debt``
 recovered    market, deposit,       health(liquidation_end) was restored by a mark frame, a
-             trade, settings,       collateral move, a trade that is not the case's, or a
-             orders, snapshot       statement
+             trade, settings,       collateral move, a trade that is not the case's, a statement, or
+             orders, snapshot,      the settlement of a contract at expiry
+             settlement
 ===========  =====================  ==============================================================
 
 While a unit is `unknown` (its feed may not judge) an open case rests: no revision, no end, and no

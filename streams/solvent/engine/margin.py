@@ -39,6 +39,7 @@ from solvent.kernel.layout import (
     NONE,
     OUTCOME_APPLIED,
     OUTCOME_DUPLICATE,
+    OUTCOME_EXPIRED,
     OUTCOME_NONE,
     OUTCOME_OVERFLOW,
     OUTCOME_QUARANTINE,
@@ -58,11 +59,14 @@ from solvent.kernel.ledger import (
     TOTAL_FEES,
     TOTAL_SLOTS,
     check_sequence,
+    find_holders_jit,
     fold_moves_jit,
     fold_trades_jit,
     judge_unit_jit,
     needs_python,
     refresh_withdrawal_flag,
+    settle_contract_jit,
+    total_count,
 )
 from solvent.rules.compile import CompiledRulebook
 from solvent.state import restored, rows
@@ -123,7 +127,10 @@ class MarginShard:
         self.partition = partition
         self.rulebook = rulebook
         self._space = rulebook.workspace()
-        self.columns = Columns(rulebook.default_preset)
+        self.columns = Columns(
+            rulebook.default_preset,
+            is_funded=any(i.funding_feed is not None for i in rulebook.instruments),
+        )
         self.marks = MarkBook(rulebook)
         self._intake = Intake(rulebook, self.columns)
         self._statements = StatementReader(rulebook)
@@ -131,7 +138,7 @@ class MarginShard:
         # Topics of statements, and their counts, join when the first record of theirs is read.
         self._offsets = {TRADES: 0, COLLATERAL: 0, MARKS: 0}
         self._desk = Desk(partition, rulebook, self.columns, self.marks, self._offsets)
-        self._totals = np.zeros(TOTAL_SLOTS + len(rulebook.instruments), np.int64)
+        self._totals = np.zeros(total_count(rulebook.rules), np.int64)
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._rejects_by_code: dict[str, int] = {}
         self._restored = RestoredRows(self.columns)
@@ -209,9 +216,9 @@ class MarginShard:
             self._counts.update(state["counts"])
             self._rejects_by_code.update(state["rejects"])
             self._totals[TOTAL_FEES] = state["fees_micros"]
-            for instrument in self.rulebook.instruments:
-                rounding = state["rounding"].get(instrument.name, 0)
-                self._totals[TOTAL_SLOTS + instrument.index] = rounding
+            for name, totals in self._named_totals().items():
+                for key, slot in totals.items():
+                    self._totals[slot] = state.get(name, {}).get(key, 0)
         for topic in state["offsets"] if state else list(self._offsets):
             known = state["offsets"][topic] if state else positions.get(topic, 0)
             self._offsets[topic] = known
@@ -310,13 +317,27 @@ class MarginShard:
             if topic in _SEQUENCES:
                 last = int(getattr(self.columns.accounts, _SEQUENCES[topic])[account])
             outcome = int(check_sequence(stated.seq, last))
+            over = self._settled_in(stated)
             if outcome == OUTCOME_DUPLICATE:
                 self._count(f"duplicate_{kind}")
+            elif outcome == OUTCOME_NONE and over is not None:
+                message = f"{topic} `market` = {over!r}: it was settled"
+                fault = Fault(RejectCode.EXPIRED, message, account_id)
+                self._refuse(topic, record, Refusal(fault=fault, account_ids=(account_id,)))
             elif outcome == OUTCOME_NONE:
                 self._restate(account, stated, Cause(topic, record.offset, kind, True))
             else:
                 fault = self._state_fault(topic, outcome, account, stated.seq)
                 self._refuse(topic, record, Refusal(fault=fault, account_ids=(account_id,)))
+
+    def _settled_in(self, stated: Settings | Orders | Snapshot) -> str | None:
+        """Return a market that is settled, but has a position in a snapshot."""
+        if not isinstance(stated, Snapshot):
+            return None
+        is_settled = self.marks.marks.is_settled
+        return next(
+            (self.rulebook.instruments[i].name for i in stated.positions if is_settled[i]), None
+        )
 
     def _count(self, name: str) -> None:
         self._counts[name] = self._counts.get(name, 0) + 1
@@ -330,7 +351,7 @@ class MarginShard:
         elif isinstance(stated, Orders):
             found = apply_orders(columns, account, stated)
         else:
-            found = apply_snapshot(columns, self.rulebook.rules, account, stated)
+            found = apply_snapshot(columns, self.rulebook, self.marks, account, stated)
         is_quarantined = bool(columns.accounts.quarantined[account])
         is_released = was_quarantined and not is_quarantined
         news: dict[int, int] = {}
@@ -399,6 +420,8 @@ class MarginShard:
             return
         self._counts["frames"] += 1
         self._marks_changed = True
+        for instrument, price in self.marks.settling:
+            self._settle_contract(instrument, price, record.offset)
         signalled = self.safe_moves.look(
             self.columns, self.rulebook.rules, self.marks.marks, self._space, self.marks.stream_us
         )
@@ -418,6 +441,63 @@ class MarginShard:
         worst_first = np.array([standing.unit for standing in by_severity(standings)], np.int64)
         statuses = self.safe_moves.next_status[worst_first].tolist()
         self._desk.settle(worst_first, statuses, Cause(MARKS, record.offset, "market", False))
+
+    def _settle_contract(self, index: int, price: int, offset: int) -> None:
+        """Close every position in a contract at its settlement price, and judge its unit.
+
+        Units act in the order of account and book, not of their rows, which a restore changes.
+        """
+        columns, rulebook = self.columns, self.rulebook
+        instrument = rulebook.instruments[index]
+        exponent = rulebook.assets[instrument.settles_in].quantum_exponent
+        worth = instrument.worth_at_expiry(price, exponent)
+        count = int(columns.counts[COUNT_UNITS])
+        found = np.empty(count, np.int64)
+        found = found[: find_holders_jit(index, count, columns.units, columns.positions, found)]
+        keys = columns.keys_of(columns.units.account[found])
+        order = sorted(zip(keys, columns.units.book[found].tolist(), found.tolist(), strict=True))
+        holders = np.array([unit for _, _, unit in order], np.int64)
+        is_settled = np.zeros(holders.size, np.uint8)
+        done = 0
+        while done < holders.size:
+            done = settle_contract_jit(
+                holders,
+                done,
+                index,
+                worth.numerator,
+                worth.denominator,
+                self.marks.stream_us,
+                is_settled,
+                self._totals,
+                columns.counts,
+                columns.accounts,
+                columns.units,
+                columns.positions,
+                columns.balances,
+                columns.orders,
+                rulebook.rules,
+                self.marks.marks,
+            )
+            if done < holders.size:
+                columns.make_room(int(holders[done]))
+        cause = Cause(MARKS, offset, "settlement", True)
+        concerned, statuses = [], []
+        for unit in holders[is_settled != 0].tolist():
+            is_quarantined = bool(columns.accounts.quarantined[columns.units.account[unit]])
+            status = self._judge(unit)
+            refresh_withdrawal_flag(unit, False, columns.units, columns.figures)
+            if needs_python(
+                unit, status, is_quarantined, columns.units, columns.balances, rulebook.rules
+            ):
+                concerned.append(unit)
+                statuses.append(status)
+        self._desk.settle(np.array(concerned, np.int64), statuses, cause)
+        for unit in holders[is_settled == 0].tolist():
+            account = int(columns.units.account[unit])
+            if not columns.accounts.quarantined[account]:
+                columns.accounts.quarantined[account] = 1
+                columns.mark_dirty(account)
+                self._quarantine(account, cause)
 
     # -- rejects
 
@@ -451,6 +531,9 @@ class MarginShard:
             expected = int(column[account]) + 1
             message = f"{topic} `seq` of account {account_id} = {seq}: {expected} expected"
             return Fault(RejectCode.SEQUENCE_GAP, message, account_id)
+        if code == OUTCOME_EXPIRED:
+            message = f"{topic} `market` of account {account_id}: it has expired or was settled"
+            return Fault(RejectCode.EXPIRED, message, account_id)
         if code != OUTCOME_OVERFLOW:
             msg = f"outcome {code} without a fault"
             raise InvariantError(msg)
@@ -498,12 +581,25 @@ class MarginShard:
             "counts": dict(self._counts),
             "rejects": dict(self._rejects_by_code),
             "fees_micros": totals[TOTAL_FEES],
-            "rounding": {
-                instrument.name: totals[TOTAL_SLOTS + instrument.index]
-                for instrument in self.rulebook.instruments
-                if totals[TOTAL_SLOTS + instrument.index]
+            **{
+                name: told
+                for name, slots in self._named_totals().items()
+                if (told := {key: totals[slot] for key, slot in slots.items() if totals[slot]})
+                or name == "rounding"
             },
         }
+
+    def _named_totals(self) -> dict[str, dict[str, int]]:
+        """Return the slots of the totals by name; those that are all 0 are not told."""
+        instruments, assets = self.rulebook.instruments, self.rulebook.assets
+        count = len(instruments)
+        names = ("rounding", "funding", "settled")
+        slots = {
+            name: {i.name: TOTAL_SLOTS + place * count + i.index for i in instruments}
+            for place, name in enumerate(names)
+        }
+        first = TOTAL_SLOTS + len(names) * count
+        return {**slots, "fees": {asset.name: first + asset.index for asset in assets}}
 
     def _check_rulebook(self, built: Mapping[str, Any]) -> None:
         mine = self.rulebook.reference

@@ -37,6 +37,9 @@ class MarkBook:
         What kernels read; written here alone.
     seq : int
         Sequence of the last frame, 0 before the first.
+    settling : list of (int, int)
+        Contracts that the last frame settled, ascending, and the price at the exponent they are
+        settled at.
     """
 
     def __init__(self, rulebook: CompiledRulebook) -> None:
@@ -53,8 +56,12 @@ class MarkBook:
             is_usable=np.zeros(count, np.uint8),
             valid_since_us=np.zeros(count, np.int64),
             clock_us=np.zeros(1, np.int64),
+            is_settled=np.zeros(len(rulebook.instruments), np.uint8),
         )
         self.seq = 0
+        self.settling: list[tuple[int, int]] = []
+        self._instruments = rulebook.instrument_by_name
+        self._settled: dict[str, str] = {}
 
     @property
     def stream_us(self) -> int:
@@ -86,6 +93,11 @@ class MarkBook:
             raise PartitionError(msg)
         for mark in frame.marks:
             self._take(mark.feed, mark)
+        self.settling = []
+        for settlement in frame.settlements or ():
+            if settlement.market not in self._settled:
+                self.settling.append(self._settle(settlement.market, settlement.price))
+        self.settling.sort()
         self.seq = frame.seq
         self.stream_us = max(self.stream_us, frame.ts_us)
         self._refresh()
@@ -123,17 +135,15 @@ class MarkBook:
         Interest-bearing balances are kept divided by their cumulative index: deposits rounded down,
         debts away from zero.
         """
-        feed = asset.deposit_index_feed if quanta > 0 else asset.borrow_index_feed
-        index = 0 if feed is None else int(self.marks.price[feed])
-        if index == 0:
-            return quanta
-        return quanta * _INDEX_ONE // index
+        return quanta * _INDEX_ONE // self._interest_index(asset, quanta)
 
     def unscaled(self, asset: Asset, quanta: int) -> int:
         """Return what a balance at rest is worth now; rounds as `scaled` does."""
-        feed = asset.deposit_index_feed if quanta > 0 else asset.borrow_index_feed
-        index = 0 if feed is None else int(self.marks.price[feed])
-        return quanta if index == 0 else quanta * index // _INDEX_ONE
+        return quanta * self._interest_index(asset, quanta) // _INDEX_ONE
+
+    def funding_index(self, feed: int | None) -> int:
+        """Return the index of a funding feed now, 0 before the first and without one."""
+        return 0 if feed is None else int(self.marks.price[feed])
 
     def price_text(self, feed: int) -> str | None:
         """Return the last price or value of a feed as decimal text, None before the first."""
@@ -154,9 +164,10 @@ class MarkBook:
     def row(self) -> bytes:
         """Return the marks row."""
         marks = {feed.name: self._told(feed) for feed in self._feeds if self._states[feed.index]}
-        return encode(
-            {"schema_version": 1, "seq": self.seq, "ts_us": self.stream_us, "marks": marks}
-        )
+        row = {"schema_version": 1, "seq": self.seq, "ts_us": self.stream_us, "marks": marks}
+        if self._settled:
+            row["settled"] = self._settled
+        return encode(row)
 
     def load(self, value: bytes) -> None:
         """Take the marks from their row, replacing all.
@@ -173,9 +184,31 @@ class MarkBook:
             raise PartitionError(msg) from error
         for name, mark in row.marks.items():
             self._take(name, mark)
+        for market, price in (row.settled or {}).items():
+            self._settle(market, price)
         self.seq = row.seq
         self.stream_us = row.ts_us
         self._refresh()
+
+    def _interest_index(self, asset: Asset, quanta: int) -> int:
+        feed = asset.deposit_index_feed if quanta > 0 else asset.borrow_index_feed
+        index = 0 if feed is None else int(self.marks.price[feed])
+        return index if index > 0 else _INDEX_ONE
+
+    def _settle(self, market: str, price: str) -> tuple[int, int]:
+        """Note that a market is settled; return its index and the price."""
+        instrument = self._instruments.get(market)
+        if instrument is None:
+            msg = f"settlement of {market!r}: not in the rulebook"
+            raise PartitionError(msg)
+        try:
+            number = parse_scaled(price, instrument.settlement_exponent)
+        except ValueError as error:
+            msg = f"settlement of {market}: price {error}"
+            raise PartitionError(msg) from error
+        self._settled[market] = price
+        self.marks.is_settled[instrument.index] = 1
+        return instrument.index, number
 
     def _feed(self, name: str) -> Feed:
         feed = self._feed_by_name.get(name)

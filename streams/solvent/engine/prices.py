@@ -56,6 +56,23 @@ its own later record wins. Two sources that contradict each other at one time ca
 and order in the log is no reason to believe the second. Nothing else is asked of a value: it may be
 0 or negative, and has no confidence.
 
+A settlement ends a contract that has expired, once and for all, so it is told in a frame of its
+own, at its place among the ticks. What happens to it:
+
+=====================  ==========================================  ================================
+failure                condition                                   consequence
+=====================  ==========================================  ================================
+contract               not decodable, unknown market (SLV-202),    ``rejects.v1`` with its code
+                       price finer than the exponent it is
+                       settled at or beyond 2**53, beyond the
+                       record's broker time
+``non_positive``       price <= 0                                  ``rejects.v1``, SLV-302
+``not_expired``        a market that does not expire, or not yet   ``rejects.v1``, SLV-304
+                       at ``ts_us``
+``settled_otherwise``  settled before at another price             ``rejects.v1``, SLV-305; at the
+                                                                   same price: a duplicate
+=====================  ==========================================  ================================
+
 State of a price feed: ``stale`` no vote is left · ``diverged`` fewer than ``min_sources`` agree, or
 less than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence is too wide ·
 ``valid``. A state feed is ``valid`` while its last word is at most ``max_age_us`` old, then
@@ -84,14 +101,18 @@ from solvent.engine.run import Run
 from solvent.engine.shard import Emit, InputRecord, Outputs, Pending, ShardFacts
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
 from solvent.rules.compile import CompiledRulebook
-from solvent.units import MAX_EXACT, MAX_STATE, MAX_TEXT, parse_scaled
-from solvent.wire.inputs import PriceTick, StateTick, decode_tick
-from solvent.wire.outputs import decode_price_row, encode
+from solvent.units import MAX_EXACT, MAX_STATE, MAX_TEXT, format_scaled, parse_scaled
+from solvent.wire.inputs import PriceTick, SettlementTick, StateTick, decode_tick
+from solvent.wire.outputs import decode_price_row, decode_settlements_row, encode
 from solvent.wire.topics import MARKS, ORACLE_TICKS
 
 __all__ = ["MAX_SOURCES", "PriceShard"]
 
 _FRAME_KEY: Final = b"marks"
+#: Key of the row of settled markets; no feed's name contains a zero byte.
+_SETTLEMENTS_KEY: Final = b"\0settlements"
+#: What an exact worth of a lot may take, as the ledger multiplies it.
+_MAX_WORTH: Final = 2**62
 #: What is counted, in the order it is written to the fence row.
 _COUNTERS: Final = (
     "ticks",
@@ -132,6 +153,8 @@ class PriceShard:
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._rejects_by_code: dict[str, int] = {}  # since this shard began, for `facts` alone
         self._touched: set[str] = set()  # feeds whose row changed in this slice
+        self._settled: dict[str, dict[str, Any]] = {}  # market -> source, price, time
+        self._has_settled = False  # in this slice
         self._records: list[Emit] = []
 
     @property
@@ -179,6 +202,9 @@ class PriceShard:
                     counts["ticks"] += 1
                 elif type(event) is StateTick:
                     self._on_state(event)
+                    counts["ticks"] += 1
+                elif type(event) is SettlementTick:
+                    self._on_settlement(event)
                     counts["ticks"] += 1
                 else:
                     self._on_clock(event.ts_us)
@@ -255,6 +281,42 @@ class PriceShard:
         if self._clock_us - ts_us > feed.max_age_us:
             self._counts["stale"] += 1
 
+    def _on_settlement(self, tick: SettlementTick) -> None:
+        """Check a settlement in the order of the module's table and tell it in a frame."""
+        instrument = self._rulebook.instrument_by_name.get(tick.market)
+        if instrument is None:
+            msg = f"market {tick.market!r} is not in rulebook {self._rulebook.id}"
+            raise ContractError(msg, code=RejectCode.UNKNOWN_INSTRUMENT)
+        exponent = instrument.settlement_exponent
+        price = _number(tick.price, exponent, "settlement price")
+        if price <= 0:
+            msg = f"{tick.market} settlement price {tick.price} of {tick.source}, must be above 0"
+            raise ContractError(msg, code=RejectCode.NON_POSITIVE_PRICE)
+        expires_us = instrument.expires_us
+        if expires_us is None or tick.ts_us < expires_us:
+            when = "does not expire" if expires_us is None else f"expires at {expires_us}"
+            msg = f"{tick.market} settlement of {tick.source} at {tick.ts_us}: it {when}"
+            raise ContractError(msg, code=RejectCode.NOT_EXPIRED)
+        asset = self._rulebook.assets[instrument.settles_in]
+        if max(instrument.worth_at_expiry(price, asset.quantum_exponent)) > _MAX_WORTH:
+            msg = f"{tick.market} settlement price {tick.price}: a lot beyond the exact range"
+            raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
+        text = format_scaled(price, exponent)
+        known = self._settled.get(tick.market)
+        if known is None:
+            self._settled[tick.market] = {
+                "source": tick.source,
+                "price": text,
+                "ts_us": tick.ts_us,
+            }
+            self._has_settled = True
+            self._emit_frame([{"market": tick.market, "price": text}])
+        elif known["price"] == text:
+            self._counts["duplicates"] += 1
+        else:
+            msg = f"{tick.market} settlement price {tick.price}: settled at {known['price']}"
+            raise ContractError(msg, code=RejectCode.SETTLED_OTHERWISE)
+
     def _feed_of(self, tick: PriceTick | StateTick, kind: type[_AnyFeed]) -> _AnyFeed:
         """Return the feed a tick names, if it is of the tick's kind."""
         feed = self._feeds.get(tick.feed)
@@ -299,7 +361,7 @@ class PriceShard:
 
     # -- rows and records out
 
-    def _emit_frame(self) -> None:
+    def _emit_frame(self, settlements: Sequence[Mapping[str, str]] = ()) -> None:
         """Emit the next frame: every feed that differs from what the frames before it said."""
         marks = []
         for feed in self._feeds.values():
@@ -308,13 +370,15 @@ class PriceShard:
                 feed.published = news
                 marks.append({"feed": feed.name, **feed.mark()})
         self._seq += 1
-        frame = {
+        frame: dict[str, Any] = {
             "schema_version": 1,
             "kind": "marks",
             "seq": self._seq,
             "ts_us": self._clock_us,
             "marks": marks,
         }
+        if settlements:
+            frame["settlements"] = list(settlements)
         self._records.append(Emit(MARKS, _FRAME_KEY, encode(frame), everywhere=True))
         self._counts["frames"] += 1
 
@@ -325,8 +389,13 @@ class PriceShard:
         if any(feeds[name].published != feeds[name].news() for name in touched):
             self._emit_frame()
         records, self._records = self._records, []
+        changed = [(name.encode(), feeds[name].row()) for name in touched]
+        if self._has_settled:
+            row = {"schema_version": 1, "settlements": self._settled}
+            changed.append((_SETTLEMENTS_KEY, encode(row)))
+            self._has_settled = False
         return Outputs(
-            rows=Rows.of([(name.encode(), feeds[name].row()) for name in touched]),
+            rows=Rows.of(changed),
             records=records,
             state={
                 "seq": self._seq,
@@ -350,6 +419,13 @@ class PriceShard:
             A row is a tombstone.
         """
         for key, value in {row.key: row.value for row in rows}.items():
+            if key == _SETTLEMENTS_KEY:
+                row = decode_settlements_row(value or b"")
+                self._settled = {
+                    market: {"source": told.source, "price": told.price, "ts_us": told.ts_us}
+                    for market, told in row.settlements.items()
+                }
+                continue
             feed = self._feeds.get((key or b"").decode())
             if feed is None:
                 continue

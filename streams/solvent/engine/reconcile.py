@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from solvent.engine.describe import money_text
+from solvent.engine.describe import PICO_EXPONENT, money_text
 from solvent.engine.margin import MarginShard
 from solvent.engine.statements import Snapshot
 from solvent.kernel import blocks
@@ -71,11 +71,19 @@ def _compare(
     columns, rulebook = shard.columns, shard.rulebook
     unit = int(blocks.find_unit(columns.accounts, columns.units, account, snapshot.book))
     balances: Mapping[int, int] = {}
-    positions: Mapping[int, tuple[int, int]] = {}
+    positions: Mapping[int, tuple[int, int, int]] = {}
     orders: Mapping[int, Order] = {}
     if unit != NONE:
-        balances = dict(columns.balances_of(unit))
-        positions = {i: (size, cost) for i, size, cost in columns.positions_of(unit)}
+        balances = {
+            asset: shard.marks.unscaled(rulebook.assets[asset], quanta)
+            for asset, quanta in columns.balances_of(unit)
+        }
+        positions = {
+            held[0]: (held[1], held[2], index)
+            for held, index in zip(
+                columns.positions_of(unit), columns.funding_of(unit), strict=True
+            )
+        }
         orders = {order.instrument: order for order in columns.orders_of(unit)}
     elif snapshot.balances or snapshot.positions or snapshot.orders:
         yield "unit", "known", "unknown"
@@ -92,9 +100,15 @@ def _compare(
         yield from _unequal(f"collateral.{asset.name}", *both)
     for index in sorted({*snapshot.positions, *positions}):
         market, lot = rulebook.instruments[index].name, rulebook.instruments[index].lot
-        (size, cost), (held, paid) = (p.get(index, (0, 0)) for p in (snapshot.positions, positions))
+        size, cost, stated = snapshot.positions.get(index, (0, 0, None))
+        held, paid, known_index = positions.get(index, (0, 0, 0))
+        quantum = rulebook.assets[rulebook.instruments[index].settles_in].quantum_exponent
         yield from _unequal(f"positions.{market}.size", lot.format(size), lot.format(held))
-        yield from _unequal(f"positions.{market}.cost_basis", money_text(cost), money_text(paid))
+        both = [format_scaled(amount, quantum) for amount in (cost, paid)]
+        yield from _unequal(f"positions.{market}.cost_basis", *both)
+        if stated is not None:
+            both = [format_scaled(picos, PICO_EXPONENT) for picos in (stated, known_index)]
+            yield from _unequal(f"positions.{market}.funding_index", *both)
     for index in sorted({*snapshot.orders, *orders}):
         told, known = (_order_texts(shard, index, o.get(index)) for o in (snapshot.orders, orders))
         for name, text in told.items():

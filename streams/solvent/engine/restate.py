@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from solvent.engine.markbook import MarkBook
 from solvent.engine.statements import Orders, Settings, Snapshot
 from solvent.kernel import blocks
-from solvent.kernel.layout import CROSS, FLAG_UNBORROWABLE_DEBT, FLAG_UNFUNDED_BOOK, NONE, Rules
+from solvent.kernel.layout import CROSS, FLAG_UNBORROWABLE_DEBT, FLAG_UNFUNDED_BOOK, NONE
 from solvent.kernel.ledger import refresh_flags
+from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns, Order
 
 __all__ = ["apply_orders", "apply_settings", "apply_snapshot", "write_order"]
@@ -47,11 +49,18 @@ def apply_orders(columns: Columns, account: int, orders: Orders) -> list[int]:
     return [unit]
 
 
-def apply_snapshot(columns: Columns, rules: Rules, account: int, snapshot: Snapshot) -> list[int]:
+def apply_snapshot(
+    columns: Columns,
+    rulebook: CompiledRulebook,
+    marks: MarkBook,
+    account: int,
+    snapshot: Snapshot,
+) -> list[int]:
     """Replace the state of a unit, which ends the quarantine of its account.
 
     A sequence that the snapshot tells is the account's from here on. After a quarantine one that it
-    does not tell begins anew with the next record.
+    does not tell begins anew with the next record. Balances are what they are worth at the interest
+    indices in force; a position whose funding index is not told has paid up to the present one.
 
     Returns
     -------
@@ -67,7 +76,7 @@ def apply_snapshot(columns: Columns, rules: Rules, account: int, snapshot: Snaps
     unit = _find(columns, account, snapshot.book)
     if unit == NONE:
         unit = _open(columns, account, snapshot.book)
-    _replace(columns, unit, snapshot)
+    _replace(columns, rulebook, marks, unit, snapshot)
     if snapshot.preset is not None:
         _set_preset(columns, account, snapshot.preset)
     if snapshot.leverage_ppm is not None:
@@ -75,7 +84,7 @@ def apply_snapshot(columns: Columns, rules: Rules, account: int, snapshot: Snaps
     units = columns.units
     is_unfunded = snapshot.book != CROSS and snapshot.positions and not snapshot.balances
     units.flags[unit] = FLAG_UNFUNDED_BOOK if is_unfunded else 0
-    refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, columns.balances, rules)
+    refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, columns.balances, rulebook.rules)
     units.touched_us[unit] = snapshot.ts_us
     columns.mark_dirty(account)
     is_wide = is_healing or snapshot.preset is not None or snapshot.leverage_ppm is not None
@@ -144,21 +153,29 @@ def write_order(columns: Columns, unit: int, order: Order) -> None:
         getattr(columns.orders, name)[row] = value
 
 
-def _replace(columns: Columns, unit: int, snapshot: Snapshot) -> None:
+def _replace(
+    columns: Columns, rulebook: CompiledRulebook, marks: MarkBook, unit: int, snapshot: Snapshot
+) -> None:
     """Replace a unit's balances, positions and orders."""
     columns.units.balance_count[unit] = 0
-    for asset, quanta in snapshot.balances.items():
+    for asset, worth in snapshot.balances.items():
+        quanta = marks.scaled(rulebook.assets[asset], worth)
+        if quanta == 0:
+            continue
         columns.make_room(unit)
         row = blocks.insert_balance(unit, asset, columns.units, columns.balances, columns.counts)
         columns.balances.quanta[row] = quanta
     columns.units.position_count[unit] = 0
-    for instrument, (lots, cost) in snapshot.positions.items():
+    for instrument, (lots, cost, funding_index) in snapshot.positions.items():
         columns.make_room(unit)
         row = blocks.insert_position(
             unit, instrument, columns.units, columns.positions, columns.counts
         )
         columns.positions.size_lots[row] = lots
         columns.positions.cost_basis_micros[row] = cost
+        if funding_index is None:
+            funding_index = marks.funding_index(rulebook.instruments[instrument].funding_feed)
+        columns.positions.funding_index[row] = funding_index
     for order in columns.orders_of(unit):
         if order.instrument not in snapshot.orders:
             _set_orders(columns, unit, _NO_ORDERS._replace(instrument=order.instrument))

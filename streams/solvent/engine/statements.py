@@ -21,7 +21,7 @@ from solvent.errors import ContractError, RejectCode
 from solvent.kernel.layout import CROSS, NONE
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Order
-from solvent.units import MAX_EXACT, MICRO_EXPONENT, PPM, parse_scaled
+from solvent.units import MAX_EXACT, MAX_STATE, MICRO_EXPONENT, PPM, parse_scaled
 from solvent.wire import statements as wire
 from solvent.wire.inputs import best_effort_account_id
 from solvent.wire.topics import ACCOUNT_SETTINGS, ACCOUNT_SNAPSHOTS, OPEN_ORDERS
@@ -31,6 +31,7 @@ __all__ = ["Orders", "Refusal", "Settings", "Snapshot", "SnapshotIds", "Statemen
 _MS_US: Final = 1_000
 _MICRO: Final = Step(1, MICRO_EXPONENT)
 _PPM: Final = Step(1, -6)
+_PICO: Final = Step(1, -12)
 #: Finer than any decimal text of the contract: what does not parse with it is no decimal.
 _FINEST: Final = -40
 
@@ -72,9 +73,10 @@ class Snapshot:
     Attributes
     ----------
     balances : mapping of int to int
-        Quanta by asset, none of them 0.
-    positions : mapping of int to (int, int)
-        Signed lots, none of them 0, and cost basis in micros, by instrument.
+        Quanta by asset, none of them 0; what they are worth now.
+    positions : mapping of int to (int, int, int or None)
+        Signed lots, none of them 0, cost basis in quanta of the asset the contract settles in
+        (micros mostly), and funding index in picos a lot, None for the present one, by instrument.
     orders : mapping of int to Order
         By instrument; their leverage means nothing.
     preset, leverage_ppm
@@ -87,7 +89,7 @@ class Snapshot:
 
     book: int
     balances: Mapping[int, int]
-    positions: Mapping[int, tuple[int, int]]
+    positions: Mapping[int, tuple[int, int, int | None]]
     orders: Mapping[int, Order]
     preset: int | None
     leverage_ppm: Mapping[int, int] | None
@@ -299,12 +301,23 @@ class StatementReader:
             for market, name in sorted(markets.items())
         }
 
-    def _position(self, topic: str, market: int, told: wire.SnapshotPosition) -> tuple[int, int]:
-        lots = _steps(topic, "size", told.size, self._rulebook.instruments[market].lot)
+    def _position(
+        self, topic: str, market: int, told: wire.SnapshotPosition
+    ) -> tuple[int, int, int | None]:
+        instrument = self._rulebook.instruments[market]
+        lots = _steps(topic, "size", told.size, instrument.lot)
         if lots == 0:
             message = f"{topic} `size` = {told.size!a}: must not be 0"
             raise ContractError(message, code=RejectCode.OUT_OF_CONTRACT)
-        return lots, _steps(topic, "cost_basis", told.cost_basis, _MICRO)
+        quantum = Step(1, self._rulebook.assets[instrument.settles_in].quantum_exponent)
+        cost = _steps(topic, "cost_basis", told.cost_basis, quantum)
+        if told.funding_index is None:
+            return lots, cost, None
+        if instrument.funding_feed is None:
+            message = f"{topic} `funding_index`: {instrument.name} has no funding"
+            raise ContractError(message, code=RejectCode.OUT_OF_CONTRACT)
+        index = _steps(topic, "funding_index", told.funding_index, _PICO, limit=MAX_STATE)
+        return lots, cost, index
 
     def _order(self, topic: str, market: int, told: wire.OpenOrders | wire.SnapshotOrders) -> Order:
         lot = self._rulebook.instruments[market].lot
@@ -323,7 +336,15 @@ def _market(pair: tuple[int, Any]) -> int:
     return pair[0]
 
 
-def _steps(topic: str, name: str, text: str, step: Step, *, least: int | None = None) -> int:
+def _steps(
+    topic: str,
+    name: str,
+    text: str,
+    step: Step,
+    *,
+    least: int | None = None,
+    limit: int = MAX_EXACT,
+) -> int:
     """Return a decimal text in steps, of which it must be at least so many."""
     try:
         whole = parse_scaled(text, _FINEST)
@@ -333,8 +354,9 @@ def _steps(topic: str, name: str, text: str, step: Step, *, least: int | None = 
     scaled, finer = divmod(whole, 10 ** (step.exponent - _FINEST))
     count: int
     count, rest = divmod(scaled, step.numerator)
-    if not finer and abs(scaled) > MAX_EXACT:
-        message = f"{topic} `{name}` = {text!a}: at most 2**53 steps of {step.format(1)} expected"
+    if not finer and abs(scaled) > limit:
+        most = f"2**{limit.bit_length() - 1} steps of {step.format(1)}"
+        message = f"{topic} `{name}` = {text!a}: at most {most} expected"
         raise ContractError(message, code=RejectCode.OUT_OF_CONTRACT)
     if finer or rest:
         message = f"{topic} `{name}` = {text}: a multiple of {step.format(1)} expected"

@@ -520,7 +520,7 @@ def _quanta_now(quanta: int, asset: int, rules: Rules, marks: Marks) -> float:
     """
     of_asset = rules.terms.assets[asset]
     feed = of_asset["deposit_index_feed"] if quanta > 0 else of_asset["borrow_index_feed"]
-    if feed == NONE or marks.price[feed] == 0:
+    if feed == NONE or marks.price[feed] <= 0:
         return float(quanta)
     return float(np.floor(float(quanta) * (float(marks.price[feed]) / _INDEX_ONE)))
 

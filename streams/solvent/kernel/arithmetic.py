@@ -1,4 +1,4 @@
-"""Exact integer leaves of the ledger: value of a fill and release of cost basis, in micros.
+"""Exact integer leaves of the ledger: value of a fill, release of cost basis, scaled amounts.
 
 Value is signed as the lots are (a buyer pays, > 0) and rounds towards plus infinity for both sides
 (MODEL.md 2); release rounds towards minus infinity. int64 throughout: every product is either
@@ -11,7 +11,15 @@ from typing import Final
 
 from numba.extending import register_jitable
 
-__all__ = ["LIMIT", "fits", "multiply_divide_floor", "trade_value", "value_residue"]
+__all__ = [
+    "LIMIT",
+    "fits",
+    "multiply_divide_floor",
+    "scaled_ceil",
+    "scaled_floor",
+    "trade_value",
+    "value_residue",
+]
 
 #: Largest magnitude at rest of anything that feeds the float kernel (MODEL.md 1).
 LIMIT: Final = 2**53
@@ -93,3 +101,56 @@ def multiply_divide_floor(amount: int, part: int, whole: int) -> int:
     if amount >= 0:
         return quotient
     return -quotient if remainder == 0 else -quotient - 1
+
+
+@register_jitable
+def scaled_floor(amount: int, part: int, whole: int) -> tuple[int, bool]:
+    """Return ``floor(amount * part / whole)`` and whether it is within 2**53; 0 if it is not.
+
+    Parameters
+    ----------
+    amount : int
+        Signed, at most 2**62 in magnitude.
+    part, whole : int
+        ``0 <= part <= 2**62`` and ``0 < whole < 2**63``; unlike `multiply_divide_floor` the former
+        may be the larger.
+
+    Notes
+    -----
+    As `multiply_divide_floor`, but quotient and remainder are doubled without passing `whole`, and
+    the work ends where the quotient leaves the exact range.
+    """
+    size = amount if amount >= 0 else -amount
+    if part == 0 or size <= _DIRECT // part:
+        value = (amount * part) // whole
+        return (value, True) if fits(value) else (0, False)
+    step_quotient = size // whole
+    step_remainder = size - step_quotient * whole
+    quotient = 0
+    remainder = 0
+    for bit in range(62, -1, -1):
+        if quotient > LIMIT or step_quotient > LIMIT:
+            return 0, False
+        quotient *= 2
+        if remainder >= whole - remainder:
+            remainder -= whole - remainder
+            quotient += 1
+        else:
+            remainder += remainder
+        if (part >> bit) & 1:
+            quotient += step_quotient
+            if remainder >= whole - step_remainder:
+                remainder -= whole - step_remainder
+                quotient += 1
+            else:
+                remainder += step_remainder
+    if amount < 0:
+        quotient = -quotient if remainder == 0 else -quotient - 1
+    return (quotient, True) if fits(quotient) else (0, False)
+
+
+@register_jitable
+def scaled_ceil(amount: int, part: int, whole: int) -> tuple[int, bool]:
+    """Return ``ceil(amount * part / whole)`` and whether it is within 2**53; as `scaled_floor`."""
+    value, is_exact = scaled_floor(-amount, part, whole)
+    return -value, is_exact

@@ -296,7 +296,7 @@ def read_trades_reference(
     vocabulary: Vocabulary,
     lots: Steps,
     ticks: Steps,
-    fee_places: int,
+    fee_places: Int64,
     horizon_us: int,
     part_first: Int64,
     part_size: Int64,
@@ -313,8 +313,8 @@ def read_trades_reference(
         `TRADE_CONTRACT`.
     lots, ticks : Steps
         By market, of ``size`` and ``price``.
-    fee_places : int
-        Decimal places of a fee.
+    fee_places : int64, shape (I,)
+        Decimal places of a fee by market: those of the asset it settles in.
     horizon_us : int
         How far ``ts_us`` may lie beyond the record time.
     part_first, part_size : int64, shape (F,)
@@ -389,7 +389,7 @@ def read_trades_reference(
             int(ticks.step[market]),
         )
         fee_micros, is_fee = _read_steps(
-            data, int(part_first[_FEE]), int(part_size[_FEE]), fee_places, 1
+            data, int(part_first[_FEE]), int(part_size[_FEE]), int(fee_places[market]), 1
         )
         if not (is_size and is_price and is_fee) or size_lots <= 0 or price_ticks <= 0:
             continue
@@ -652,7 +652,7 @@ def warm_up() -> None:
     accounts = numba.typeof(example_table(Accounts))
     run = (text, wide, narrow, wide, fields, vocabulary)
     room = (number, wide, wide, heads)
-    read_trades_jit.compile((*run, steps, steps, number, *room, trades))
+    read_trades_jit.compile((*run, steps, steps, wide, *room, trades))
     read_moves_jit.compile((*run, steps, *room, moves))
     enter_window_jit.compile((text, wide, heads, wide, number, number, window))
     resolve_jit.compile(

@@ -144,7 +144,8 @@ class Marks(NamedTuple):
     ``price`` is int64 (F,), above 0, or the signed value of a state feed (0 too while never seen:
     ``is_usable`` uint8 (F,) tells); ``confidence`` int64 (F,), 0 where none is told;
     ``valid_since_us`` int64 (F,), 0 for a feed that never failed. ``clock_us`` int64 (1,) is the
-    event time of the last frame, 0 before the first.
+    event time of the last frame, 0 before the first. ``is_settled`` uint8 (I,) marks contracts that
+    were settled at expiry.
     """
 
     price: Int64
@@ -152,6 +153,7 @@ class Marks(NamedTuple):
     is_usable: UInt8
     valid_since_us: Int64
     clock_us: Int64
+    is_settled: UInt8
 
 
 class Units(NamedTuple):
@@ -183,8 +185,8 @@ class Units(NamedTuple):
 class Positions(NamedTuple):
     """Arena of positions; a unit's lie together, ascending by instrument.
 
-    The cost basis of an inverse contract is in quanta of its coin. ``funding_index`` is the funding
-    index up to which the position has paid, picos a lot.
+    The cost basis is in quanta of the asset the contract settles in. ``funding_index`` is the
+    funding index up to which the position has paid, picos a lot.
     """
 
     instrument: Int32
@@ -194,7 +196,11 @@ class Positions(NamedTuple):
 
 
 class Balances(NamedTuple):
-    """Arena of balances; a unit's lie together, ascending by asset."""
+    """Arena of balances; a unit's lie together, ascending by asset.
+
+    Those of an interest-bearing asset are at rest divided by its cumulative index
+    (`solvent.kernel.contracts`).
+    """
 
     asset: Int32
     quanta: Int64
@@ -321,6 +327,7 @@ OUTCOME_DUPLICATE: Final = 2  # counted, nothing else
 OUTCOME_SEQUENCE_GAP: Final = 3
 OUTCOME_OVERFLOW: Final = 4
 OUTCOME_QUARANTINE: Final = 5  # no record of its own: only quarantines an account
+OUTCOME_EXPIRED: Final = 6  # a fill in a contract that has expired or was settled
 #: From here on: rejected by intake; the engine knows the reason.
 OUTCOME_REJECTED: Final = 16
 
@@ -329,9 +336,10 @@ class Trades(NamedTuple):
     """A batch of decoded trades, shape (n,).
 
     ``account`` int32 (`NONE`: not known), ``book`` int32, ``instrument`` int32, ``lots`` int64
-    (signed, buy > 0), ``price_ticks`` int64 > 0, ``fee_micros`` int64 (negative: rebate), ``seq``
-    int64 or `NONE`, ``ts_us`` int64, ``case_episode`` int64 (episode of the liquidation the trade
-    says it serves, `NONE` without), ``precheck`` and ``outcome`` uint8.
+    (signed, buy > 0), ``price_ticks`` int64 > 0, ``fee_micros`` int64 (negative: rebate; quanta of
+    the asset the contract settles in), ``seq`` int64 or `NONE`, ``ts_us`` int64, ``case_episode``
+    int64 (episode of the liquidation the trade says it serves, `NONE` without), ``precheck`` and
+    ``outcome`` uint8.
     """
 
     account: Int32

@@ -28,6 +28,14 @@ from solvent.kernel.blocks import (
     remove_balance,
     remove_position,
 )
+from solvent.kernel.contracts import (
+    apply_inverse_fill,
+    apply_premium_fill,
+    credited,
+    expiry_cash,
+    funding_due,
+    is_over,
+)
 from solvent.kernel.evaluate import evaluate_unit, example_arguments
 from solvent.kernel.jit import jit
 from solvent.kernel.judge import next_status
@@ -45,6 +53,7 @@ from solvent.kernel.layout import (
     NONE,
     OUTCOME_APPLIED,
     OUTCOME_DUPLICATE,
+    OUTCOME_EXPIRED,
     OUTCOME_NONE,
     OUTCOME_OVERFLOW,
     OUTCOME_SEQUENCE_GAP,
@@ -79,13 +88,18 @@ from solvent.kernel.tables import (
     prefetch_figures,
     prefetch_unit,
 )
+from solvent.kernel.terms import KIND_INVERSE, KIND_OPTION
 from solvent.kernel.workspace import Workspace
 
 __all__ = [
     "TOTAL_FEES",
     "TOTAL_SLOTS",
+    "apply_contract_fill",
+    "apply_fill",
     "can_close",
     "check_sequence",
+    "find_holders_jit",
+    "find_holders_reference",
     "fold_moves_jit",
     "fold_moves_reference",
     "fold_trades_jit",
@@ -96,16 +110,27 @@ __all__ = [
     "needs_python",
     "refresh_flags",
     "refresh_withdrawal_flag",
+    "settle_contract_jit",
+    "settle_contract_reference",
+    "total_count",
     "warm_up",
 ]
 
 #: Slots of `totals`: fees in micros; after it, per instrument, the rounding account in micros over
-#: the instrument's tick denominator.
+#: the instrument's tick denominator, of an inverse contract the signed value of its fills in quanta
+#: (which is what rounding gave, once both sides of every trade are in); then, per instrument each,
+#: quanta paid for funding and quanta paid out at expiry; then fees in quanta by asset, those in the
+#: settlement asset excepted (`total_count`).
 TOTAL_FEES = 0
 TOTAL_SLOTS = 1
 
 #: Records between asking for an account's row, its unit's, its positions', and applying the record.
 _STRIDE: Final = 4
+
+
+def total_count(rules: Rules) -> int:
+    """Return how many slots the totals under some rules have."""
+    return TOTAL_SLOTS + 3 * int(rules.instrument_feed.size) + int(rules.asset_feed.size)
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
@@ -178,6 +203,53 @@ def apply_fill(
     return size, cost, realised, residue, total, is_exact
 
 
+@register_jitable
+def apply_contract_fill(
+    size: int,
+    cost: int,
+    funding_index: int,
+    lots: int,
+    ticks: int,
+    instrument: int,
+    rules: Rules,
+    marks: Marks,
+) -> tuple[int, int, int, int, int, int, int, bool]:
+    """Return what a fill makes of a position under terms: funding first, then the fill of its kind.
+
+    Returns
+    -------
+    size, cost, funding_index : int
+        After.
+    gained : int
+        Quanta of cash made by the fill, before funding and fee.
+    payment : int
+        Quanta paid for funding.
+    residue : int
+        What rounding took, as `apply_fill` tells it; of an inverse contract the signed value.
+    value : int
+        Micros of the whole fill, unsigned.
+    is_exact : bool
+        False if anything left the exact range; the rest is then meaningless.
+    """
+    payment, funding_index, is_paid = funding_due(instrument, size, funding_index, rules, marks)
+    contract = rules.terms.instruments[instrument]
+    numerator = int(rules.tick_numerator[instrument])
+    denominator = int(rules.tick_denominator[instrument])
+    if contract["kind"] == KIND_INVERSE:
+        size, cost, gained, residue, value, is_exact = apply_inverse_fill(
+            size, cost, lots, ticks, instrument, rules
+        )
+    elif contract["kind"] == KIND_OPTION and contract["is_premium"] != 0:
+        size, gained, residue, value, is_exact = apply_premium_fill(
+            size, lots, ticks, numerator, denominator
+        )
+    else:
+        size, cost, gained, residue, value, is_exact = apply_fill(
+            size, cost, lots, ticks, numerator, denominator
+        )
+    return size, cost, funding_index, gained, payment, residue, value, is_paid and is_exact
+
+
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _quanta_of(unit: int, asset: int, units: Units, balances: Balances) -> int:
     row = find_balance(unit, asset, units, balances)
@@ -219,6 +291,31 @@ def _set_position(
         row = insert_position(unit, instrument, units, positions, counts)
     positions.size_lots[row] = size
     positions.cost_basis_micros[row] = cost
+
+
+@register_jitable
+def _set_terms(
+    unit: int,
+    instrument: int,
+    asset: int,
+    funding_index: int,
+    payment: int,
+    fee: int,
+    units: Units,
+    positions: Positions,
+    rules: Rules,
+    totals: Int64,
+) -> None:
+    """Write what a fill under terms leaves beside size, cost and cash."""
+    row = find_position(unit, instrument, units, positions)
+    if row != NONE:
+        positions.funding_index[row] = funding_index
+    instruments = rules.instrument_feed.size
+    totals[TOTAL_SLOTS + instruments + instrument] += payment
+    if asset == rules.settlement_asset:
+        totals[TOTAL_FEES] += fee
+    else:
+        totals[TOTAL_SLOTS + 3 * instruments + asset] += fee
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
@@ -439,40 +536,85 @@ def fold_trades_reference(
         if outcome == OUTCOME_NONE:
             seq = int(trades.seq[record])
             outcome = check_sequence(seq, int(accounts.trades_seq[account]))
+            instrument = int(trades.instrument[record])
+            has_terms = rules.terms.instruments[instrument]["has_ledger_terms"] != 0
+            if (
+                has_terms
+                and outcome == OUTCOME_NONE
+                and is_over(instrument, int(trades.ts_us[record]), rules, marks)
+            ):
+                outcome = OUTCOME_EXPIRED
         if outcome == OUTCOME_NONE:
             book = int(trades.book[record])
-            instrument = int(trades.instrument[record])
             unit = find_unit(accounts, units, account, book)
             if not has_room(unit, units, positions, balances, orders, counts):
                 return record, STOP_GROW, unit
             size = 0
             cost = 0
             cash = 0
+            funding_index = 0
+            payment = 0
             is_funded = False
+            asset = settlement
+            if has_terms:
+                asset = int(rules.terms.instruments[instrument]["settles_in"])
             if unit != NONE:
                 row = find_position(unit, instrument, units, positions)
                 if row != NONE:
                     size = int(positions.size_lots[row])
                     cost = int(positions.cost_basis_micros[row])
-                cash = _quanta_of(unit, settlement, units, balances)
+                    if has_terms:
+                        funding_index = int(positions.funding_index[row])
+                cash = _quanta_of(unit, asset, units, balances)
                 is_funded = units.balance_count[unit] > 0
             fee = int(trades.fee_micros[record])
-            size, cost, realised, residue, value, is_exact = apply_fill(
-                size,
-                cost,
-                int(trades.lots[record]),
-                int(trades.price_ticks[record]),
-                int(rules.tick_numerator[instrument]),
-                int(rules.tick_denominator[instrument]),
-            )
-            cash += realised - fee
-            if is_exact and fits(cash):
+            if not has_terms:
+                size, cost, realised, residue, value, is_exact = apply_fill(
+                    size,
+                    cost,
+                    int(trades.lots[record]),
+                    int(trades.price_ticks[record]),
+                    int(rules.tick_numerator[instrument]),
+                    int(rules.tick_denominator[instrument]),
+                )
+                cash += realised - fee
+                is_exact = is_exact and fits(cash)
+            else:
+                size, cost, funding_index, gained, payment, residue, value, is_exact = (
+                    apply_contract_fill(
+                        size,
+                        cost,
+                        funding_index,
+                        int(trades.lots[record]),
+                        int(trades.price_ticks[record]),
+                        instrument,
+                        rules,
+                        marks,
+                    )
+                )
+                if is_exact:
+                    cash, is_exact = credited(asset, cash, gained - payment - fee, rules, marks)
+            if is_exact:
                 outcome = OUTCOME_APPLIED
                 if unit == NONE:
                     unit = open_unit(account, book, accounts, units, cases, orders, counts)
                 _set_position(unit, instrument, size, cost, units, positions, counts)
-                _set_balance(unit, settlement, cash, units, balances, counts)
-                totals[TOTAL_FEES] += fee
+                _set_balance(unit, asset, cash, units, balances, counts)
+                if has_terms:
+                    _set_terms(
+                        unit,
+                        instrument,
+                        asset,
+                        funding_index,
+                        payment,
+                        fee,
+                        units,
+                        positions,
+                        rules,
+                        totals,
+                    )
+                else:
+                    totals[TOTAL_FEES] += fee
                 totals[TOTAL_SLOTS + instrument] += residue
                 if seq != NONE:
                     accounts.trades_seq[account] = seq
@@ -554,10 +696,11 @@ def fold_moves_reference(
             unit = find_unit(accounts, units, account, book)
             if not has_room(unit, units, positions, balances, orders, counts):
                 return record, STOP_GROW, unit
-            quanta = int(moves.quanta[record])
+            held = 0
             if unit != NONE:
-                quanta += _quanta_of(unit, asset, units, balances)
-            if fits(quanta):
+                held = _quanta_of(unit, asset, units, balances)
+            quanta, is_exact = credited(asset, held, int(moves.quanta[record]), rules, marks)
+            if is_exact:
                 outcome = OUTCOME_APPLIED
                 if unit == NONE:
                     unit = open_unit(account, book, accounts, units, cases, orders, counts)
@@ -603,9 +746,91 @@ def fold_moves_reference(
     return moves.account.size, STOP_END, NONE
 
 
+def settle_contract_reference(
+    holders: Int64,
+    first: int,
+    instrument: int,
+    numerator: int,
+    denominator: int,
+    ts_us: int,
+    out_is_settled: UInt8,
+    totals: Int64,
+    counts: Int64,
+    accounts: Accounts,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    orders: Orders,
+    rules: Rules,
+    marks: Marks,
+) -> int:
+    """Close every position in a contract at its settlement, from holder `first` on.
+
+    Funding is settled, `solvent.kernel.contracts.expiry_cash` paid, the position removed; nobody is
+    judged here.
+
+    Parameters
+    ----------
+    holders : int64, shape (n,)
+        Units with a position.
+    numerator, denominator : int
+        Quanta that a lot is worth; both > 0, or 0 and 1.
+    ts_us : int
+        Event time of the settlement.
+    out_is_settled : uint8, shape (n,)
+        0 of a unit whose amounts left the exact range: it is as it was.
+
+    Returns
+    -------
+    int
+        The holder that there is no room for, or their number.
+    """
+    asset = int(rules.terms.instruments[instrument]["settles_in"])
+    instruments = rules.instrument_feed.size
+    for k in range(first, holders.size):
+        unit = int(holders[k])
+        if not has_room(unit, units, positions, balances, orders, counts):
+            return k
+        row = find_position(unit, instrument, units, positions)
+        size = int(positions.size_lots[row])
+        cost = int(positions.cost_basis_micros[row])
+        payment, _, is_paid = funding_due(
+            instrument, size, int(positions.funding_index[row]), rules, marks
+        )
+        gained, worth, is_exact = expiry_cash(size, cost, numerator, denominator, instrument, rules)
+        cash = _quanta_of(unit, asset, units, balances)
+        if is_paid and is_exact:
+            cash, is_exact = credited(asset, cash, gained - payment, rules, marks)
+        out_is_settled[k] = is_paid and is_exact
+        if out_is_settled[k] == 0:
+            continue
+        remove_position(unit, row, units, positions)
+        _set_balance(unit, asset, cash, units, balances, counts)
+        totals[TOTAL_SLOTS + instruments + instrument] += payment
+        totals[TOTAL_SLOTS + 2 * instruments + instrument] += worth
+        units.touched_us[unit] = ts_us
+        refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, balances, rules)
+        mark_dirty(accounts, counts, int(units.account[unit]))
+    return holders.size
+
+
+def find_holders_reference(
+    instrument: int, count: int, units: Units, positions: Positions, out_units: Int64
+) -> int:
+    """Write the units, of the first `count`, that have a position; return how many."""
+    found = 0
+    for unit in range(count):
+        if find_position(unit, instrument, units, positions) != NONE:
+            out_units[found] = unit
+            found += 1
+    return found
+
+
 fold_trades_jit = jit(fold_trades_reference)
 fold_moves_jit = jit(fold_moves_reference)
 judge_unit_jit = jit(judge_unit)
+settle_contract_jit = jit(settle_contract_reference)
+find_holders_jit = jit(find_holders_reference)
 
 
 def _empty(layout: type) -> Any:  # noqa: ANN401 -- a NamedTuple of the given type
@@ -629,5 +854,15 @@ def warm_up() -> None:
     fold_trades_jit.compile((numba.typeof(_empty(Trades)), *batch, vector, *columns))
     fold_moves_jit.compile((numba.typeof(_empty(Moves)), *batch, *columns))
     judge_unit_jit.compile((numba.int64, numba.boolean, numba.boolean, *judged))
-    for kernel in (fold_trades_jit, fold_moves_jit, judge_unit_jit):
+    number = numba.int64
+    settled = (accounts, units, positions, balances, orders, rules, marks)
+    settle_contract_jit.compile((vector, *[number] * 5, numba.uint8[::1], vector, vector, *settled))
+    find_holders_jit.compile((number, number, units, positions, vector))
+    for kernel in (
+        fold_trades_jit,
+        fold_moves_jit,
+        judge_unit_jit,
+        settle_contract_jit,
+        find_holders_jit,
+    ):
         kernel.disable_compile()

@@ -60,7 +60,10 @@ STEP_SCALE: Final = 9  # the last result, by `factor`
 MAX_STEPS: Final = 64
 
 #: What an instrument is. ``rank`` orders options of one underlying by expiry, strike, call first;
-#: ``face`` is what one lot of an inverse contract is worth, in settlement units.
+#: ``face`` is what one lot of an inverse contract is worth, in settlement units. For the ledger:
+#: ``has_ledger_terms`` unless fills move micros of the settlement asset and nothing else;
+#: ``funding_unit`` divides lots times picos into quanta of the settling asset; of an inverse
+#: contract ``face_numerator / face_denominator`` quanta times ticks and ``face_micros`` a lot.
 INSTRUMENT: Final = np.dtype(
     [
         ("kind", np.uint8),
@@ -77,6 +80,11 @@ INSTRUMENT: Final = np.dtype(
         ("strike", np.float64),
         ("log_strike", np.float64),
         ("sign", np.float64),
+        ("has_ledger_terms", np.uint8),
+        ("funding_unit", np.int64),
+        ("face_numerator", np.int64),
+        ("face_denominator", np.int64),
+        ("face_micros", np.int64),
     ],
     align=True,
 )
@@ -103,6 +111,7 @@ ASSET: Final = np.dtype(
         ("quality_feed", np.int32),
         ("deposit_index_feed", np.int32),
         ("borrow_index_feed", np.int32),
+        ("bears_interest", np.uint8),
     ],
     align=True,
 )

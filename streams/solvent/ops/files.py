@@ -23,7 +23,13 @@ from solvent.engine.run import Run
 from solvent.errors import ConfigError, ContractError, RejectCode
 from solvent.kernel import lines
 from solvent.kernel.layout import Int32, Int64, UInt8
-from solvent.wire.inputs import ClockTick, decode_collateral_move, decode_tick, decode_trade
+from solvent.wire.inputs import (
+    ClockTick,
+    SettlementTick,
+    decode_collateral_move,
+    decode_tick,
+    decode_trade,
+)
 from solvent.wire.outputs import encode
 from solvent.wire.statements import (
     AccountSettings,
@@ -131,7 +137,9 @@ def _snapshot_key(value: bytes) -> tuple[bytes, int]:
 
 def _tick_key(value: bytes) -> tuple[bytes, int]:
     tick = decode_tick(value)
-    return (_CLOCK_KEY if isinstance(tick, ClockTick) else tick.feed.encode()), tick.ts_us
+    if isinstance(tick, ClockTick):
+        return _CLOCK_KEY, tick.ts_us
+    return (tick.market if isinstance(tick, SettlementTick) else tick.feed).encode(), tick.ts_us
 
 
 def _frame_key(value: bytes) -> tuple[bytes, int]:

@@ -7,7 +7,7 @@ that names path, value and limit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,8 @@ __all__ = ["flatten"]
 _KINDS = {"linear": KIND_LINEAR, "inverse": KIND_INVERSE, "option": KIND_OPTION}
 _MARKET_TERMS = FlatTermModel | BracketsTermModel | SlippageTermModel
 _ALL_LEVELS = 0b111
+#: A funding index has so many decimals.
+_PICO_PLACES = 12
 #: The swing holds the initial requirement twice, which is at least maintenance.
 _STEADY_RATIO = 2.0
 
@@ -946,8 +948,19 @@ class _Presets:
             row["funding_feed"] = _none(instrument.funding_feed)
             row["quality_feed"] = _none(instrument.quality_feed)
             row["expiry"] = row["rank"] = row["volatility_feed"] = NONE
+            exponent = self._assets[instrument.settles_in].quantum_exponent
+            row["funding_unit"] = 10 ** (_PICO_PLACES + exponent)
+            row["has_ledger_terms"] = not (
+                instrument.kind == "linear"
+                and instrument.settles_in == 0
+                and instrument.funding_feed is None
+                and instrument.expires_us is None
+                and not _bears_interest(self._assets[0])
+            )
             if instrument.face is not None:
                 face, lot = instrument.face, instrument.lot
+                row["face_numerator"], row["face_denominator"] = instrument.face_value(exponent)
+                row["face_micros"] = ceil(lot.exact * face.exact * 10**6)
                 row["face"] = (
                     face.numerator * lot.numerator * 10.0 ** (face.exponent + lot.exponent)
                 )
@@ -986,6 +999,7 @@ class _Presets:
             row["quality_feed"] = NONE if quality is None else self._feed_by_name[quality].index
             row["deposit_index_feed"] = _none(asset.deposit_index_feed)
             row["borrow_index_feed"] = _none(asset.borrow_index_feed)
+            row["bears_interest"] = _bears_interest(asset)
         return rows
 
     def _underlying_rows(self) -> np.ndarray[Any, Any]:
@@ -1022,6 +1036,10 @@ def _plain_markets(shape: int | tuple[int, int]) -> np.ndarray[Any, Any]:
     rows["pnl_weight"] = 1.0
     rows["pnl_cap"] = rows["net_pnl_most"] = inf
     return rows
+
+
+def _bears_interest(asset: Asset) -> bool:
+    return asset.deposit_index_feed is not None or asset.borrow_index_feed is not None
 
 
 def _are_same(rows: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> bool:

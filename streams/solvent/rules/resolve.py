@@ -13,6 +13,8 @@ __all__ = ["feed_index", "one_of", "resolve_assets", "resolve_instruments", "res
 
 _MAX_TICK_DENOMINATOR = 1_000
 _MAX_TICK_NUMERATOR = 10**9
+_MAX_FACE = 2**62
+_PICO_PLACES = 12
 #: Keys that only some kinds of contracts have, and which of them those need.
 _KEYS_OF = {
     "linear": (("mark_feed",), ("funding_feed", "expires_at_us", "underlying", "quality_feed")),
@@ -170,6 +172,9 @@ def _instrument(
     if given.funding_feed is not None and model.feeds[given.funding_feed].exponent != -12:
         limit = "a feed of exponent -12: settlement units a lot"
         raise config_error(path=f"{path}.funding_feed", value=given.funding_feed, limit=limit)
+    settlement_exponent = price_exponent
+    if given.kind == "option" and given.underlying is not None:
+        settlement_exponent = model.feeds[model.underlyings[given.underlying].spot_feed].exponent
     instrument = Instrument(
         index=index,
         id=given.id,
@@ -185,6 +190,7 @@ def _instrument(
         quality_feed=_optional_feed(feeds, f"{path}.quality_feed", given.quality_feed, "state"),
         funding_feed=funding_feed,
         expires_us=given.expires_at_us,
+        settlement_exponent=settlement_exponent,
         face=None if given.face is None else _step(f"{path}.face", given.face),
         option=_option(path, given, feeds) if given.kind == "option" else None,
     )
@@ -198,7 +204,19 @@ def _instrument(
             f"lot {given.lot} * tick {given.tick} = {value.numerator}/{value.denominator} micros"
         )
         raise config_error(path=path, value=shown, limit=limit)
+    if instrument.face is not None:
+        _check_face(path, instrument, assets[given.settles_in].quantum_exponent)
     return instrument
+
+
+def _check_face(path: str, instrument: Instrument, exponent: int) -> None:
+    if exponent < -_PICO_PLACES:
+        limit = f"an asset of quantum_exponent at least {-_PICO_PLACES}, as fine as funding"
+        raise config_error(path=f"{path}.settles_in", value=exponent, limit=limit)
+    value = instrument.face_value(exponent)
+    if max(value) > _MAX_FACE:
+        limit = "lot * face / tick in quanta is a fraction of integers up to 2**62"
+        raise config_error(path=path, value=f"{value.numerator}/{value.denominator}", limit=limit)
 
 
 def _check_keys(path: str, given: InstrumentModel) -> None:

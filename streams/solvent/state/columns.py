@@ -85,6 +85,8 @@ class Columns:
     ----------
     default_preset : int
         Preset of an account whose class nobody has told.
+    is_funded : bool
+        Whether positions may have a funding index.
 
     Attributes
     ----------
@@ -97,8 +99,9 @@ class Columns:
         Account ids, which are record keys too; an account's index is that of its name.
     """
 
-    def __init__(self, default_preset: int = 0) -> None:
+    def __init__(self, default_preset: int = 0, *, is_funded: bool = False) -> None:
         self.default_preset = default_preset
+        self.is_funded = is_funded
         self.accounts = new_table(Accounts, _START)
         self.units = new_table(Units, _START)
         self.cases = new_table(Cases, _START)
@@ -284,6 +287,14 @@ class Columns:
                 strict=True,
             )
         )
+
+    def funding_of(self, unit: int) -> list[int]:
+        """Return the funding index of each position, picos a lot, in the order of those."""
+        first = int(self.units.first_position[unit])
+        indices: list[int] = self.positions.funding_index[
+            first : first + int(self.units.position_count[unit])
+        ].tolist()
+        return indices
 
     def balances_of(self, unit: int) -> list[tuple[int, int]]:
         """Return (asset, quanta), ascending by asset; a balance of 0 has no row."""

@@ -2,12 +2,12 @@
 
 Little-endian, no padding; money in micros, times in microseconds, signs as in the columns. The
 account's units follow the header, cross book first, then ascending by instrument. An account that
-has settings, open orders or a leverage limit has a row of version 2, with the lines marked +; any
-other one of version 1, without::
+has settings, open orders, a leverage limit or a funding index has a row of version 2, with the
+lines marked +; any other one of version 1, without::
 
     header    B version · B quarantined · H unit count · q trades seq · q collateral seq
     + settings  q settings seq · q orders seq · H preset
-    unit      i book · B status · B previous status · B case verdict · B reserved = 0 · I flags
+    unit      i book · B status · B previous status · B case verdict · B parts · I flags
               · H position count · H balance count · q episode · q revision · q case expires us
               · q case notional micros · q case fills · q touched us
     + more      H order count
@@ -15,11 +15,13 @@ other one of version 1, without::
       position  i instrument · q size lots · q cost basis micros    ascending by instrument
     + order     i instrument · q bid lots · q ask lots · q bid value micros · q ask value micros
                 · q count · q leverage ppm                ascending by instrument
+    + funding   q funding index                         of each position, if any of them is not 0
 
 A sequence is -1 while none came. `book` is -1 for the cross book, else the instrument; instruments
 go by their ``id`` in the rulebook, assets by their position in it with the settlement asset first,
 presets by theirs. Codes of status, verdict and flags are those of `solvent.kernel.layout`. Revision
-0 means that no case is open. A row of version 1 has the preset of the rulebook's default class.
+0 means that no case is open; bit 1 of `parts` that funding indices follow. A row of version 1 has
+the preset of the rulebook's default class.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ from solvent.state.columns import Columns
 
 __all__ = ["ROW_VERSION", "decode_rows", "encode_rows", "warm_up"]
 
-#: Of an account without settings, orders or leverage limits; with any of these one more.
+#: Of an account without settings, orders, leverage limits or funding indices; with any, one more.
 ROW_VERSION: Final = 1
 _FULL_VERSION: Final = 2
 _HEADER: Final = 20
@@ -65,6 +67,9 @@ _MORE: Final = 2
 _BALANCE: Final = 12
 _POSITION: Final = 20
 _ORDER: Final = 52
+_FUNDING: Final = 8
+#: Bit of a unit's `parts`: its positions' funding indices are told.
+_HAS_FUNDING: Final = 1
 
 #: Accounts between asking for a row of the columns, what it leads to, and packing it.
 _STRIDE: Final = 4
@@ -79,8 +84,28 @@ _FAULTS: Final = ("", "version", "size", "instrument", "asset", "preset")
 
 
 @register_jitable
-def _is_full(account: int, default_preset: int, accounts: Accounts, units: Units) -> bool:
-    """Return whether an account has anything that a row of version 1 has no place for."""
+def _has_funding(unit: int, units: Units, positions: Positions) -> bool:
+    """Return whether a unit has a position with a funding index."""
+    begin = int(units.first_position[unit])
+    for row in range(begin, begin + int(units.position_count[unit])):
+        if positions.funding_index[row] != 0:
+            return True
+    return False
+
+
+@register_jitable
+def _is_full(
+    account: int,
+    default_preset: int,
+    is_funded: bool,
+    accounts: Accounts,
+    units: Units,
+    positions: Positions,
+) -> bool:
+    """Return whether an account has anything that a row of version 1 has no place for.
+
+    Without `is_funded` no position has a funding index, and none is looked at.
+    """
     if (
         accounts.settings_seq[account] != NONE
         or accounts.orders_seq[account] != NONE
@@ -91,6 +116,8 @@ def _is_full(account: int, default_preset: int, accounts: Accounts, units: Units
     while unit != NONE:
         if units.order_count[unit] > 0:
             return True
+        if is_funded and _has_funding(unit, units, positions):
+            return True
         unit = int(units.next_unit[unit])
     return False
 
@@ -98,8 +125,10 @@ def _is_full(account: int, default_preset: int, accounts: Accounts, units: Units
 def _measure(
     accounts: Accounts,
     units: Units,
+    positions: Positions,
     names: NameTable,
     default_preset: int,
+    is_funded: bool,
     changed: Int64,
     out_key: Int32,
     out_value: Int32,
@@ -112,7 +141,7 @@ def _measure(
             prefetch(names.first, int(changed[k + 2 * _STRIDE]))
             prefetch_unit(int(changed[k + _STRIDE]), accounts, units)
         account = int(changed[k])
-        is_full = _is_full(account, default_preset, accounts, units)
+        is_full = _is_full(account, default_preset, is_funded, accounts, units, positions)
         size = _HEADER + _SETTINGS if is_full else _HEADER
         unit = int(accounts.first_unit[account])
         while unit != NONE:
@@ -120,6 +149,8 @@ def _measure(
             size += _POSITION * int(units.position_count[unit])
             if is_full:
                 size += _MORE + _ORDER * int(units.order_count[unit])
+                if is_funded and _has_funding(unit, units, positions):
+                    size += _FUNDING * int(units.position_count[unit])
             unit = int(units.next_unit[unit])
         out_key[k] = names.first[account + 1] - names.first[account]
         out_value[k] = size
@@ -154,6 +185,7 @@ def _pack(
     orders: Orders,
     names: NameTable,
     default_preset: int,
+    is_funded: bool,
     instrument_ids: Int64,
     changed: Int64,
     out: UInt8,
@@ -173,7 +205,7 @@ def _pack(
         for place in range(int(names.first[account]), int(names.first[account + 1])):
             out[at] = names.text[place]
             at += 1
-        is_full = _is_full(account, default_preset, accounts, units)
+        is_full = _is_full(account, default_preset, is_funded, accounts, units, positions)
         out[at] = _FULL_VERSION if is_full else ROW_VERSION
         out[at + 1] = accounts.quarantined[account]
         count_at = at + 2
@@ -196,7 +228,8 @@ def _pack(
             out[at + 4] = units.status[unit]
             out[at + 5] = units.previous_status[unit]
             out[at + 6] = units.case_verdict[unit]
-            out[at + 7] = 0
+            has_funding = is_full and is_funded and _has_funding(unit, units, positions)
+            out[at + 7] = _HAS_FUNDING if has_funding else 0
             store32(out, at + 8, int(units.flags[unit]))
             store16(out, at + 12, int(units.position_count[unit]))
             store16(out, at + 14, int(units.balance_count[unit]))
@@ -223,6 +256,10 @@ def _pack(
                 at += _POSITION
             if is_full:
                 at = _pack_orders(unit, units, orders, instrument_ids, out, at)
+            if has_funding:
+                for row in range(begin, begin + int(units.position_count[unit])):
+                    store64(out, at, int(positions.funding_index[row]))
+                    at += _FUNDING
             unit = int(units.next_unit[unit])
         store16(out, count_at, count)
 
@@ -246,6 +283,7 @@ def _count(data: UInt8, first: Int64, last: Int64, out_counts: Int64) -> tuple[i
         for _ in range(count):
             if end - at < unit_bytes:
                 return k, _BAD_SIZE
+            unit_at = at
             position_count = load16(data, at + 12)
             balance_count = load16(data, at + 14)
             out_counts[0] += 1
@@ -255,6 +293,9 @@ def _count(data: UInt8, first: Int64, last: Int64, out_counts: Int64) -> tuple[i
                 order_count = load16(data, at + _UNIT)
                 out_counts[3] += order_count
                 at += _ORDER * order_count
+                if data[unit_at + 7] & _HAS_FUNDING:
+                    out_counts[4] += position_count
+                    at += _FUNDING * position_count
             at += unit_bytes + _BALANCE * balance_count + _POSITION * position_count
         if at != end:
             return k, _BAD_SIZE
@@ -361,6 +402,7 @@ def _unpack(
                     return account, _BAD_INSTRUMENT
             position_count = load16(data, at + 12)
             balance_count = load16(data, at + 14)
+            has_funding = is_full and data[at + 7] & _HAS_FUNDING != 0
             units.account[unit] = account
             units.book[unit] = book
             units.next_unit[unit] = NONE
@@ -406,11 +448,16 @@ def _unpack(
                 positions.instrument[row] = instrument
                 positions.size_lots[row] = load64(data, at + 4)
                 positions.cost_basis_micros[row] = load64(data, at + 12)
+                positions.funding_index[row] = 0
                 at += _POSITION
             if units.order_count[unit] > 0:
                 at = _unpack_orders(data, at, unit, instrument_ids, units, orders, counts)
                 if at == NONE:
                     return account, _BAD_INSTRUMENT
+            if has_funding:
+                for row in range(begin, begin + position_count):
+                    positions.funding_index[row] = load64(data, at)
+                    at += _FUNDING
     return 0, _GOOD
 
 
@@ -446,8 +493,10 @@ def encode_rows(
     total = _measure_jit(
         columns.accounts,
         columns.units,
+        columns.positions,
         columns.names,
         columns.default_preset,
+        columns.is_funded,
         changed,
         key_size,
         value_size,
@@ -462,6 +511,7 @@ def encode_rows(
         columns.orders,
         columns.names,
         columns.default_preset,
+        columns.is_funded,
         instrument_ids,
         changed,
         out,
@@ -501,9 +551,10 @@ def decode_rows(
     PartitionError
         A row of another version, of a wrong size, or naming what the rulebook does not have.
     """
-    needs: Any = np.zeros(4, np.int64)
+    needs: Any = np.zeros(5, np.int64)
     account, fault = _count_jit(data, first, last, needs)
     if fault == _GOOD:
+        columns.is_funded = columns.is_funded or bool(needs[4])
         columns.reserve_units(int(columns.counts[COUNT_UNITS] + needs[0]))
         columns.reserve_arenas(
             int(columns.counts[COUNT_POSITIONS] + needs[1]),

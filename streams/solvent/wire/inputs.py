@@ -45,6 +45,7 @@ __all__ = [
     "ClockTick",
     "CollateralMove",
     "PriceTick",
+    "SettlementTick",
     "StateTick",
     "Tick",
     "Trade",
@@ -54,6 +55,7 @@ __all__ = [
     "decode_trade",
     "encode_clock",
     "encode_collateral_move",
+    "encode_settlement",
     "encode_state",
     "encode_tick",
     "encode_trade",
@@ -207,6 +209,36 @@ class StateTick(
     ts_us: _Count
 
 
+class SettlementTick(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="settlement",
+):
+    """The price at which a contract is settled when it expires; all positions in it end.
+
+    Attributes
+    ----------
+    source : str
+        Who says it; may contain ``/``.
+    market : str
+        Instrument name.
+    price : str
+        Settlement currency per coin of the underlying, above zero.
+    ts_us : int
+        Event time, microseconds, not before the contract expires.
+    """
+
+    schema_version: Literal[1]
+    source: _Identifier
+    market: _Identifier
+    price: _Decimal
+    ts_us: _Count
+
+
 class ClockTick(
     msgspec.Struct,
     frozen=True,
@@ -222,7 +254,7 @@ class ClockTick(
     ts_us: _Count
 
 
-Tick = PriceTick | StateTick | ClockTick
+Tick = PriceTick | StateTick | SettlementTick | ClockTick
 
 _WORD = string.ascii_letters + string.digits + "._-"
 _WORD_BYTES = _WORD.encode()
@@ -242,6 +274,7 @@ _TRADE_SIZE = _punctuation(10, 8)
 _MOVE_SIZE = _punctuation(8, 6)
 _PRICE_SIZE = _punctuation(6, 4)
 _STATE_SIZE = _punctuation(6, 4)
+_SETTLEMENT_SIZE = _punctuation(6, 4)
 _CLOCK_SIZE = _punctuation(3, 1)
 _NUMBER_SIZE = 4  # ,"":
 _TEXT_SIZE = 6  # ,"":""
@@ -294,7 +327,7 @@ def decode_collateral_move(value: bytes | None) -> CollateralMove:
 
 
 def decode_tick(value: bytes | None) -> Tick:
-    """Return the price, state or clock in a record of ``oracle-ticks.v1``.
+    """Return the price, state, settlement or clock in a record of ``oracle-ticks.v1``.
 
     Raises
     ------
@@ -310,8 +343,14 @@ def decode_tick(value: bytes | None) -> Tick:
         size = _PRICE_SIZE if tick.confidence is None else _PRICE_SIZE + _TEXT_SIZE
     elif type(tick) is StateTick:
         size = _STATE_SIZE
+    elif type(tick) is SettlementTick:
+        size = _SETTLEMENT_SIZE
+        if "/" in tick.market:
+            raise out_of_contract(
+                ORACLE_TICKS, "market", tick.market, "must match [A-Za-z0-9._-]{1,64}"
+            )
     if len(value.translate(None, _FEED_BYTES)) != size:  # type: ignore[union-attr]
-        check_closely(ORACLE_TICKS, value, ("source", "feed"))
+        check_closely(ORACLE_TICKS, value, ("source", "feed", "market"))
     return tick
 
 
@@ -425,6 +464,20 @@ def encode_state(*, source: str, feed: str, value: str, ts_us: int) -> bytes:
             "source": source,
             "feed": feed,
             "value": value,
+            "ts_us": ts_us,
+        }
+    )
+
+
+def encode_settlement(*, source: str, market: str, price: str, ts_us: int) -> bytes:
+    """Return a settlement for ``oracle-ticks.v1``; keys in the order of the parameters."""
+    return orjson.dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "settlement",
+            "source": source,
+            "market": market,
+            "price": price,
             "ts_us": ts_us,
         }
     )

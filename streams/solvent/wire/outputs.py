@@ -42,7 +42,10 @@ __all__ = [
     "PriceRow",
     "Reject",
     "RowMark",
+    "RowSettlement",
     "RulebookReference",
+    "Settlement",
+    "SettlementsRow",
     "SourceQuote",
     "SourceWord",
     "StateMark",
@@ -56,6 +59,7 @@ __all__ = [
     "decode_marks_row",
     "decode_price_row",
     "decode_reject",
+    "decode_settlements_row",
     "encode",
 ]
 
@@ -279,14 +283,25 @@ class Mark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     value: str | None = None
 
 
+class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """A contract that is settled at expiry: its market, and the price of its underlying."""
+
+    market: str
+    price: str
+
+
 class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What changed in the marks since frame ``seq - 1``; `ts_us` is the stream's time from here."""
+    """What changed in the marks since frame ``seq - 1``; `ts_us` is the stream's time from here.
+
+    `settlements` end all positions in their markets, after the marks are taken.
+    """
 
     schema_version: int
     kind: str
     seq: int
     ts_us: int
     marks: list[Mark]
+    settlements: list[Settlement] | None = None
 
 
 class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -300,12 +315,16 @@ class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
 
 
 class MarksRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    r"""Row ``\0marks`` of ``accounts``: the marks in force when the slice was committed."""
+    r"""Row ``\0marks`` of ``accounts``: the marks in force when the slice was committed.
+
+    `settled` has the price of each market that was settled.
+    """
 
     schema_version: int
     seq: int
     ts_us: int
     marks: dict[str, RowMark]
+    settled: dict[str, str] | None = None
 
 
 class Fence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -367,6 +386,21 @@ class PriceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     word: SourceWord | None = None
 
 
+class RowSettlement(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """Who settled a market, at which price and when."""
+
+    source: str
+    price: str
+    ts_us: int
+
+
+class SettlementsRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    r"""Row ``\0settlements`` of ``price-state``: the markets settled so far."""
+
+    schema_version: int
+    settlements: dict[str, RowSettlement]
+
+
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 _liquidation = msgspec.json.Decoder(Liquidation)
@@ -378,6 +412,7 @@ _marks_row = msgspec.json.Decoder(MarksRow)
 _fence = msgspec.json.Decoder(Fence)
 _claim = msgspec.json.Decoder(Claim)
 _price_row = msgspec.json.Decoder(PriceRow)
+_settlements_row = msgspec.json.Decoder(SettlementsRow)
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
@@ -437,6 +472,11 @@ def decode_claim(value: bytes) -> Claim:
 def decode_price_row(value: bytes) -> PriceRow:
     """Return a feed's row of ``price-state.v1``; ContractError as `decode_reject` raises it."""
     return _read(_price_row, PRICE_STATE, value)
+
+
+def decode_settlements_row(value: bytes) -> SettlementsRow:
+    """Return the settlements row of ``price-state.v1``; ContractError as `decode_reject` raises."""
+    return _read(_settlements_row, PRICE_STATE, value)
 
 
 def encode(record: Any) -> bytes:  # noqa: ANN401 -- any JSON-able value, keys in the order given

@@ -99,11 +99,15 @@ class OpenOrders(_Record, frozen=True, kw_only=True):
 
 
 class SnapshotPosition(_Record, frozen=True, kw_only=True):
-    """One position: coins, long > 0, and the signed total paid for them."""
+    """One position: coins, long > 0, and the signed total paid for them.
+
+    `funding_index` is the index up to which it has paid; without it, the present one.
+    """
 
     market: _Identifier
     size: _Decimal
     cost_basis: _Decimal
+    funding_index: _Decimal | None = None
 
 
 class SnapshotOrders(_Record, frozen=True, kw_only=True):
