@@ -32,6 +32,11 @@ def rulebook() -> CompiledRulebook:
 
 
 @pytest.fixture(scope="module")
+def under_terms() -> CompiledRulebook:
+    return builtin_rulebook("demo-brackets")
+
+
+@pytest.fixture(scope="module")
 def accounts(rulebook: CompiledRulebook) -> list[SyntheticAccount]:
     return list(population(rulebook, PRICES, accounts=3_000, seed=7, ts_us=1))
 
@@ -72,6 +77,30 @@ def test_population_is_initially_healthy_in_every_book(
 def test_population_is_healthy_to_the_engine_too(
     rulebook: CompiledRulebook, accounts: list[SyntheticAccount]
 ) -> None:
+    verdicts = _verdicts(rulebook, accounts)
+    assert len(verdicts) > len(accounts)
+    assert set(verdicts) == {"healthy"}
+
+
+def test_population_under_terms_is_healthy_and_has_as_many_positions(
+    under_terms: CompiledRulebook, accounts: list[SyntheticAccount]
+) -> None:
+    own = list(population(under_terms, PRICES, accounts=3_000, seed=7, ts_us=1))
+    assert set(_verdicts(under_terms, own)) == {"healthy"}
+    held = [{decode_trade(value).market for value in account.trades} for account in own]
+    assert held == [{decode_trade(v).market for v in account.trades} for account in accounts]
+
+
+def test_most_of_the_plain_population_begins_healthy_under_brackets(
+    under_terms: CompiledRulebook, accounts: list[SyntheticAccount]
+) -> None:
+    verdicts = _verdicts(under_terms, accounts)
+    assert verdicts.count("healthy") > 0.95 * len(verdicts)
+    assert "bankrupt" not in verdicts
+
+
+def _verdicts(rulebook: CompiledRulebook, accounts: list[SyntheticAccount]) -> list[str]:
+    """Return what the engine says of every book at the starting prices."""
     books: dict[tuple[str, str], dict[str, dict[str, Fraction]]] = defaultdict(
         lambda: {"collateral": defaultdict(Fraction), "size": defaultdict(Fraction)}
     )
@@ -109,9 +138,7 @@ def test_population_is_healthy_to_the_engine_too(
             for (account_id, subaccount), book in books.items()
         ],
     }
-    judged = evaluate_snapshot(rulebook, snapshot)["accounts"]
-    assert len(judged) > len(accounts)
-    assert {unit["verdict"] for unit in judged} == {"healthy"}
+    return [unit["verdict"] for unit in evaluate_snapshot(rulebook, snapshot)["accounts"]]
 
 
 def _text(number: Fraction, places: int) -> str:

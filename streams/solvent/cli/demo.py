@@ -28,6 +28,7 @@ _WHAT_IS_WHAT = (
     "Synthetic: {accounts} accounts (seed {seed}), USDC at 1, BTC and ETH index from the "
     "perpetuals' bars, one price source, time some 2,900 times faster."
 )
+_JUDGED = "The same day under two rulebooks: judged offline, no executor acts."
 
 
 @app.command()
@@ -43,6 +44,17 @@ def demo(
     report: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path(
         "solvent-demo.html"
     ),
+    rulebook: Annotated[
+        str, typer.Option(help="Judges the accounts: a file, or a name.", metavar="NAME_OR_PATH")
+    ] = "demo",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Judges the same day beside it, offline; none: no comparison. [default: "
+            "demo-brackets, or demo if another than that is live]",
+            metavar="NAME_OR_PATH",
+        ),
+    ] = None,
     live: Annotated[
         bool | None, typer.Option("--live/--no-live", help="Live table; default: on a terminal.")
     ] = None,
@@ -56,6 +68,7 @@ def demo(
     index from the perpetuals' bars, one source, and the speed of time. SOLVENT_BOOTSTRAP_SERVERS
     uses another broker instead of starting one. Everything started is stopped, on Ctrl-C too.
     """
+    from solvent.ops.demo.compare import table_of
     from solvent.ops.demo.run import DemoOptions, run_demo, sigterm_as_interrupt
 
     settings = load_settings()
@@ -67,6 +80,8 @@ def demo(
         report=report,
         bootstrap_servers=settings.bootstrap_servers,
         cache_dir=settings.cache_dir,
+        rulebook=rulebook,
+        against=against,
     )
     note(_WHAT_IS_WHAT.format(accounts=f"{accounts:,}", seed=seed))
     if live is None:
@@ -76,8 +91,12 @@ def demo(
     if as_json:
         print_json_line(summary.as_json())
     else:
-        for name, value in summary.as_json().items():
+        for name, value in summary.figures().items():
             print_line(f"{name.replace('_', ' '):>24}  {value}")
+        if summary.judged:
+            print_line(_JUDGED)
+            for what, *cells in table_of(summary.judged):
+                print_line(f"{what:>30}" + "".join(f"  {cell:>24}" for cell in cells))
 
 
 @contextmanager

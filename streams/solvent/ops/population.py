@@ -8,18 +8,25 @@ below what the initial rates allow; one to four markets, the first listed the li
 five positions long; about one in seven isolated, with collateral of its own. Positions are opened
 at the starting price in one to three fills. The cross book holds the settlement asset and, in two
 accounts of five, other listed collateral too. Collateral is computed last, from what the positions
-require, so that ``health(initial) >= 0`` at the starting prices by construction.
+require, so that ``health(initial) >= 0`` at the starting prices by construction. Where weights and
+rates do not say all (brackets, tiers), the kernel appraises a lone position and a lone balance of
+each size on a ladder, and every size counts as the next rung up does: cautious where larger sizes
+cost more, as in all rulebooks of whole positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import accumulate
+from math import ceil
+from typing import Any, Final
 
 import numpy as np
 
 from solvent.domain.instrument import Asset, Instrument
+from solvent.engine.snapshot import evaluate_snapshot
 from solvent.errors import ConfigError
 from solvent.kernel.layout import INITIAL
 from solvent.rules.compile import CompiledRulebook
@@ -41,6 +48,8 @@ _MIXED_COLLATERAL_SHARE: Final = 0.4
 _FEE_PPM: Final = 200
 _MAX_POSITIONS: Final = 4
 _MAX_FILLS: Final = 3
+#: Sizes appraised under terms, settlement currency: each twice the one before, up to a billion.
+_RUNGS_USD: Final = tuple(float(64 << step) for step in range(25))
 #: Initial collateral above the initial requirement, ppm: covers marks off the tick and roundings.
 _CUSHION_PPM: Final = 5_000
 
@@ -55,11 +64,27 @@ class SyntheticAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class _Ladder:
+    """A number by size: that of the smallest rung not below it, of the last one beyond all."""
+
+    rungs_usd: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def at(self, amount_usd: float) -> float:
+        place = bisect_left(self.rungs_usd, amount_usd)
+        return self.values[min(place, len(self.values) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
 class _Market:
     instrument: Instrument
     ticks: int
     mark_micros_per_lot: float
-    initial_rate_ppm: int
+    initial_rates_ppm: _Ladder
+
+    def initial_rate_ppm(self, notional_usd: float) -> int:
+        """Return what a position of so much needs at initial, ppm of it, rounded up."""
+        return int(self.initial_rates_ppm.at(notional_usd))
 
     def micros(self, lots: int) -> int:
         """Return the notional of some lots at the starting tick, rounded up."""
@@ -71,7 +96,7 @@ class _Market:
 class _Collateral:
     asset: Asset
     price_usd: float
-    weight: float
+    weights: _Ladder
 
 
 def population(
@@ -88,7 +113,7 @@ def population(
     Parameters
     ----------
     rulebook : CompiledRulebook
-        Lots, ticks, rates and haircuts (of the default preset).
+        Lots, ticks, requirements and collateral weights (of the default preset).
     prices : mapping of feed to decimal text
         Starting prices; markets and collateral without one are left out.
     accounts, seed
@@ -121,8 +146,9 @@ def population(
         share = equities[number] / len(chosen)
         for market_index in sorted(chosen):
             market = markets[market_index]
-            highest = 0.95 * PPM / market.initial_rate_ppm
-            leverage = min(max(float(leverages[number]), _LEVERAGE_MIN), highest)
+            leverage = max(float(leverages[number]), _LEVERAGE_MIN)
+            highest = 0.95 * PPM / market.initial_rate_ppm(share * leverage)
+            leverage = min(leverage, highest)
             is_isolated, is_long, fills = (
                 random.random() < _ISOLATED_SHARE,
                 random.random() < _LONG_SHARE,
@@ -178,7 +204,7 @@ class _Account:
             )
         # Entry is a tick's rounding from the mark at most: one more tick a lot covers it.
         notional = market.micros(lots) + -(-market.micros(lots) // market.ticks)
-        required = -(-notional * market.initial_rate_ppm // PPM)
+        required = -(-notional * market.initial_rate_ppm(notional / MICROS) // PPM)
         loss = -(-market.micros(lots) // market.ticks)
         needed = required + required * _CUSHION_PPM // PPM + loss + fee_micros + fills
         micros = max(needed, int(equity_usd * MICROS))
@@ -197,9 +223,11 @@ class _Account:
                 continue
             exponent = collateral.asset.quantum_exponent
             value_usd = self._cross_micros / MICROS * float(share)
-            quanta = int(value_usd / (collateral.price_usd * collateral.weight) * 10**-exponent)
+            price_usd, weight = collateral.price_usd, collateral.weights.at(value_usd)
+            quanta = int(value_usd / (price_usd * weight) * 10**-exponent)
             if quanta:
-                worth = quanta / 10**-exponent * collateral.price_usd * collateral.weight
+                weight = collateral.weights.at(quanta / 10**-exponent * price_usd)
+                worth = quanta / 10**-exponent * price_usd * weight
                 left -= int(worth * MICROS) - 1  # rounded against the account
                 self._deposit("cross", collateral.asset, quanta, exponent)
         if left > 0:
@@ -238,34 +266,125 @@ def _equities(
 
 
 def _markets(rulebook: CompiledRulebook, prices: Mapping[str, str]) -> list[_Market]:
-    rates = rulebook.rules.requirement_rate[rulebook.default_preset, INITIAL]
+    priced = [
+        instrument
+        for instrument in rulebook.instruments
+        if instrument.kind == "linear" and rulebook.feeds[instrument.mark_feed].name in prices
+    ]
+    if rulebook.policies[rulebook.default_preset].is_plain:
+        rates = rulebook.rules.requirement_rate[rulebook.default_preset, INITIAL]
+        ladders = [_flat(round(float(rates[i.index]) * PPM)) for i in priced]
+    else:
+        ladders = _appraised_rates(rulebook, prices, priced)
     markets = []
-    for instrument in rulebook.instruments:
-        feed = rulebook.feeds[instrument.mark_feed]
-        rate_ppm = round(float(rates[instrument.index]) * PPM)
-        if feed.name not in prices or rate_ppm <= 0:
+    for instrument, ladder in zip(priced, ladders, strict=True):
+        if min(ladder.values, default=0) <= 0:
             continue
+        feed = rulebook.feeds[instrument.mark_feed]
         mark = parse_scaled(prices[feed.name], feed.exponent)
-        numerator, denominator = instrument.mark_value
         markets.append(
             _Market(
                 instrument=instrument,
                 ticks=max(1, round(mark / instrument.tick_price)),
-                mark_micros_per_lot=mark * numerator / denominator,
-                initial_rate_ppm=rate_ppm,
+                mark_micros_per_lot=_mark_micros_per_lot(instrument, mark),
+                initial_rates_ppm=ladder,
             )
         )
     return markets
 
 
+def _mark_micros_per_lot(instrument: Instrument, mark: int) -> float:
+    numerator, denominator = instrument.mark_value
+    return mark * numerator / denominator
+
+
 def _collaterals(rulebook: CompiledRulebook, prices: Mapping[str, str]) -> list[_Collateral]:
-    weights = rulebook.rules.asset_weight[rulebook.default_preset, INITIAL]
-    found = []
-    for asset in rulebook.assets:
-        if asset.index_feed is None:
-            continue
-        feed = rulebook.feeds[asset.index_feed]
-        weight = float(weights[asset.index])
-        if feed.name in prices and weight > 0:
-            found.append(_Collateral(asset, float(prices[feed.name]), weight))
-    return found
+    priced = [
+        (asset, float(prices[rulebook.feeds[asset.index_feed].name]))
+        for asset in rulebook.assets
+        if asset.index_feed is not None and rulebook.feeds[asset.index_feed].name in prices
+    ]
+    if rulebook.policies[rulebook.default_preset].is_plain:
+        weights = rulebook.rules.asset_weight[rulebook.default_preset, INITIAL]
+        ladders = [_flat(float(weights[asset.index])) for asset, _ in priced]
+    else:
+        ladders = _appraised_weights(rulebook, prices, priced)
+    return [
+        _Collateral(asset, price_usd, ladder)
+        for (asset, price_usd), ladder in zip(priced, ladders, strict=True)
+        if min(ladder.values, default=0) > 0
+    ]
+
+
+def _flat(value: float) -> _Ladder:
+    return _Ladder((), (value,))
+
+
+# -- under terms: what the kernel says
+
+
+def _appraised_rates(
+    rulebook: CompiledRulebook, prices: Mapping[str, str], priced: Sequence[Instrument]
+) -> list[_Ladder]:
+    """Return ppm of notional that a lone position needs; no rungs if it cannot be judged."""
+    books: list[dict[str, Any]] = []
+    for instrument in priced:
+        feed = rulebook.feeds[instrument.mark_feed]
+        per_lot = _mark_micros_per_lot(instrument, parse_scaled(prices[feed.name], feed.exponent))
+        for rung in _RUNGS_USD:
+            size = instrument.lot.format(ceil(rung * MICROS / per_lot))
+            position = {"market": instrument.name, "size": size, "entry_price": prices[feed.name]}
+            books.append({"positions": [position]})
+    return _ladders(
+        _appraisals(rulebook, prices, books),
+        # The smallest sizes are a lot each: what they need is of their notional, not the rung's.
+        lambda unit: ceil(
+            float(unit["requirement"]["initial"]) / float(unit["gross_notional"]) * PPM
+        ),
+        max,
+    )
+
+
+def _appraised_weights(
+    rulebook: CompiledRulebook, prices: Mapping[str, str], priced: Sequence[tuple[Asset, float]]
+) -> list[_Ladder]:
+    """Return the share of a lone balance's value that counts at initial."""
+    books: list[dict[str, Any]] = []
+    for asset, price_usd in priced:
+        for rung in _RUNGS_USD:
+            quanta = ceil(rung / price_usd * 10**-asset.quantum_exponent)
+            amount = format_scaled(quanta, asset.quantum_exponent)
+            books.append({"collateral": {asset.name: amount}})
+    return _ladders(
+        _appraisals(rulebook, prices, books),
+        lambda unit: float(unit["equity"]["initial"]) / float(unit["collateral"][0]["value"]),
+        min,
+    )
+
+
+def _appraisals(
+    rulebook: CompiledRulebook, prices: Mapping[str, str], books: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    marks = {name: price for name, price in prices.items() if name in rulebook.feed_by_name}
+    accounts = [{"account_id": f"rung-{place}", **book} for place, book in enumerate(books)]
+    judged: list[dict[str, Any]] = evaluate_snapshot(
+        rulebook, {"marks": marks, "accounts": accounts}
+    )["accounts"]
+    return judged
+
+
+def _ladders(
+    units: Sequence[dict[str, Any]],
+    number_of: Callable[[dict[str, Any]], float],
+    worse: Callable[[float, float], float],
+) -> list[_Ladder]:
+    """Return a ladder for each `_RUNGS_USD` units; a rung is never better than one below it."""
+    ladders = []
+    for begin in range(0, len(units), len(_RUNGS_USD)):
+        own = units[begin : begin + len(_RUNGS_USD)]
+        if any(unit["verdict"] == "unknown" for unit in own):
+            ladders.append(_Ladder((), ()))
+        else:
+            values = tuple(accumulate((number_of(unit) for unit in own), worse))
+            ladders.append(_Ladder(_RUNGS_USD, values))
+    return ladders

@@ -51,6 +51,7 @@ __all__ = [
     "bars_source",
     "file_source",
     "input_files",
+    "records_source",
     "replay",
     "topic_sources",
 ]
@@ -272,6 +273,34 @@ class _BarsSource:
                 records, times, bad = [], [], []
 
 
+class _RecordsSource:
+    def __init__(
+        self, name: str, topic: str, records: Sequence[tuple[bytes, bytes]], at_us: int
+    ) -> None:
+        self.name = name
+        self.topic = topic
+        self.size = len(records)
+        self.done = 0
+        self._records = records
+        self._at_us = at_us
+
+    def parts(self) -> Iterator[tuple[Keyed, Int32 | None]]:
+        if self._records:
+            at_ms = -(-self._at_us // 1000)
+            run = Run.of(
+                [Record(n, at_ms, key, value) for n, (key, value) in enumerate(self._records, 1)]
+            )
+            yield Keyed(run, np.full(len(run), self._at_us, np.int64), []), None
+        self.done = self.size
+
+
+def records_source(
+    name: str, topic: str, records: Sequence[tuple[bytes, bytes]], at_us: int
+) -> Source:
+    """Return records (key, value) at hand as a sequence, all due at one time."""
+    return _RecordsSource(name, topic, records, at_us)
+
+
 def bars_source(path: Path, options: load.BarOptions) -> Source:
     """Return ticks and clock records along the bars of a Parquet file (`solvent.ops.load`).
 
@@ -331,6 +360,7 @@ def replay(
     is_numbered: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
     is_stopped: Callable[[], bool] = lambda: False,
+    tell: Callable[[str, int, ReplayedSlice], None] = lambda _agent, _partition, _slice: None,
 ) -> ReplayReport:
     """Merge sources by event time and replay them through the price side and the margin side.
 
@@ -346,6 +376,9 @@ def replay(
         The sources are topics, whose records have offsets.
     progress, is_stopped : callable
         Told, and asked whether to end there, from time to time.
+    tell : callable
+        Told of every slice, with its agent and partition: a partition's in order, those of several
+        from several threads.
 
     Raises
     ------
@@ -369,6 +402,7 @@ def replay(
         events.update((emit.topic, agent, partition) for emit in brought.outputs.records)
         if output is not None:
             output.add(agent, partition, brought)
+        tell(agent, partition, brought)
 
     engine = EventTimeReplay(
         rulebook,

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from solvent.ops.demo.compare import STEP_US, JudgedDay, table_of
 from solvent.ops.demo.observe import Tally
 
 __all__ = ["ReportData", "write_report"]
 
-_BUCKET_US: Final = 15 * 60 * 1_000_000
+_BUCKET_US: Final = STEP_US
 _WIDTH: Final = 980
 _STATUS_ORDER: Final = ("margin_call", "liquidating", "bankrupt_closed", "unknown")
 _COLOURS: Final = ("#e0a100", "#d1495b", "#3d0814", "#8d99ae")
@@ -24,7 +25,7 @@ _COLOURS: Final = ("#e0a100", "#d1495b", "#3d0814", "#8d99ae")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """All the page is made of; `summary` as in `DemoSummary`, times in microseconds."""
+    """All the page is made of; `summary` and `judged` as in `DemoSummary`, times microseconds."""
 
     summary: dict[str, Any]
     tally: Tally
@@ -33,6 +34,7 @@ class ReportData:
     from_us: int
     to_us: int
     rulebook: dict[str, Any]
+    judged: tuple[JudgedDay, ...] = ()
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -43,6 +45,8 @@ def write_report(path: Path, data: ReportData) -> None:
         ("Liquidated notional", "Per quarter of an hour, by how the case ended.", _notional(data)),
         ("Largest losses", "Equity lost between the first offer and the end.", _losses(data)),
     ]
+    if data.judged:
+        sections.append(("The same day under two rulebooks", _TWO_RULEBOOKS, _two_rulebooks(data)))
     body = "".join(
         f"<section><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>{plot}</section>"
         for title, text, plot in sections
@@ -176,6 +180,37 @@ def _losses(data: ReportData) -> str:
     return f"<table><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table>"
 
 
+def _two_rulebooks(data: ReportData) -> str:
+    import altair as alt
+
+    headings, *rows = table_of(data.judged)
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headings)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in rows
+    )
+    table = f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    points = [
+        {"us": us, "rulebook": day.name, "usd": usd}
+        for day in data.judged
+        for us, usd in ((data.from_us, 0.0), *day.curve, (data.to_us, day.offered_notional))
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=_values(points)))
+        .mark_line(interpolate="step-after", strokeWidth=2)
+        .encode(
+            x=_time_axis(),
+            y=alt.Y("usd:Q", title="USDC offered so far", axis=alt.Axis(format="~s")),
+            color=alt.Color(
+                "rulebook:N",
+                title=None,
+                scale=alt.Scale(domain=[day.name for day in data.judged], range=_COLOURS[:2][::-1]),
+            ),
+        )
+    )
+    return table + _svg(chart)
+
+
 def _time_axis() -> Any:  # noqa: ANN401 - altair's types are not imported at run time
     import altair as alt
 
@@ -196,6 +231,15 @@ def _svg(chart: Any) -> str:  # noqa: ANN401
     return svg
 
 
+_TWO_RULEBOOKS: Final = """\
+Judged, not executed: after the live run what the accounts deposited and traded at the start, and
+the prices, were folded offline once under each rulebook, the live one too, merged by event time. No
+executor acts here, and its fills in the live run are left out of both: positions stay as they were
+opened, so cases stay open until prices recover, and whether an account ends bankrupt depends on
+prices rather than on rules. These figures compare with each other, not with those above. Notional
+counts per book, at the most that was asked for at once; bad debt is the most the bankrupt books
+owed in any offer."""
+
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>solvent demo</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -210,6 +254,7 @@ dt {{ color: #5a6478; font-size: .8rem; }} dd {{ margin: 0; font-size: 1.15rem; 
 table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
 th, td {{ text-align: right; padding: .25rem .6rem; border-bottom: 1px solid #e6e9f0; }}
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) {{ text-align: left; }}
+table.figures td:nth-child(2), table.figures th:nth-child(2) {{ text-align: right; }}
 svg {{ max-width: 100%; height: auto; }}
 </style></head><body>
 <h1>6 and 7 April 2025, through solvent</h1>

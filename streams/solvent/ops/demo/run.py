@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import takewhile
 from operator import attrgetter
@@ -28,23 +28,29 @@ from typing import Any, Final, TypeVar
 from solvent.errors import ServiceError
 from solvent.ops import topics as topic_plan
 from solvent.ops.accounts import bad_debt_micros, read_shards
+from solvent.ops.demo.compare import JudgedDay, check_plays, judge_day
 from solvent.ops.demo.observe import Observer, Tally
 from solvent.ops.demo.report import ReportData, write_report
 from solvent.ops.demo.view import Progress
 from solvent.ops.kafka import LocalKafka
 from solvent.ops.load import BarOptions, LoadOptions, Row, Sequence, bars_sequence, load
 from solvent.ops.population import population
-from solvent.rules import CompiledRulebook, builtin_rulebook
+from solvent.ops.replay import Source, bars_source, records_source
+from solvent.rules import CompiledRulebook, builtin_rulebook, find_rulebook
 from solvent.settings import child_environment, load_settings
 from solvent.wire.inputs import PriceTick, decode_collateral_move, decode_tick
 from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS, TRADES, Topics
 
-__all__ = ["DemoOptions", "DemoSummary", "run_demo"]
+__all__ = ["COUNTERPART", "NO_RULEBOOK", "RULEBOOK", "DemoOptions", "DemoSummary", "run_demo"]
 
 BARS: Final = Path(__file__).parents[1] / "data" / "bars_3m_2025-04_tariff_perps.parquet"
 FROM_US: Final = 1_743_897_600_000_000  # 2025-04-06 00:00 UTC
 TO_US: Final = FROM_US + 2 * 86_400_000_000
-_RULEBOOK: Final = "demo"
+#: What is played is made for this one; whatever judges it must know its markets.
+RULEBOOK: Final = "demo"
+COUNTERPART: Final = "demo-brackets"
+#: Given instead of a rulebook to compare with.
+NO_RULEBOOK: Final = "none"
 _INDEX_OF: Final = {"BTCUSDT": "BTC/USD", "ETHUSDT": "ETH/USD"}
 #: How far the pipeline may lie behind what is loaded: about ten minutes of the market each.
 _MAX_TICKS_BEHIND: Final = 400
@@ -77,6 +83,11 @@ class DemoOptions:
         A broker to use; None starts one in a directory of its own and removes it afterwards.
     cache_dir : Path or None
         Where Kafka's jars are kept.
+    rulebook : str
+        Judges the accounts: a file, or the name of a built-in one.
+    against : str or None
+        Judges the same day once more, offline, beside it; ``none`` compares nothing, None takes
+        `COUNTERPART`, or `RULEBOOK` if another one than that is live.
     """
 
     accounts: int = 20_000
@@ -86,6 +97,8 @@ class DemoOptions:
     report: Path = Path("solvent-demo.html")
     bootstrap_servers: str | None = None
     cache_dir: Path | None = None
+    rulebook: str = RULEBOOK
+    against: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +128,8 @@ class DemoSummary:
         From start to end, broker and worker start-up included.
     play_seconds : float
         Of these, playing the two days.
+    judged : tuple of JudgedDay
+        The same day under two rulebooks, the live one first; empty if nothing was compared.
     """
 
     accounts: int
@@ -132,10 +147,19 @@ class DemoSummary:
     report: str
     seconds: float
     play_seconds: float
+    judged: tuple[JudgedDay, ...] = ()
+
+    def figures(self) -> dict[str, Any]:
+        """Return all but `judged`: what is told of the live run."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "judged"
+        }
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON data."""
-        return asdict(self)
+        return {**self.figures(), "judged": [day.as_json() for day in self.judged]}
 
 
 def run_demo(options: DemoOptions, show: Show) -> DemoSummary:
@@ -150,11 +174,14 @@ def run_demo(options: DemoOptions, show: Show) -> DemoSummary:
 
     Raises
     ------
+    ConfigError
+        [SLV-402, SLV-442] A rulebook is none, or lacks what the demo plays; nothing was started.
     ServiceError
         Something it needs (Java, Maven, a port) is missing, or a process of it died.
     """
+    rulebooks = _rulebooks(options)
     with ExitStack() as stack:
-        demo = _Demo(options, show, stack)
+        demo = _Demo(options, rulebooks, show, stack)
         try:
             return demo.run()
         finally:
@@ -166,8 +193,15 @@ class _StoppingError(Exception):
 
 
 class _Demo:
-    def __init__(self, options: DemoOptions, show: Show, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        options: DemoOptions,
+        rulebooks: tuple[CompiledRulebook, ...],
+        show: Show,
+        stack: ExitStack,
+    ) -> None:
         self.options = options
+        self.rulebooks = rulebooks  # the live one first
         self.show = show
         self.stack = stack
         self.began = time.monotonic()
@@ -176,12 +210,13 @@ class _Demo:
         self.stopping = threading.Event()
         self._last = (self.began, 0)
         self._rate = 0.0
+        self._inputs: list[Source] = []
 
     def run(self) -> DemoSummary:
         options = self.options
         folder = Path(tempfile.mkdtemp(prefix="solvent-demo-"))
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        rulebook = builtin_rulebook(_RULEBOOK)
+        rulebook = self.rulebooks[0]
         bootstrap = options.bootstrap_servers or self._start_kafka(folder)
         topics = Topics(prefix=f"solvent-demo-{os.getpid()}.", partitions=options.partitions)
         topic_plan.apply(bootstrap, topics)
@@ -190,7 +225,9 @@ class _Demo:
         self.stack.callback(self.observer.stop)
         self._start_processes(folder, bootstrap, topics)
 
-        bars = _bars(rulebook, folder)
+        path, bar_options = _bars(folder)
+        bars = bars_sequence(path, bar_options)
+        self._inputs.append(bars_source(path, bar_options))
         ticks = self._load(bars, bootstrap, topics, FROM_US, FROM_US + 1, speed=None)
         self._wait(
             lambda: self.tally.inputs[MARKS] >= options.partitions,
@@ -205,7 +242,8 @@ class _Demo:
         play_seconds = time.monotonic() - play_began
         self.observer.stop()
         self._check_alive()
-        return self._sum_up(rulebook, bootstrap, topics, others, play_seconds)
+        judged = self._in_background(self._judge_again, "the same day under two rulebooks")
+        return self._sum_up(rulebook, bootstrap, topics, others, play_seconds, judged)
 
     # -- processes
 
@@ -222,7 +260,7 @@ class _Demo:
                 partitions=topics.partitions,
                 app_id=f"{topics.prefix}worker",
                 data_dir=folder,
-                rulebook=Path(_RULEBOOK),
+                rulebook=Path(self.options.rulebook),
                 clock="stream",
                 log_level="warning",
             )
@@ -324,12 +362,30 @@ class _Demo:
             (TRADES, "first trades", attrgetter("trades")),
         ):
             records = [(a.key, value) for a in accounts for value in values_of(a)]
+            # Offline as live: once the first prices are there.
+            self._inputs.append(records_source(phase, topic, records, FROM_US + 1))
             self._in_background(
                 partial(_produce, bootstrap, topics.physical(topic), records), phase
             )
             sent += len(records)
             self._wait(partial(self._has_folded, ticks, sent), phase, _READY_S)
         return sent
+
+    # -- judging again
+
+    def _judge_again(self) -> tuple[JudgedDay, ...]:
+        """Fold what was loaded, without the executor's fills, under each rulebook of two."""
+        if len(self.rulebooks) < 2:
+            return ()
+        return tuple(
+            judge_day(
+                self._inputs,
+                rulebook,
+                partitions=self.options.partitions,
+                is_stopped=self.stopping.is_set,
+            )
+            for rulebook in self.rulebooks
+        )
 
     # -- waiting
 
@@ -415,6 +471,7 @@ class _Demo:
         topics: Topics,
         others: int,
         play_seconds: float,
+        judged: tuple[JudgedDay, ...],
     ) -> DemoSummary:
         tally = self.tally
         bad_debt = sum(bad_debt_micros(s) for s in read_shards(bootstrap, topics, rulebook))
@@ -438,17 +495,19 @@ class _Demo:
             report=str(self.options.report),
             seconds=round(time.monotonic() - self.began, 1),
             play_seconds=round(play_seconds, 1),
+            judged=judged,
         )
         write_report(
             self.options.report,
             ReportData(
-                summary=summary.as_json(),
+                summary=summary.figures(),
                 tally=tally,
                 units=self.units,
                 bars=BARS,
                 from_us=FROM_US,
                 to_us=TO_US,
                 rulebook=rulebook.reference,
+                judged=judged,
             ),
         )
         return summary
@@ -475,19 +534,32 @@ def _first_prices(bars: Sequence) -> dict[str, str]:
     return {tick.feed: tick.price for tick in ticks if isinstance(tick, PriceTick)}
 
 
-def _bars(rulebook: CompiledRulebook, folder: Path) -> Sequence:
-    """Return the two days' bars as ticks for every feed of the rulebook."""
+def _rulebooks(options: DemoOptions) -> tuple[CompiledRulebook, ...]:
+    """Return the rulebook of the live run and, unless there is to be none, the one beside it."""
+    played = builtin_rulebook(RULEBOOK)
+    live = find_rulebook(options.rulebook)
+    against = options.against
+    if against is None:
+        against = COUNTERPART if live.hash == played.hash else RULEBOOK
+    rulebooks = [live] if against == NO_RULEBOOK else [live, find_rulebook(against)]
+    for rulebook in rulebooks:
+        check_plays(rulebook, played)
+    return tuple(rulebooks)
+
+
+def _bars(folder: Path) -> tuple[Path, BarOptions]:
+    """Return a file of the two days' bars, and how they become ticks of every feed played."""
     import polars as pl
 
     feeds: dict[str, tuple[str, ...]] = {}
-    for instrument in rulebook.instruments:
+    for instrument in builtin_rulebook(RULEBOOK).instruments:
         symbol = instrument.name.partition("-")[0] + "USDT"
         index = _INDEX_OF.get(symbol)
         feeds[symbol] = (instrument.name, index) if index else (instrument.name,)
     path = folder / "bars.parquet"
     is_played = pl.col("ts").dt.epoch("us").is_between(FROM_US, TO_US, closed="left")
     pl.read_parquet(BARS).filter(is_played).write_parquet(path)
-    return bars_sequence(path, BarOptions(feeds=feeds))
+    return path, BarOptions(feeds=feeds)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
