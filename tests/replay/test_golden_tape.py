@@ -17,9 +17,9 @@ from solvent.rules import builtin_rulebook
 from support.tapes import GOLDEN, lines_of, written
 
 RULEBOOK = builtin_rulebook("example")
-CONTENT = "5df5a6c5e9d57deda61dbb0391e1ea5e"
+CONTENT = "7525fa6adbaa918caa48d24daa45aa2c"
 HASHES = {
-    "margin": {"0": "6b58cf4bac0163b7bb73d6dc18ea6073", "1": "90ab4358b985ceda1c6633668ab3c3ce"},
+    "margin": {"0": "5997e318d51403fff0b58cdb91917e8a", "1": "09980885acefb36e8cee78cec2e4ef79"},
     "prices": {"0": "9ddd1aeeeade725da5fed38809b5d2a9"},
 }
 
