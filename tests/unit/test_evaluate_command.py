@@ -18,6 +18,7 @@ from support.evaluation import CASES, snapshot_of
 Output = pytest.CaptureFixture[str]
 
 EXPIRY_US = 1_908_864_000_000_000  # of the options below, 28 June 2030
+YEAR_US = 365 * 86_400 * 1_000_000
 OPTION = "BTC_USDC-28JUN30-100000-C"
 OPTIONS = snapshot_of(CASES[25])
 
@@ -36,7 +37,9 @@ def some_orders(**fields: Any) -> dict[str, Any]:
     return {"market": "BTC-PERP", **none, "count": 0, **fields}
 
 
-def some_options(*, ts_us: int = 0, size: str = "1", **volatility: str | None) -> dict[str, Any]:
+def some_options(
+    *, ts_us: int = EXPIRY_US - YEAR_US, size: str = "1", **volatility: str | None
+) -> dict[str, Any]:
     """One call of Deribit's, some volatilities changed: ``iv_80000="2"``, None takes it away."""
     marks = dict(OPTIONS["marks"])
     for name, value in volatility.items():
@@ -81,6 +84,33 @@ REFUSED = [
         f"accounts.0.positions.0.market: {OPTION}: expired at {EXPIRY_US}, the snapshot is of "
         f"{EXPIRY_US + 1}",
         id="expired option",
+    ),
+    pytest.param(
+        "deribit",
+        some_options(ts_us=0),
+        f"ts_us: {OPTION} expires: the time of the snapshot, above 0, expected",
+        id="option without a time",
+    ),
+    pytest.param(
+        "deribit",
+        some_options(iv_100000="-0.6"),
+        "marks.BTC-28JUN30-100000/iv: -0.6: 0 or more expected",
+        id="volatility below 0",
+    ),
+    pytest.param(
+        "aave-v3",
+        {"marks": {"USDC/borrow-index": "-1"}, "accounts": []},
+        "marks.USDC/borrow-index: -1: above 0 expected",
+        id="interest index below 0",
+    ),
+    pytest.param(
+        "aave-v3",
+        {
+            "marks": {"USDC/borrow-index": "0.000001"},
+            "accounts": [{"account_id": "alice", "collateral": {"USDC": "-9000000000"}}],
+        },
+        "accounts.0.collateral.USDC: -9000000000: at most 2**53 units of 1e-6 before interest",
+        id="debt beyond 2**53 before interest",
     ),
     pytest.param(
         "deribit",

@@ -13,7 +13,7 @@ inverse contracts: in contracts), amounts in coins (debt < 0)::
                                "ask_size": "0", "ask_value": "0", "count": 3}],
                    "leverage": {"BTC-PERP": "10"}}]}
 
-``ts_us`` is needed where a position expires; ``subaccount`` is ``cross`` if left out,
+``ts_us`` is needed, and above 0, where a position expires; ``subaccount`` is ``cross`` if left out,
 ``account_class`` the rulebook's default. A position has either ``cost_basis`` or ``entry_price``
 (cost basis = size x entry price, rounded up); an option with premium settlement may have neither.
 ``funding_index`` is the index up to which funding is paid, the present one if left out. A mark is a
@@ -134,6 +134,28 @@ def _put_marks(rulebook: CompiledRulebook, marks: MarkBook, given: Mapping[str, 
         except PartitionError as error:
             problem = error.message.removeprefix(f"mark of feed {name}: ")
             raise _refusal(path=path, problem=problem) from error
+    for index, wanted in _states_above(rulebook).items():
+        if marks.marks.is_usable[index] and marks.marks.price[index] < wanted:
+            path = f"marks.{rulebook.feeds[index].name}"
+            limit = "above 0" if wanted else "0 or more"
+            raise _refusal(path=path, problem=f"{marks.price_text(index)}: {limit} expected")
+
+
+def _states_above(rulebook: CompiledRulebook) -> dict[int, int]:
+    """Return the least number of the state feeds whose sign is known, by feed index.
+
+    An interest index below its unit would turn a deposit into a debt; below 0 a volatility has no
+    price, and the one the kernel would give favours whoever is short.
+    """
+    least: dict[int, int] = {}
+    for asset in rulebook.assets:
+        for feed in (asset.deposit_index_feed, asset.borrow_index_feed):
+            if feed is not None:
+                least[feed] = 1
+    for instrument in rulebook.instruments:
+        if instrument.option is not None:
+            least[instrument.option.volatility_feed] = 0
+    return least
 
 
 def _add_unit(
@@ -173,6 +195,9 @@ def _add_unit(
         asset = _named(f"{path}.collateral", name, rulebook.asset_by_name)
         quanta = _number(f"{path}.collateral.{name}", amount, asset.quantum_exponent)
         quanta = marks.scaled(asset, quanta)
+        if abs(quanta) > MAX_EXACT:
+            problem = f"{amount}: at most 2**53 units of 1e{asset.quantum_exponent} before interest"
+            raise _refusal(path=f"{path}.collateral.{name}", problem=problem)
         columns.make_room(unit)
         if quanta:
             row = blocks.insert_balance(
@@ -272,7 +297,10 @@ def _add_position(
 def _check_alive(
     rulebook: CompiledRulebook, marks: MarkBook, path: str, instrument: Instrument
 ) -> None:
-    """Refuse a contract that has expired, and an option that cannot be priced."""
+    """Refuse a contract that has expired, or may have, and an option that cannot be priced."""
+    if instrument.expires_us is not None and marks.stream_us == 0:
+        problem = f"{instrument.name} expires: the time of the snapshot, above 0, expected"
+        raise _refusal(path="ts_us", problem=problem)
     if instrument.expires_us is not None and instrument.expires_us < marks.stream_us:
         problem = (
             f"{instrument.name}: expired at {instrument.expires_us}, the snapshot is of "
