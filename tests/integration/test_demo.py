@@ -36,13 +36,13 @@ LOADS = r"""\b(?:src|data)\s*=\s*["'](?!data:)|url\(["']?(?!#|data:)|@import|<li
 class Demo:
     """One demo in a session, a working and a temporary directory of its own."""
 
-    def __init__(self, folder: Path, *, seconds: int) -> None:
+    def __init__(self, folder: Path, *more: str, seconds: int) -> None:
         self._mark = f"DEMO_TEST={uuid.uuid4()}"
         self._log = folder / "demo.log"
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         name, _, value = self._mark.partition("=")
-        arguments = ["--accounts", "300", "--seconds", str(seconds), "--no-live", "--json"]
+        arguments = ["--accounts", "300", "--seconds", str(seconds), "--no-live", "--json", *more]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "solvent.cli.main", "demo", *arguments],
@@ -104,14 +104,39 @@ def test_demo_ends_with_its_figures_and_a_page(demos: list[Demo], tmp_path: Path
     assert summary["mark_frames"] >= 2 * 24 * 20  # a frame a bar at least
     assert summary["rejects"] == 0
     assert float(summary["bad_debt"]) >= 0
+    live, beside = summary["judged"]
+    assert (live["rulebook"]["id"], beside["rulebook"]["id"]) == ("demo", "demo-brackets")
+    for day in (live, beside):
+        assert day["accounts"] == 300
+        assert 0 < day["liquidated_accounts"] <= day["liquidations"] <= day["offers"]
 
     page = (tmp_path / summary["report"]).read_text()
     assert page.startswith("<!doctype html>")
-    assert page.count("<svg") >= 3  # prices, statuses, notional
+    assert page.count("<svg") >= 4  # prices, statuses, notional, two rulebooks
+    assert "Judged, not executed" in page
     assert "<table" in page  # largest losses
     assert re.findall(LOADS, page, re.IGNORECASE) == []
     assert demo.processes() == {}
     assert list(demo.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["--rulebook", "example"], id="live"),
+        pytest.param(["--against", "example"], id="beside"),
+    ],
+)
+def test_demo_refuses_a_rulebook_without_its_markets(
+    demos: list[Demo], tmp_path: Path, options: list[str]
+) -> None:
+    demo = Demo(tmp_path, *options, seconds=10)
+    demos.append(demo)
+    assert demo.process.wait(60) == 3
+    assert "SLV-442 rulebook example cannot judge what demo plays: it lacks" in demo.log()
+    assert "BNB-PERP" in demo.log()
+    assert list(demo.temporary.iterdir()) == []  # nothing was started
+    assert not (tmp_path / "solvent-demo.html").exists()
 
 
 @pytest.mark.parametrize(

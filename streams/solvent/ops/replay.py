@@ -51,6 +51,7 @@ __all__ = [
     "bars_source",
     "file_source",
     "input_files",
+    "kept_source",
     "records_source",
     "replay",
     "topic_sources",
@@ -292,6 +293,27 @@ class _RecordsSource:
             )
             yield Keyed(run, np.full(len(run), self._at_us, np.int64), []), None
         self.done = self.size
+
+
+class _KeptSource:
+    def __init__(self, source: Source) -> None:
+        self.name = source.name
+        self.topic = source.topic
+        self.size = source.size
+        self.done = 0
+        self._source = source
+        self._parts: list[tuple[Keyed, Int32 | None]] | None = None
+
+    def parts(self) -> Iterator[tuple[Keyed, Int32 | None]]:
+        if self._parts is None:
+            self._parts = list(self._source.parts())
+        yield from self._parts
+        self.done = self.size
+
+
+def kept_source(source: Source) -> Source:
+    """Return a source whose records stay in memory, for several replays of it."""
+    return _KeptSource(source)
 
 
 def records_source(

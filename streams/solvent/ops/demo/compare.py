@@ -46,6 +46,8 @@ class JudgedDay:
     ----------
     rulebook : dict
         ``id``, ``version`` and ``hash``.
+    accounts : int
+        How many were judged.
     margin_call_accounts, liquidated_accounts, bankrupt_accounts : int
         Accounts of which a book was called, was offered, was found bankrupt in an offer.
     liquidations, offers : int
@@ -66,6 +68,7 @@ class JudgedDay:
     """
 
     rulebook: dict[str, str | int]
+    accounts: int
     margin_call_accounts: int
     liquidated_accounts: int
     liquidations: int
@@ -89,6 +92,7 @@ class JudgedDay:
         """Return all but the curve as JSON data, amounts as decimal texts."""
         return {
             "rulebook": self.rulebook,
+            "accounts": self.accounts,
             "margin_call_accounts": self.margin_call_accounts,
             "liquidated_accounts": self.liquidated_accounts,
             "liquidations": self.liquidations,
@@ -167,6 +171,7 @@ def judge_day(
     sources: Sequence[Source],
     rulebook: CompiledRulebook,
     *,
+    accounts: int,
     partitions: int,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> JudgedDay:
@@ -178,6 +183,8 @@ def judge_day(
         The day, as `solvent.ops.replay.replay` takes it; read from the start again.
     rulebook : CompiledRulebook
         Judges it.
+    accounts : int
+        How many there are in it; only told.
     partitions : int
         Folded at the same time; they change no figure.
     is_stopped : callable
@@ -204,6 +211,7 @@ def judge_day(
     events = sum((part.events for part in told), Counter())
     return JudgedDay(
         rulebook=rulebook.reference,
+        accounts=accounts,
         margin_call_accounts=sum(len(part.called) for part in told),
         liquidated_accounts=len({account_id for account_id, _ in units}),
         liquidations=events["opened"],
@@ -298,6 +306,7 @@ def table_of(days: Sequence[JudgedDay]) -> list[tuple[str, ...]]:
     """Return a heading and rows for people: what, and what it is under each rulebook."""
     return [
         ("rulebook", *(day.name for day in days)),
+        ("accounts judged", *(f"{day.accounts:,}" for day in days)),
         ("accounts called for margin", *(f"{day.margin_call_accounts:,}" for day in days)),
         ("liquidated accounts", *(f"{day.liquidated_accounts:,}" for day in days)),
         ("liquidations opened", *(f"{day.liquidations:,}" for day in days)),

@@ -231,14 +231,16 @@ def _svg(chart: Any) -> str:  # noqa: ANN401
     return svg
 
 
-_TWO_RULEBOOKS: Final = """\
-Judged, not executed: after the live run what the accounts deposited and traded at the start, and
-the prices, were folded offline once under each rulebook, the live one too, merged by event time. No
-executor acts here, and its fills in the live run are left out of both: positions stay as they were
-opened, so cases stay open until prices recover, and whether an account ends bankrupt depends on
-prices rather than on rules. These figures compare with each other, not with those above. Notional
-counts per book, at the most that was asked for at once; bad debt is the most the bankrupt books
-owed in any offer."""
+_TWO_RULEBOOKS: Final = (
+    "Judged, not executed: after the live run what accounts (the first of the population, as many "
+    "as the table says) deposited and traded at the start, and the prices, were folded offline "
+    "once under each rulebook, the live one too, merged by event time. No executor acts here, and "
+    "its fills in the live run are left out of both: positions stay as they were opened, so cases "
+    "stay open until prices recover, and whether an account goes bankrupt depends on prices rather "
+    "than on rules. These figures compare with each other, not with those above. Notional counts "
+    "per book, at the most that was asked for at once; bad debt is the most the bankrupt books "
+    "owed in any offer."
+)
 
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>solvent demo</title>

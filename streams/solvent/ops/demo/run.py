@@ -35,7 +35,7 @@ from solvent.ops.demo.view import Progress
 from solvent.ops.kafka import LocalKafka
 from solvent.ops.load import BarOptions, LoadOptions, Row, Sequence, bars_sequence, load
 from solvent.ops.population import population
-from solvent.ops.replay import Source, bars_source, records_source
+from solvent.ops.replay import Source, bars_source, kept_source, records_source
 from solvent.rules import CompiledRulebook, builtin_rulebook, find_rulebook
 from solvent.settings import child_environment, load_settings
 from solvent.wire.inputs import PriceTick, decode_collateral_move, decode_tick
@@ -52,6 +52,8 @@ COUNTERPART: Final = "demo-brackets"
 #: Given instead of a rulebook to compare with.
 NO_RULEBOOK: Final = "none"
 _INDEX_OF: Final = {"BTCUSDT": "BTC/USD", "ETHUSDT": "ETH/USD"}
+#: Accounts judged offline under two rulebooks, the first ones: some ten seconds for both.
+_JUDGED_ACCOUNTS: Final = 3_000
 #: How far the pipeline may lie behind what is loaded: about ten minutes of the market each.
 _MAX_TICKS_BEHIND: Final = 400
 _MAX_FRAMES_BEHIND: Final = 30
@@ -227,7 +229,7 @@ class _Demo:
 
         path, bar_options = _bars(folder)
         bars = bars_sequence(path, bar_options)
-        self._inputs.append(bars_source(path, bar_options))
+        self._inputs.append(kept_source(bars_source(path, bar_options)))
         ticks = self._load(bars, bootstrap, topics, FROM_US, FROM_US + 1, speed=None)
         self._wait(
             lambda: self.tally.inputs[MARKS] >= options.partitions,
@@ -363,7 +365,8 @@ class _Demo:
         ):
             records = [(a.key, value) for a in accounts for value in values_of(a)]
             # Offline as live: once the first prices are there.
-            self._inputs.append(records_source(phase, topic, records, FROM_US + 1))
+            judged = [(a.key, v) for a in accounts[:_JUDGED_ACCOUNTS] for v in values_of(a)]
+            self._inputs.append(records_source(phase, topic, judged, FROM_US + 1))
             self._in_background(
                 partial(_produce, bootstrap, topics.physical(topic), records), phase
             )
@@ -381,6 +384,7 @@ class _Demo:
             judge_day(
                 self._inputs,
                 rulebook,
+                accounts=min(self.options.accounts, _JUDGED_ACCOUNTS),
                 partitions=self.options.partitions,
                 is_stopped=self.stopping.is_set,
             )
