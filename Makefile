@@ -27,7 +27,9 @@ help:
 demo: needs-java $(STAMP)
 	@$(BIN)/solvent demo $(ARGS)
 
+# Kernels are compiled first, once a version: tests start many workers, which then load them.
 test: needs-java $(STAMP)
+	@$(BIN)/python -c "from solvent.engine.margin import warm_up; warm_up()"
 	@$(BIN)/pytest $(ARGS)
 
 check: $(STAMP)

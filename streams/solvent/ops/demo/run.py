@@ -25,6 +25,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from solvent.engine.margin import warm_up
 from solvent.errors import ServiceError
 from solvent.ops import topics as topic_plan
 from solvent.ops.accounts import bad_debt_micros, read_shards
@@ -57,6 +58,7 @@ _JUDGED_ACCOUNTS: Final = 3_000
 #: How far the pipeline may lie behind what is loaded: about ten minutes of the market each.
 _MAX_TICKS_BEHIND: Final = 400
 _MAX_FRAMES_BEHIND: Final = 30
+_COMPILE_S: Final = 600.0
 _READY_S: Final = 120.0
 _DRAIN_S: Final = 180.0
 _QUIET_S: Final = 2.0
@@ -222,6 +224,7 @@ class _Demo:
         bootstrap = options.bootstrap_servers or self._start_kafka(folder)
         topics = Topics(prefix=f"solvent-demo-{os.getpid()}.", partitions=options.partitions)
         topic_plan.apply(bootstrap, topics)
+        self._compile()
         self.observer = Observer(bootstrap, topics)
         self.observer.start()
         self.stack.callback(self.observer.stop)
@@ -422,6 +425,14 @@ class _Demo:
         if errors:
             raise errors[0]
         return results[0]
+
+    def _compile(self) -> None:
+        """Have the kernels compiled before a worker needs them: minutes, once a version."""
+        compiling = threading.Thread(target=warm_up, daemon=True)
+        compiling.start()
+        self._wait(
+            lambda: not compiling.is_alive(), "compiling kernels, once for this version", _COMPILE_S
+        )
 
     def _wait(self, condition: Callable[[], bool], phase: str, deadline_s: float) -> None:
         self.phase = phase
