@@ -75,6 +75,7 @@ def evaluate(
     states = {"OI": "0", "POOL": "0", "NET": "0", "FUNDING": "0", "INDEX": "1"}
     given = {**MARKS, **states, **marks}
     snapshot = {
+        "ts_us": 1,
         "marks": {name: given[name] for name in rulebook["feeds"]},
         "accounts": [{"account_id": "a", **account}],
     }
