@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,15 +77,26 @@ def test_slice_of_an_option_book_takes_part_of_every_position() -> None:
     }
     marks.update({name: "1" for name in marks if name.startswith("USDC/")})
     account = {
-        "collateral": {"USDC": "4000"},
+        "collateral": {"USDC": "1000000"},
         "positions": [{"market": short.name, "size": "-1"}],
     }
+    rich = planned("derive-srm", account, marks, ts_us)
+    # 4,000 beyond what the option is worth, where 7.5 % of 60,000 are required
+    spare = Decimal(rich["raw_equity"]) - 4_000
+    account["collateral"] = {"USDC": str(1_000_000 - spare)}
     told = planned("derive-srm", account, marks, ts_us)
-    assert told["verdict"] in {"liquidatable", "bankrupt"}
+    assert told["verdict"] == "liquidatable"
+    assert told["health"]["maintenance"].startswith("-500")
     (leg,) = told["plan"]["legs"]
     assert leg["side"] == "buy"
-    share = told["plan"]["share_ppm"]
-    assert Decimal(leg["size"]) >= (Decimal(share or 1_000_000) / 1_000_000)
+    # f = B / (B - MV), B = MM + b * (MM - MV), at the start of the auction where d is 1 (7.2 Z7)
+    health, value = Decimal(told["health"]["maintenance"]), Decimal(told["raw_equity"])
+    buffer = Decimal(rulebook.policies[0].auction_buffer_ppm) / 1_000_000
+    below = health + buffer * (health - value)
+    share = below / (below - value)
+    assert 0 < share < 1
+    assert abs(Decimal(told["plan"]["share_ppm"]) / 1_000_000 - share) <= Decimal("0.000002")
+    assert Decimal(leg["size"]) == share.quantize(Decimal("0.01"), ROUND_UP)
 
 
 sizes = st.integers(-40_000, 40_000).filter(bool)
@@ -140,11 +150,10 @@ def test_closing_the_last_leg_restores_health_and_one_lot_less_does_not(
     slack = Decimal("0.00001")
     assert health(Decimal(0)) >= -slack or closes_all
     step = Decimal(steps[legs[-1]["market"]])
-    if not closes_all and Decimal(legs[-1]["size"]) > step:
-        dust = Decimal(10)
-        (held,) = (p for p in account["positions"] if p["market"] == legs[-1]["market"])
-        if Decimal(legs[-1]["size"]) != abs(Decimal(held["size"])) or dust == 0:
-            assert health(step) < slack
+    (held,) = (p for p in account["positions"] if p["market"] == legs[-1]["market"])
+    # what is closed whole may have been dust
+    if Decimal(legs[-1]["size"]) != abs(Decimal(held["size"])):
+        assert health(step) < slack
 
 
 @pytest.mark.parametrize("account_class", ["lender", "isolated", "trader"])
@@ -170,7 +179,7 @@ def test_shard_offers_under_every_generation(account_class: str) -> None:
     assert bool(offers[0]["legs"]) == (account_class != "lender")
     if account_class == "lender":
         (swap,) = offers[0]["swaps"]
-        assert swap == orjson.loads(orjson.dumps(swap))
+        assert (swap["debt"], swap["collateral"]) == ("USDC", "ETH")
         log.move("alice", amount="1500")
         log.marks({})
         ended = Replay(MarginShard(0, GENERATIONS)).run(log).events(LIQUIDATIONS)

@@ -17,12 +17,13 @@ from solvent.engine.markbook import MarkBook
 from solvent.errors import ContractError, RejectCode
 from solvent.kernel.black import CHUNK, black76_prices
 from solvent.kernel.elementary import logarithm
+from solvent.kernel.portfolio import SECONDS_A_YEAR
 from solvent.kernel.terms import KIND_OPTION
 from solvent.rules.compile import CompiledRulebook
 
 __all__ = ["check_surfaces", "option_prices"]
 
-_YEAR_US = 365 * 86_400 * 1e6
+_YEAR_US = SECONDS_A_YEAR * 1e6
 #: Prices are float64 and may differ by so much of the strike without meaning it.
 _SLACK = 1e-9
 
