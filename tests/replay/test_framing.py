@@ -71,6 +71,16 @@ LOGS = {
     .marks({}, at_s=70)
     .settings(account_class="careful")
     .marks({}, at_s=71),
+    "quarantine ends before the first frame": Log()
+    .move(amount="100")
+    .trade(size="0.3")
+    .move(amount="1")
+    .snapshot(positions=[{"market": "BTC-PERP", "size": "4", "cost_basis": "400"}])
+    .settings(account_class="careful")
+    .trade("bob", size="0.3")
+    .marks(PRICES, at_s=1)
+    .snapshot("bob")
+    .marks({}, at_s=2),
 }
 #: What each log must bring about, so that none of them proves nothing.
 WANTED = {
@@ -86,6 +96,7 @@ WANTED = {
         "revised expired",
         "revised ledger_changed",
     ],
+    "quarantine ends before the first frame": [],
 }
 
 

@@ -441,10 +441,8 @@ def judge_unit(
         False before the first mark frame: nobody is judged without prices.
     """
     if not is_judging:
-        if is_quarantined:
-            figures.verdict[unit] = VERDICT_UNKNOWN
-            return STATUS_UNKNOWN
-        return int(units.status[unit])
+        figures.verdict[unit] = VERDICT_UNKNOWN
+        return STATUS_UNKNOWN if is_quarantined else int(units.status[unit])
     status = int(
         judge_at_marks(
             unit, is_quarantined, units, positions, balances, orders, rules, marks, space, figures
