@@ -114,3 +114,4 @@ class RejectCode(StrEnum):
     OUT_OF_ORDER = "SLV-303"
     NOT_EXPIRED = "SLV-304"  # a settlement of a contract that does not expire, or not yet
     SETTLED_OTHERWISE = "SLV-305"  # a second settlement of a contract, at another price
+    RULEBOOK = "SLV-306"  # published, but does not hold or may not follow the one in force

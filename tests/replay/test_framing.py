@@ -13,7 +13,7 @@ import pytest
 
 from solvent.engine.journal import SliceJournal
 from support.busy_log import a_busy_log, a_stated_log
-from support.margin import Log, Replay
+from support.margin import Log, Replay, a_successor, rates_of
 
 PRICES = {"BTC": "104", "ETH": "50", "ODD": "1"}
 
@@ -81,6 +81,19 @@ LOGS = {
     .marks(PRICES, at_s=1)
     .snapshot("bob")
     .marks({}, at_s=2),
+    "a rulebook is published, then another": a_position()
+    .marks({"BTC": "84"}, at_s=1)
+    .move("bob", amount="1000")
+    .trade("bob", size="2", price="84")
+    .trade("carol", size="0.3")
+    .rulebook(a_successor(presets=rates_of(250_000)), at_s=2)
+    .marks({"BTC": "84"}, at_s=3, state="stale", since_s=3)
+    .rulebook(a_successor(3, presets=rates_of(10_000)), at_s=4)
+    .settings(account_class="careful")
+    .marks({"BTC": "84"}, at_s=5, since_s=5)
+    .marks({}, at_s=10)
+    .snapshot("carol")
+    .marks({}, at_s=70),
 }
 #: What each log must bring about, so that none of them proves nothing.
 WANTED = {
@@ -97,6 +110,12 @@ WANTED = {
         "revised ledger_changed",
     ],
     "quarantine ends before the first frame": [],
+    "a rulebook is published, then another": [
+        "opened",
+        "revised rulebook",
+        "revised expired",
+        "revised expired",
+    ],
 }
 
 

@@ -49,10 +49,12 @@ DECODE_OUTPUT: dict[tuple[str, str], Callable[[bytes], msgspec.Struct]] = {
     ("accounts", "fence"): outputs.decode_fence,
     ("accounts", "claim"): outputs.decode_claim,
     ("accounts", "marks"): outputs.decode_marks_row,
+    ("accounts", "rulebook"): outputs.decode_rulebook_row,
     ("price-state", "fence"): outputs.decode_fence,
     ("price-state", "claim"): outputs.decode_claim,
     ("price-state", "feed"): outputs.decode_price_row,
     ("price-state", "settlements"): outputs.decode_settlements_row,
+    ("price-state", "rulebook"): outputs.decode_rulebook_row,
     ("liquidations", ""): outputs.decode_liquidation,
     ("margin-status", ""): outputs.decode_margin_status,
     ("rejects", ""): outputs.decode_reject,
@@ -137,7 +139,7 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
         if topic == "collateral":
             amount = _amount(record.amount)
             return amount > 0 or (record.kind == "adjustment" and amount != 0)
-        if isinstance(record, inputs.ClockTick):
+        if isinstance(record, inputs.ClockTick | inputs.RulebookTick):
             return True
         if isinstance(record, inputs.StateTick):
             _amount(record.value)

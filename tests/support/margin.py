@@ -36,11 +36,14 @@ __all__ = [
     "a_rulebook_with_states",
     "a_shard",
     "a_snapshot",
+    "a_successor",
     "a_trade",
     "ledger_of",
     "ledger_of_fold",
     "marks_of",
+    "merged",
     "orders_in",
+    "rates_of",
     "settings_of",
     "snapshots_of",
     "standing_of",
@@ -138,6 +141,34 @@ def a_rulebook_with_states() -> CompiledRulebook:
     model["feeds"]["SKEW"] = {"exponent": -1, "kind": "state"}
     model["feeds"]["RATE"] = {"exponent": -18, "kind": "state"}
     return parse_rulebook(json.dumps(model))
+
+
+def a_successor(version: int = 2, **sections: Any) -> CompiledRulebook:
+    """Return a later version of `a_rulebook`: sections merged in, key by key, null removing one."""
+    document = json.loads(a_rulebook().document)
+    document["rulebook"]["version"] = version
+    return parse_rulebook(json.dumps(merged(document, sections)))
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` put into it, mappings key by key; null removes a key."""
+    result = dict(base)
+    for key, value in over.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            result[key] = merged(base[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def rates_of(rate_ppm: int) -> dict[str, Any]:
+    """Return presets whose cross-margin class needs this maintenance rate, twice it at first."""
+    rates = {"initial_rate_ppm": 2 * rate_ppm, "maintenance_rate_ppm": rate_ppm}
+    rates["liquidation_end_rate_ppm"] = rate_ppm * 3 // 2
+    markets = dict.fromkeys(("BTC-PERP", "ETH-PERP", "ODD-PERP"), rates)
+    return {"cross-margin": {"requirement": {"sum": [{"term": "flat", "markets": markets}]}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +366,14 @@ class Log:
         )
         return self.add(MARKS, frame, b"marks")
 
+    def rulebook(self, rulebook: CompiledRulebook, *, at_s: int = 0) -> Log:
+        """Append the frame that publishes a rulebook."""
+        self.marks_seq += 1
+        frame = {"schema_version": 1, "kind": "marks", "seq": self.marks_seq, "marks": []}
+        document = orjson.loads(rulebook.document)
+        value = frame | {"ts_us": NOW_US + at_s * SECOND_US, "rulebook": document}
+        return self.add(MARKS, orjson.dumps(value), b"marks")
+
     def runs(self, longest: int) -> Iterator[tuple[str, list[Record]]]:
         """Yield the log as runs of one topic, none longer than said."""
         run: list[Record] = []
@@ -375,9 +414,12 @@ class Replay:
         self.state = orjson.loads(orjson.dumps(outputs.state))
         return outputs
 
-    def restore(self) -> None:
-        """Go on with a new shard, restored as a new owner of the partition would."""
-        self.shard = MarginShard(0, self.shard.rulebook)
+    def restore(self, rulebook: CompiledRulebook | None = None) -> None:
+        """Go on with a new shard, restored as a new owner of the partition would.
+
+        It was started with `rulebook`, or with the one now in force.
+        """
+        self.shard = MarginShard(0, rulebook or self.shard.rulebook)
         self.shard.load(Run.of([Record(0, 0, key, value) for key, value in self.table.items()]))
         self.shard.resume({}, self.state)
         for topic in self.shard.lookback:

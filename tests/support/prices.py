@@ -9,8 +9,14 @@ import orjson
 
 from solvent.engine.prices import PriceShard
 from solvent.engine.shard import Emit, Outputs
-from solvent.rules.compile import CompiledRulebook, load_rulebook
-from solvent.wire.inputs import encode_clock, encode_settlement, encode_state, encode_tick
+from solvent.rules import CompiledRulebook, compile_document, load_rulebook
+from solvent.wire.inputs import (
+    encode_clock,
+    encode_rulebook,
+    encode_settlement,
+    encode_state,
+    encode_tick,
+)
 from solvent.wire.topics import MARKS, ORACLE_TICKS, REJECTS
 
 SECOND = 1_000_000
@@ -83,6 +89,14 @@ def a_rulebook(**policy: int) -> CompiledRulebook:
     return load_rulebook(RULEBOOK.format(**{**defaults, **policy}))
 
 
+def a_successor(version: int = 2, *, old: str = "", new: str = "") -> CompiledRulebook:
+    """Return a later version of `a_rulebook`; the first such text of its document replaced."""
+    text = a_rulebook().document.decode()
+    assert old in text
+    text = text.replace('"version":1,', f'"version":{version},', 1).replace(old, new, 1)
+    return compile_document(text.encode())
+
+
 @dataclass(frozen=True)
 class Record:
     """An input record as the shard sees it."""
@@ -136,6 +150,15 @@ class Feeder:
         """Apply a settlement `at` seconds after the start; BTC-DATED expires at 100."""
         ts_us = START_US + round(at * SECOND)
         record = encode_settlement(source=source, market=market, price=price, ts_us=ts_us)
+        self.raw(record, broker_us=ts_us + SECOND)
+
+    def rulebook(
+        self, rulebook: CompiledRulebook | bytes, *, at: float = 0.0, source: str = "desk"
+    ) -> None:
+        """Publish a rulebook, or what somebody takes for one, `at` seconds after the start."""
+        ts_us = START_US + round(at * SECOND)
+        document = rulebook if isinstance(rulebook, bytes) else rulebook.document
+        record = encode_rulebook(source=source, rulebook=document, ts_us=ts_us)
         self.raw(record, broker_us=ts_us + SECOND)
 
     def clock(self, at: float) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 from solvent.engine.rows import Rows
 from solvent.engine.shard import Emit, Outputs, Pending, ShardFacts
@@ -39,6 +40,7 @@ class ToyPrices:
         self.out: list[Emit] = []
 
     pending = Pending.NEWS
+    rules = MappingProxyType({})
 
     def apply(self, topic, records):
         assert topic == ORACLE_TICKS
@@ -85,6 +87,8 @@ class ToyMargin:
         self.sums: dict[bytes, list[int]] = {}
         self.changed: set[bytes] = set()
         self.out: list[Emit] = []
+
+    rules = MappingProxyType({})
 
     @property
     def pending(self):

@@ -76,14 +76,18 @@ class MarkedFeed(ABC):
     def __init__(self, feed: Feed, policy: OraclePolicy) -> None:
         self.name = feed.name
         self.exponent = feed.exponent
-        self.max_age_us = policy.max_age_us
-        self.max_skew_us = policy.max_skew_us
+        self.adopt(policy)
         self.value: int | None = None
         self.state: str | None = None
         self.since_us = 0
         self.agreeing = 0
         self.expires_us = _NEVER_US
         self.published = self.news()
+
+    def adopt(self, policy: OraclePolicy) -> None:
+        """Take the rules that ticks and the mark are judged by from here on."""
+        self.max_age_us = policy.max_age_us
+        self.max_skew_us = policy.max_skew_us
 
     @property
     @abstractmethod
@@ -157,14 +161,20 @@ class PriceFeed(MarkedFeed):
     kind = "price"
 
     def __init__(self, feed: Feed, policy: OraclePolicy) -> None:
+        self.sources: dict[str, _Source] = {}
         super().__init__(feed, policy)
+        self.confidence = 0
+        self.first_price = 0
+
+    def adopt(self, policy: OraclePolicy) -> None:
+        """Take the rules, by which each source's last word is certain or not."""
+        super().adopt(policy)
         self.max_conf_ppm = policy.max_conf_ppm
         self.min_sources = policy.min_sources
         self.quorum_ppm = policy.quorum_ppm
         self.band_ppm = policy.band_ppm
-        self.sources: dict[str, _Source] = {}
-        self.confidence = 0
-        self.first_price = 0
+        for source in self.sources.values():
+            source.is_certain = self.is_certain(*source.quote)
 
     @property
     def newest_us(self) -> int | None:

@@ -124,6 +124,11 @@ class Intake:
     def __init__(self, rulebook: CompiledRulebook, columns: Columns) -> None:
         self.close_looks = 0
         self._columns = columns
+        self._windows = {TRADES: DuplicateWindow(), COLLATERAL: DuplicateWindow()}
+        self.adopt(rulebook)
+
+    def adopt(self, rulebook: CompiledRulebook) -> None:
+        """Read by a rulebook from here on; duplicate windows know nothing of rules."""
         self._max_future_us = rulebook.max_future_us
         self._rulebook = rulebook
         markets = [i.name for i in rulebook.instruments]
@@ -142,7 +147,6 @@ class Intake:
         self._quanta = _steps([(-a.quantum_exponent, 1) for a in rulebook.assets])
         fields = max(TRADE_CONTRACT.kind.size, MOVE_CONTRACT.kind.size)
         self._parts = np.zeros(fields, np.int64), np.zeros(fields, np.int64)
-        self._windows = {TRADES: DuplicateWindow(), COLLATERAL: DuplicateWindow()}
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Enter records below the fence into the duplicate window, nothing else."""

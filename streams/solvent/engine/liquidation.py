@@ -11,13 +11,14 @@ opened       liquidatable,          the unit stands in liquidation, has position
 revised      bankrupt               the verdict escalated
              ledger_changed         a trade, move, statement or settlement changed the unit and it
                                     is still liquidating
+             rulebook               another rulebook judges from here on, it is still liquidating
              expired                the last offer's ``expires_us`` has come
 closed       target_reached         a fill naming this case restored health(liquidation_end)
              exhausted              nothing is left to close; what is missing is ``bad_debt``
 recovered    market, deposit,       health(liquidation_end) was restored by a mark frame, a
              trade, settings,       collateral move, a trade that is not the case's, a statement, or
-             orders, snapshot,      the settlement of a contract at expiry
-             settlement
+             orders, snapshot,      the settlement of a contract at expiry, or a rulebook
+             settlement, rulebook
 ===========  =====================  ==============================================================
 
 While a unit is `unknown` (its feed may not judge) an open case rests: no revision, no end, and no
@@ -65,10 +66,10 @@ class Cause:
     topic, offset : str, int
         The record.
     kind : str
-        ``market``, ``deposit`` (any collateral move), ``trade``, ``settings``, ``orders`` or
-        ``snapshot``; the reason of a recovery.
+        ``market``, ``deposit`` (any collateral move), ``trade``, ``settings``, ``orders``,
+        ``snapshot``, ``settlement`` or ``rulebook``; the reason of a recovery.
     is_ledger : bool
-        Whether the record changed the unit's ledger.
+        Whether the record changed the unit's ledger, or the rulebook it is judged by.
     case_episode : int
         Episode of the case a trade says it serves, -1 without.
     """
@@ -91,6 +92,8 @@ class Desk:
         What is judged, by what.
     offsets : mapping of str to int
         Next offset of each input, kept current by the shard.
+    records : list of Emit
+        Where events go, the shard's.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Desk:
         columns: Columns,
         marks: MarkBook,
         offsets: Mapping[str, int],
+        records: list[Emit],
     ) -> None:
         self._partition = partition
         self._rulebook = rulebook
@@ -107,8 +111,8 @@ class Desk:
         self._marks = marks
         self._offsets = offsets
         self._announcer = Announcer(partition, rulebook, columns, marks, offsets)
+        self._records = records
         self._changed: list[int] = []  # accounts, of the batch being settled
-        self.records: list[Emit] = []
 
     # -- what happens
 
@@ -133,7 +137,7 @@ class Desk:
     def release(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
         """Settle the units of an account that is judged again; each is told of, changed or not."""
         batch = self._announcer.about(units, cause)
-        self.records.extend(
+        self._records.extend(
             batch.status_event(at, status, status)
             for at, status in enumerate(statuses)
             if status == batch.status[at]
@@ -157,7 +161,7 @@ class Desk:
                 units.previous_status[unit] = before
             units.status[unit] = status
             self._changed.append(account)
-            self.records.append(batch.status_event(at, before, status))
+            self._records.append(batch.status_event(at, before, status))
         if batch.is_quarantined[at]:
             return
         revision = batch.revision[at]
@@ -189,7 +193,8 @@ class Desk:
         elif batch.verdict[at] == VERDICT_BANKRUPT and units.case_verdict[unit] != VERDICT_BANKRUPT:
             self._offer(batch, at, status, "revised", "bankrupt")
         elif cause.is_ledger:
-            self._offer(batch, at, status, "revised", "ledger_changed")
+            reason = "rulebook" if cause.kind == "rulebook" else "ledger_changed"
+            self._offer(batch, at, status, "revised", reason)
         elif units.case_expires_us[unit] <= self._marks.stream_us:
             self._offer(batch, at, status, "revised", "expired")
 
@@ -204,7 +209,7 @@ class Desk:
         units.case_verdict[unit] = batch.verdict[at]
         units.case_expires_us[unit] = expires_us
         self._changed.append(batch.account[at])
-        self.records.append(
+        self._records.append(
             batch.case_event(
                 at,
                 status,
@@ -225,7 +230,7 @@ class Desk:
             is_lost = reason == "exhausted"
             bad_debt_micros = max(0, -batch.raw_equity_micros[at]) if is_lost else 0
         ending = Ending(int(cases.notional_micros[unit]), int(cases.fills[unit]), bad_debt_micros)
-        self.records.append(
+        self._records.append(
             batch.case_event(
                 at,
                 status,
@@ -270,7 +275,7 @@ class Desk:
             "deposit_to_clear": "0",
             **self._references(cause),
         }
-        self.records.append(Emit(MARGIN_STATUS, columns.key_of(account), encode(record)))
+        self._records.append(Emit(MARGIN_STATUS, columns.key_of(account), encode(record)))
 
     def _references(self, cause: Cause) -> dict[str, Any]:
         return {

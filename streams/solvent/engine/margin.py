@@ -22,15 +22,16 @@ from solvent.engine.describe import Describer
 from solvent.engine.intake import Fault, Intake
 from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
+from solvent.engine.published import RULEBOOK_ROW_KEY, restored_rulebook, rulebook_row
 from solvent.engine.rejects import reject
 from solvent.engine.restate import apply_orders, apply_settings, apply_snapshot
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.severity import Standing, by_severity
-from solvent.engine.shard import InputRecord, Outputs, Pending, ShardFacts
+from solvent.engine.shard import Emit, InputRecord, Outputs, Pending, ShardFacts
 from solvent.engine.statements import Orders, Refusal, Settings, Snapshot, StatementReader
 from solvent.engine.window import WINDOW_OFFSETS
-from solvent.errors import ConfigError, InvariantError, RejectCode
+from solvent.errors import ConfigError, InvariantError, PartitionError, RejectCode
 from solvent.kernel.layout import (
     COUNT_ACCOUNTS,
     COUNT_DIRTY,
@@ -52,6 +53,7 @@ from solvent.kernel.layout import (
     STOP_REPORT,
     VERDICT_BANKRUPT,
     Int32,
+    Int64,
     Moves,
     Trades,
 )
@@ -68,7 +70,7 @@ from solvent.kernel.ledger import (
     settle_contract_jit,
     total_count,
 )
-from solvent.rules.compile import CompiledRulebook
+from solvent.rules import CompiledRulebook, check_successor, compile_document
 from solvent.state import restored, rows
 from solvent.state.columns import Columns
 from solvent.state.restored import RestoredRows
@@ -76,6 +78,7 @@ from solvent.state.safe_moves import SafeMoves
 from solvent.wire.topics import (
     ACCOUNT_SETTINGS,
     ACCOUNT_SNAPSHOTS,
+    ACCOUNTS,
     COLLATERAL,
     MARKS,
     OPEN_ORDERS,
@@ -125,35 +128,56 @@ class MarginShard:
 
     def __init__(self, partition: int, rulebook: CompiledRulebook) -> None:
         self.partition = partition
-        self.rulebook = rulebook
-        self._space = rulebook.workspace()
-        self.columns = Columns(
-            rulebook.default_preset,
-            is_funded=any(i.funding_feed is not None for i in rulebook.instruments),
-        )
-        self.marks = MarkBook(rulebook)
+        self.columns = Columns(rulebook.default_preset)
         self._intake = Intake(rulebook, self.columns)
         self._statements = StatementReader(rulebook)
-        self._instrument_ids = np.array([i.id for i in rulebook.instruments], np.int64)
         # Topics of statements, and their counts, join when the first record of theirs is read.
         self._offsets = {TRADES: 0, COLLATERAL: 0, MARKS: 0}
-        self._desk = Desk(partition, rulebook, self.columns, self.marks, self._offsets)
-        self._totals = np.zeros(total_count(rulebook.rules), np.int64)
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._rejects_by_code: dict[str, int] = {}
+        self._records: list[Emit] = []
         self._restored = RestoredRows(self.columns)
         self._marks_row: bytes | None = None
         self._marks_changed = False
+        self._rulebook_row: bytes | None = None
+        self._rulebook_changed = False
+        self._adopt(rulebook)
+        self._totals = np.zeros(total_count(rulebook.rules), np.int64)
+
+    def _adopt(self, rulebook: CompiledRulebook) -> None:
+        """Judge by a rulebook; nothing is known of the marks yet, and all units are to be judged.
+
+        What is made of the rulebook is made anew, and of what the shard holds only that: amounts
+        and indices mean the same under a successor (`solvent.rules.succession`).
+        """
+        self.rulebook = rulebook
+        self._space = rulebook.workspace()
+        self.columns.default_preset = rulebook.default_preset
+        if any(instrument.funding_feed is not None for instrument in rulebook.instruments):
+            self.columns.is_funded = True
+        self.marks = MarkBook(rulebook)
+        self._intake.adopt(rulebook)
+        self._statements.adopt(rulebook)
+        self._instrument_ids = np.array([i.id for i in rulebook.instruments], np.int64)
+        self._desk = Desk(
+            self.partition, rulebook, self.columns, self.marks, self._offsets, self._records
+        )
         self.safe_moves = SafeMoves(len(rulebook.feeds))
 
     # -- the Shard interface
 
     @property
+    def rules(self) -> Mapping[str, Any]:
+        """``id``, ``version`` and ``hash`` of the rulebook in force."""
+        return self.rulebook.reference
+
+    @property
     def pending(self) -> Pending:
         """What was brought about since the last cut."""
-        if self._desk.records:
+        if self._records:
             return Pending.NEWS
-        return Pending.ROWS if self.columns.counts[COUNT_DIRTY] else Pending.MARKS
+        has_rows = self._rulebook_changed or self.columns.counts[COUNT_DIRTY]
+        return Pending.ROWS if has_rows else Pending.MARKS
 
     def apply(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Fold a run of records of one input topic, in order."""
@@ -179,9 +203,11 @@ class MarginShard:
         out = Rows(*rows.encode_rows(self.columns, changed, self._instrument_ids))
         if self._marks_changed:
             out = out.joined(Rows.of([(MARKS_ROW_KEY, self.marks.row())]))
-        records = self._desk.records
-        self._desk.records = []
-        self._marks_changed = False
+        if self._rulebook_changed:
+            out = out.joined(Rows.of([(RULEBOOK_ROW_KEY, rulebook_row(self.rulebook))]))
+        records = self._records.copy()
+        self._records.clear()
+        self._marks_changed = self._rulebook_changed = False
         return Outputs(
             rows=out, records=records, state=self._state(), rules=self.rulebook.reference
         )
@@ -200,6 +226,9 @@ class MarginShard:
         marks_row = rows.last_of(MARKS_ROW_KEY)
         if marks_row is not None:
             self._marks_row = marks_row.value
+        published = rows.last_of(RULEBOOK_ROW_KEY)
+        if published is not None:
+            self._rulebook_row = published.value
 
     def resume(self, positions: Mapping[str, int], state: Mapping[str, Any]) -> None:
         """Finish a restore.
@@ -207,18 +236,19 @@ class MarginShard:
         Raises
         ------
         ConfigError
-            The state was built under another rulebook than this worker's.
+            The state was built under another rulebook than this worker's, and none was published.
         PartitionError
             A row cannot be read.
         """
         if state:
-            self._check_rulebook(state["rulebook"])
+            where = f"{ACCOUNTS} partition {self.partition}"
+            built_hash = state["rulebook"]["hash"]
+            rulebook = restored_rulebook(self.rulebook, self._rulebook_row, built_hash, where)
+            if rulebook.hash != self.rulebook.hash:
+                self._adopt(rulebook)
             self._counts.update(state["counts"])
             self._rejects_by_code.update(state["rejects"])
-            self._totals[TOTAL_FEES] = state["fees_micros"]
-            for name, totals in self._named_totals().items():
-                for key, slot in totals.items():
-                    self._totals[slot] = state.get(name, {}).get(key, 0)
+            self._take_totals(state)
         for topic in state["offsets"] if state else list(self._offsets):
             known = state["offsets"][topic] if state else positions.get(topic, 0)
             self._offsets[topic] = known
@@ -422,9 +452,42 @@ class MarginShard:
         self._marks_changed = True
         for instrument, price in self.marks.settling:
             self._settle_contract(instrument, price, record.offset)
+        is_succeeded = self.marks.published is not None and self._succeed(self.marks.published)
         signalled = self.safe_moves.look(
             self.columns, self.rulebook.rules, self.marks.marks, self._space, self.marks.stream_us
         )
+        if is_succeeded:
+            concerned = self._with_standing_cases(signalled)
+            self._settle_worst_first(concerned, Cause(MARKS, record.offset, "rulebook", True))
+        else:
+            self._settle_worst_first(signalled, Cause(MARKS, record.offset, "market", False))
+
+    def _succeed(self, document: bytes) -> bool:
+        """Let a published rulebook take the place of the one in force; False: it is the same."""
+        self._rulebook_changed = True
+        try:
+            rulebook = compile_document(document)
+            if rulebook.hash == self.rulebook.hash:
+                return False  # this worker was started with it and reads the log from before
+            check_successor(self.rulebook, rulebook)
+        except ConfigError as error:
+            msg = f"mark frame {self.marks.seq}: {error.message}"
+            raise PartitionError(msg) from error
+        marks, state = self.marks.row(), self._state()
+        self._adopt(rulebook)
+        self.marks.load(marks)
+        self._take_totals(state)
+        return True
+
+    def _with_standing_cases(self, signalled: Int64) -> Int64:
+        """Add the units whose case stands: an offer counts under the rulebook that it names."""
+        units, count = self.columns.units, int(self.columns.counts[COUNT_UNITS])
+        standing = np.setdiff1d(np.flatnonzero(units.revision[:count]), signalled)
+        self.safe_moves.next_status[standing] = units.status[standing]
+        return np.union1d(signalled, standing)
+
+    def _settle_worst_first(self, signalled: Int64, cause: Cause) -> None:
+        """Settle units that were just looked at, the worst first."""
         if not signalled.size:
             return
         columns = self.columns
@@ -440,7 +503,7 @@ class MarginShard:
         )
         worst_first = np.array([standing.unit for standing in by_severity(standings)], np.int64)
         statuses = self.safe_moves.next_status[worst_first].tolist()
-        self._desk.settle(worst_first, statuses, Cause(MARKS, record.offset, "market", False))
+        self._desk.settle(worst_first, statuses, cause)
 
     def _settle_contract(self, index: int, price: int, offset: int) -> None:
         """Close every position in a contract at its settlement price, and judge its unit.
@@ -566,7 +629,7 @@ class MarginShard:
             account_id=fault.account_id,
             is_quarantined=is_quarantined,
         )
-        self._desk.records.append(emit)
+        self._records.append(emit)
 
     # -- state beside the rows
 
@@ -601,16 +664,13 @@ class MarginShard:
         first = TOTAL_SLOTS + len(names) * count
         return {**slots, "fees": {asset.name: first + asset.index for asset in assets}}
 
-    def _check_rulebook(self, built: Mapping[str, Any]) -> None:
-        mine = self.rulebook.reference
-        if built["hash"] != mine["hash"]:
-            msg = (
-                f"partition {self.partition}: state was built under rulebook {built['id']} version "
-                f"{built['version']} ({str(built['hash'])[:12]}), this worker has {mine['id']} "
-                f"version {mine['version']} ({str(mine['hash'])[:12]}); "
-                "publishing rulebooks comes later"
-            )
-            raise ConfigError(msg)
+    def _take_totals(self, state: Mapping[str, Any]) -> None:
+        """Set the totals to what `_state` told of them, by name."""
+        self._totals = np.zeros(total_count(self.rulebook.rules), np.int64)
+        self._totals[TOTAL_FEES] = state["fees_micros"]
+        for name, totals in self._named_totals().items():
+            for key, slot in totals.items():
+                self._totals[slot] = state.get(name, {}).get(key, 0)
 
     # -- for people and tests
 

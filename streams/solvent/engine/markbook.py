@@ -40,6 +40,8 @@ class MarkBook:
     settling : list of (int, int)
         Contracts that the last frame settled, ascending, and the price at the exponent they are
         settled at.
+    published : bytes or None
+        The rulebook that the last frame published, as JSON.
     """
 
     def __init__(self, rulebook: CompiledRulebook) -> None:
@@ -60,6 +62,7 @@ class MarkBook:
         )
         self.seq = 0
         self.settling: list[tuple[int, int]] = []
+        self.published: bytes | None = None
         self._instruments = rulebook.instrument_by_name
         self._settled: dict[str, str] = {}
 
@@ -98,6 +101,7 @@ class MarkBook:
             if settlement.market not in self._settled:
                 self.settling.append(self._settle(settlement.market, settlement.price))
         self.settling.sort()
+        self.published = None if frame.rulebook is None else encode(frame.rulebook)
         self.seq = frame.seq
         self.stream_us = max(self.stream_us, frame.ts_us)
         self._refresh()

@@ -73,6 +73,21 @@ contract               not decodable, unknown market (SLV-202),    ``rejects.v1`
                                                                    same price: a duplicate
 =====================  ==========================================  ================================
 
+A published rulebook is told in a frame of its own, behind one with what changed before it; from
+there on feeds are judged by it. Feeds that exist are judged anew at once, and what that changes is
+told in the frames that follow. What happens to it:
+
+=====================  ==========================================  ================================
+failure                condition                                   consequence
+=====================  ==========================================  ================================
+contract               not decodable, beyond the record's broker   ``rejects.v1`` with its code
+                       time
+``rulebook``           it does not hold, may not follow the one    ``rejects.v1``, SLV-306, with
+                       in force (`rules.succession`), or acts      path, value and limit; the one in
+                       (``effective_at_us``) only after its        force stays; the one in force
+                       ``ts_us``                                   again: a duplicate
+=====================  ==========================================  ================================
+
 State of a price feed: ``stale`` no vote is left · ``diverged`` fewer than ``min_sources`` agree, or
 less than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence is too wide ·
 ``valid``. A state feed is ``valid`` while its last word is at most ``max_age_us`` old, then
@@ -94,15 +109,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from orjson import Fragment
+
 from solvent.engine.feeds import MAX_SOURCES, MarkedFeed, PriceFeed, StateFeed
+from solvent.engine.published import RULEBOOK_ROW_KEY, restored_rulebook, rulebook_row
 from solvent.engine.rejects import reject
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.shard import Emit, InputRecord, Outputs, Pending, ShardFacts
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
-from solvent.rules.compile import CompiledRulebook
+from solvent.rules import CompiledRulebook, check_successor, compile_document
 from solvent.units import MAX_EXACT, MAX_STATE, MAX_TEXT, format_scaled, parse_scaled
-from solvent.wire.inputs import PriceTick, SettlementTick, StateTick, decode_tick
+from solvent.wire.inputs import (
+    PriceTick,
+    RulebookTick,
+    SettlementTick,
+    StateTick,
+    decode_tick,
+)
 from solvent.wire.outputs import decode_price_row, decode_settlements_row, encode
 from solvent.wire.topics import MARKS, ORACLE_TICKS
 
@@ -142,12 +166,11 @@ class PriceShard:
     lookback: Mapping[str, int] = {}
 
     def __init__(self, rulebook: CompiledRulebook, partition: int = 0) -> None:
-        self._rulebook = rulebook
         self._partition = partition
-        self._feeds: dict[str, MarkedFeed] = {
-            feed.name: (StateFeed if feed.is_state else PriceFeed)(feed, policy)
-            for feed, policy in zip(rulebook.feeds, rulebook.oracle, strict=True)
-        }
+        self._feeds: dict[str, MarkedFeed] = {}
+        self._adopt(rulebook)
+        self._is_published = False  # in this slice
+        self._rows: dict[bytes, bytes | None] = {}  # while restoring
         self._seq = 0
         self._clock_us = 0
         self._counts = dict.fromkeys(_COUNTERS, 0)
@@ -171,6 +194,11 @@ class PriceShard:
     def counts(self) -> Mapping[str, int]:
         """What was counted since the partition began."""
         return self._counts
+
+    @property
+    def rules(self) -> Mapping[str, Any]:
+        """``id``, ``version`` and ``hash`` of the rulebook in force."""
+        return self._rulebook.reference
 
     @property
     def pending(self) -> Pending:
@@ -205,6 +233,9 @@ class PriceShard:
                     counts["ticks"] += 1
                 elif type(event) is SettlementTick:
                     self._on_settlement(event)
+                    counts["ticks"] += 1
+                elif type(event) is RulebookTick:
+                    self._on_rulebook(event)
                     counts["ticks"] += 1
                 else:
                     self._on_clock(event.ts_us)
@@ -317,6 +348,47 @@ class PriceShard:
             msg = f"{tick.market} settlement price {tick.price}: settled at {known['price']}"
             raise ContractError(msg, code=RejectCode.SETTLED_OTHERWISE)
 
+    def _on_rulebook(self, tick: RulebookTick) -> None:
+        """Check a rulebook in the order of the module's table, tell it and judge by it."""
+        document = bytes(tick.rulebook)
+        try:
+            rulebook = compile_document(document)
+            if rulebook.hash == self._rulebook.hash:
+                self._counts["duplicates"] += 1
+                return
+            check_successor(self._rulebook, rulebook)
+        except ConfigError as error:
+            msg = f"rulebook of {tick.source} refused: {error.message}"
+            raise ContractError(msg, code=RejectCode.RULEBOOK) from None
+        if rulebook.effective_at_us > tick.ts_us:
+            msg = (
+                f"rulebook of {tick.source} refused: rulebook.effective_at_us: "
+                f"{rulebook.effective_at_us}, limit: {tick.ts_us}, when it was published"
+            )
+            raise ContractError(msg, code=RejectCode.RULEBOOK)
+        if any(feed.news() != feed.published for feed in self._feeds.values()):
+            self._emit_frame()
+        self._emit_frame(rulebook=rulebook)
+        self._adopt(rulebook)
+        self._is_published = True
+        for feed in self._feeds.values():
+            if feed.state is not None:
+                before = feed.mark()
+                feed.judge(self._clock_us)
+                if feed.mark() != before:
+                    self._touched.add(feed.name)
+
+    def _adopt(self, rulebook: CompiledRulebook) -> None:
+        """Judge by a rulebook, which has all feeds there are."""
+        self._rulebook = rulebook
+        for feed, policy in zip(rulebook.feeds, rulebook.oracle, strict=True):
+            known = self._feeds.get(feed.name)
+            if known is None:
+                kind = StateFeed if feed.is_state else PriceFeed
+                self._feeds[feed.name] = kind(feed, policy)
+            else:
+                known.adopt(policy)
+
     def _feed_of(self, tick: PriceTick | StateTick, kind: type[_AnyFeed]) -> _AnyFeed:
         """Return the feed a tick names, if it is of the tick's kind."""
         feed = self._feeds.get(tick.feed)
@@ -361,7 +433,11 @@ class PriceShard:
 
     # -- rows and records out
 
-    def _emit_frame(self, settlements: Sequence[Mapping[str, str]] = ()) -> None:
+    def _emit_frame(
+        self,
+        settlements: Sequence[Mapping[str, str]] = (),
+        rulebook: CompiledRulebook | None = None,
+    ) -> None:
         """Emit the next frame: every feed that differs from what the frames before it said."""
         marks = []
         for feed in self._feeds.values():
@@ -379,6 +455,8 @@ class PriceShard:
         }
         if settlements:
             frame["settlements"] = list(settlements)
+        if rulebook is not None:
+            frame["rulebook"] = Fragment(rulebook.document)
         self._records.append(Emit(MARKS, _FRAME_KEY, encode(frame), everywhere=True))
         self._counts["frames"] += 1
 
@@ -394,6 +472,9 @@ class PriceShard:
             row = {"schema_version": 1, "settlements": self._settled}
             changed.append((_SETTLEMENTS_KEY, encode(row)))
             self._has_settled = False
+        if self._is_published:
+            changed.append((RULEBOOK_ROW_KEY, rulebook_row(self._rulebook)))
+            self._is_published = False
         return Outputs(
             rows=Rows.of(changed),
             records=records,
@@ -409,30 +490,9 @@ class PriceShard:
     # -- restore
 
     def load(self, rows: Run) -> None:
-        """Take rows of ``price-state.v1``; a feed the rulebook no longer has is passed over.
-
-        `resume` then refuses the other rulebook, with its hash.
-
-        Raises
-        ------
-        PartitionError
-            A row is a tombstone.
-        """
-        for key, value in {row.key: row.value for row in rows}.items():
-            if key == _SETTLEMENTS_KEY:
-                row = decode_settlements_row(value or b"")
-                self._settled = {
-                    market: {"source": told.source, "price": told.price, "ts_us": told.ts_us}
-                    for market, told in row.settlements.items()
-                }
-                continue
-            feed = self._feeds.get((key or b"").decode())
-            if feed is None:
-                continue
-            if value is None:
-                msg = f"price-state.v1 row {feed.name} was deleted, rows of this table never are"
-                raise PartitionError(msg)
-            feed.restore(decode_price_row(value))
+        """Take rows of ``price-state.v1``; `resume` reads them by the rulebook in force."""
+        for row in rows:
+            self._rows[row.key or b""] = row.value
 
     def resume(self, positions: Mapping[str, int], state: Mapping[str, Any]) -> None:
         """Finish a restore.
@@ -440,20 +500,37 @@ class PriceShard:
         Raises
         ------
         ConfigError
-            The partition was priced under another rulebook.
+            The partition was priced under another rulebook, which was not published to it.
+        PartitionError
+            A row is a tombstone, or of another rulebook than the state.
         """
         del positions  # the price side needs no offsets of its own
-        if not state:
-            return
-        if state["rulebook"] != self._rulebook.hash:
-            msg = (
-                f"rulebook {self._rulebook.id} has hash {self._rulebook.hash}, "
-                f"price-state.v1 was written under {state['rulebook']}"
-            )
-            raise ConfigError(msg)
-        self._seq = state["seq"]
-        self._clock_us = state["clock_us"]
-        self._counts.update(state["counts"])
+        rows, self._rows = self._rows, {}
+        if state:
+            published = rows.pop(RULEBOOK_ROW_KEY, None)
+            where = f"price-state.v1 partition {self._partition}"
+            rulebook = restored_rulebook(self._rulebook, published, state["rulebook"], where)
+            if rulebook.hash != self._rulebook.hash:
+                self._feeds = {}
+                self._adopt(rulebook)
+        settlements = rows.pop(_SETTLEMENTS_KEY, None)
+        if settlements is not None:
+            self._settled = {
+                market: {"source": told.source, "price": told.price, "ts_us": told.ts_us}
+                for market, told in decode_settlements_row(settlements).settlements.items()
+            }
+        for key, value in rows.items():
+            feed = self._feeds.get(key.decode())
+            if feed is None:
+                continue
+            if value is None:
+                msg = f"price-state.v1 row {feed.name} was deleted, rows of this table never are"
+                raise PartitionError(msg)
+            feed.restore(decode_price_row(value))
+        if state:
+            self._seq = state["seq"]
+            self._clock_us = state["clock_us"]
+            self._counts.update(state["counts"])
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Do nothing: `lookback` asks for no records."""

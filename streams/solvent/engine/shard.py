@@ -54,7 +54,7 @@ class Outputs:
     state : dict
         JSON-able remainder of the shard's state, kept in the fence row and given back to `resume`.
     rules : dict
-        Rulebook ``id``, ``version`` and ``hash`` in force, for the journal.
+        Rulebook ``id``, ``version`` and ``hash`` in force at its end, for the journal.
     """
 
     rows: Rows = field(default_factory=lambda: Rows.of([]))
@@ -103,6 +103,11 @@ class Shard(Protocol):
 
     #: input topic -> how many offsets below the fence `remember` wants to see again on take-over
     lookback: Mapping[str, int]
+
+    @property
+    def rules(self) -> Mapping[str, Any]:
+        """``id``, ``version`` and ``hash`` of the rulebook in force."""
+        ...
 
     @property
     def pending(self) -> Pending:

@@ -140,13 +140,17 @@ class StatementReader:
     """Reader of one partition's statements under one rulebook."""
 
     def __init__(self, rulebook: CompiledRulebook) -> None:
-        self._rulebook = rulebook
         self._seen = SnapshotIds()
+        self.adopt(rulebook)
         self._read: dict[str, tuple[Callable[[bytes | None], Any], Callable[[Any], Any]]] = {
             ACCOUNT_SETTINGS: (wire.decode_settings, self._settings),
             OPEN_ORDERS: (wire.decode_open_orders, self._orders),
             ACCOUNT_SNAPSHOTS: (wire.decode_snapshot, self.snapshot),
         }
+
+    def adopt(self, rulebook: CompiledRulebook) -> None:
+        """Read by a rulebook from here on; ids of snapshots know nothing of rules."""
+        self._rulebook = rulebook
 
     def remember(self, record: InputRecord) -> None:
         """Enter the id of a snapshot below the fence, nothing else."""

@@ -148,6 +148,11 @@ class Verifier:
         return self._replay.journal.slice_number
 
     @property
+    def rules(self) -> Mapping[str, Any]:
+        """``id``, ``version`` and ``hash`` of the rulebook in force after it."""
+        return self._replay.shard.rules
+
+    @property
     def hash(self) -> str:
         """Rolling hash after it."""
         return self._replay.journal.rolling_hash.hex()

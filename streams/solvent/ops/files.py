@@ -25,6 +25,7 @@ from solvent.kernel import lines
 from solvent.kernel.layout import Int32, Int64, UInt8
 from solvent.wire.inputs import (
     ClockTick,
+    RulebookTick,
     SettlementTick,
     decode_collateral_move,
     decode_tick,
@@ -51,6 +52,7 @@ from solvent.wire.topics import (
 
 __all__ = [
     "KEYS",
+    "RULEBOOK_KEY",
     "BadRow",
     "Keyed",
     "Values",
@@ -62,6 +64,8 @@ __all__ = [
 ]
 
 _CHUNK_ROWS: Final = 65_536
+#: Key of a rulebook published on ``oracle-ticks.v1``.
+RULEBOOK_KEY: Final = b"rulebook"
 _CLOCK_KEY: Final = b"clock"
 _MARKS_KEY: Final = b"marks"
 
@@ -139,6 +143,8 @@ def _tick_key(value: bytes) -> tuple[bytes, int]:
     tick = decode_tick(value)
     if isinstance(tick, ClockTick):
         return _CLOCK_KEY, tick.ts_us
+    if isinstance(tick, RulebookTick):
+        return RULEBOOK_KEY, tick.ts_us
     return (tick.market if isinstance(tick, SettlementTick) else tick.feed).encode(), tick.ts_us
 
 

@@ -7,7 +7,7 @@ journal is read up to where it ends when its partition's turn comes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +18,7 @@ from solvent.engine.margin import warm_up
 from solvent.engine.replay import JournalledSlice, Log, read_slice
 from solvent.engine.rewind import restore_at
 from solvent.engine.verify import Difference, Verifier
-from solvent.errors import ConfigError, PartitionError
+from solvent.errors import ConfigError, PartitionError, SolventError
 from solvent.ops.logs import Logs
 from solvent.rules import CompiledRulebook
 from solvent.runtime.lane import AgentSpec
@@ -147,7 +147,7 @@ def verify(
     logs : Logs
         A broker's topics, or a tape.
     rulebook : CompiledRulebook
-        The one the history was made under.
+        The one the history began under; those published later are in it.
     options : VerifyOptions
         Which part of it.
     progress : callable
@@ -185,9 +185,7 @@ def verify(
             partition=partition, from_slice=options.from_slice, last_slice=options.from_slice - 1
         )
         report.partitions.append(part)
-        report.is_interrupted = _verify_partition(
-            logs, spec, rulebook, options, part, meter, is_stopped
-        )
+        report.is_interrupted = _verify_partition(logs, spec, options, part, meter, is_stopped)
     report.seconds = time.monotonic() - began
     return report
 
@@ -195,7 +193,6 @@ def verify(
 def _verify_partition(
     logs: Logs,
     spec: AgentSpec,
-    rulebook: CompiledRulebook,
     options: VerifyOptions,
     report: PartitionReport,
     meter: _Meter,
@@ -215,8 +212,13 @@ def _verify_partition(
             continue
         if options.to_slice is not None and entry.number > options.to_slice:
             break
-        _check_rulebook(entry, rulebook)
-        report.difference = verifier.check(entry)
+        try:
+            report.difference = verifier.check(entry)
+        except SolventError:  # nothing to wonder at under other rules
+            _check_rulebook(entry, verifier.rules)
+            raise
+        if verifier.number == entry.number:
+            _check_rulebook(entry, verifier.rules)
         _tell(report, verifier)
         meter.tell()
         if report.difference is not None:
@@ -301,13 +303,14 @@ def _check_inputs(journal: Log, inputs: dict[str, Log], agent: str, from_slice: 
         raise PartitionError(msg, code="SLV-513")
 
 
-def _check_rulebook(entry: JournalledSlice, rulebook: CompiledRulebook) -> None:
-    if entry.rulebook.get("hash") != rulebook.hash:
+def _check_rulebook(entry: JournalledSlice, mine: Mapping[str, Any]) -> None:
+    """Refuse a replay under other rules than the slice was made under."""
+    if entry.rulebook.get("hash") != mine["hash"]:
         found = {name: entry.rulebook.get(name) for name in ("id", "version", "hash")}
         msg = (
             f"slice {entry.number} was made under rulebook {found['id']} version "
-            f"{found['version']} ({str(found['hash'])[:12]}), this is {rulebook.id} "
-            f"({rulebook.hash[:12]})"
+            f"{found['version']} ({str(found['hash'])[:12]}), this is {mine['id']} "
+            f"({mine['hash'][:12]})"
         )
         raise ConfigError(msg, code="SLV-451")
 

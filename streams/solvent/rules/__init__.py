@@ -3,16 +3,20 @@
 from solvent.rules.compile import (
     CompiledRulebook,
     builtin_rulebook,
+    compile_document,
     find_rulebook,
     load_rulebook,
     parse_rulebook,
 )
 from solvent.rules.source import builtin_names
+from solvent.rules.succession import check_successor
 
 __all__ = [
     "CompiledRulebook",
     "builtin_names",
     "builtin_rulebook",
+    "check_successor",
+    "compile_document",
     "find_rulebook",
     "load_rulebook",
     "parse_rulebook",

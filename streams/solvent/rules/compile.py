@@ -10,13 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import LiquidationPolicy, OraclePolicy
 from solvent.kernel.layout import Rules
 from solvent.kernel.workspace import Workspace, new_workspace
-from solvent.rules.document import ORDERED_SECTIONS
+from solvent.rules.document import ORDERED_SECTIONS, resolved_document
 from solvent.rules.flatten import flatten
 from solvent.rules.model import RulebookModel
 from solvent.rules.resolve import (
@@ -25,11 +26,18 @@ from solvent.rules.resolve import (
     resolve_instruments,
     resolve_underlyings,
 )
-from solvent.rules.source import builtin_names, builtin_text, config_error, read_model
+from solvent.rules.source import (
+    builtin_names,
+    builtin_text,
+    config_error,
+    read_document,
+    read_model,
+)
 
 __all__ = [
     "CompiledRulebook",
     "builtin_rulebook",
+    "compile_document",
     "compile_rulebook",
     "find_rulebook",
     "load_rulebook",
@@ -91,6 +99,11 @@ class CompiledRulebook:
     max_future_us: int
 
     @property
+    def document(self) -> bytes:
+        """The resolved rulebook as JSON, for `compile_document`."""
+        return json.dumps(resolved_document(self.model), separators=(",", ":")).encode()
+
+    @property
     def reference(self) -> dict[str, str | int]:
         """What outputs say of it: ``{"id", "version", "hash"}``."""
         return {"id": self.id, "version": self.version, "hash": self.hash}
@@ -119,6 +132,20 @@ def load_rulebook(source: Path | str) -> CompiledRulebook:
 def parse_rulebook(text: str) -> CompiledRulebook:
     """Compile a rulebook from YAML text; raises as `load_rulebook`."""
     return compile_rulebook(read_model(text))
+
+
+@lru_cache(maxsize=8)
+def compile_document(document: bytes) -> CompiledRulebook:
+    """Compile a resolved rulebook as it travels on topics: JSON, as `CompiledRulebook.document`.
+
+    A worker's shards read the same document one after the other, so the last ones are kept.
+
+    Raises
+    ------
+    ConfigError
+        [SLV-402] Something in it is not allowed; the message names path, value and limit.
+    """
+    return compile_rulebook(read_document(document))
 
 
 def builtin_rulebook(name: str) -> CompiledRulebook:

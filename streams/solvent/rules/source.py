@@ -7,6 +7,7 @@ else is replaced by the extension.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -26,16 +27,21 @@ else:  # libyaml's where there is one: it reads the same, faster
     _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 __all__ = [
+    "MAX_DOCUMENT_BYTES",
     "builtin_names",
     "builtin_text",
     "config_error",
     "family_document",
     "family_names",
     "family_text",
+    "read_document",
     "read_model",
     "read_nodes",
     "read_text",
 ]
+
+#: The longest resolved rulebook that travels on topics: a frame of it goes to every partition.
+MAX_DOCUMENT_BYTES = 524_288
 
 _MAX_TEXT = 4_000_000
 _MAX_DEPTH = 64
@@ -151,6 +157,46 @@ def read_model(source: Path | str) -> RulebookModel:
         return RulebookModel.model_validate(document)
     except ValidationError as error:
         raise _as_config_error(error) from error
+
+
+def read_document(document: bytes) -> RulebookModel:
+    """Read a resolved rulebook (`rules.document`) told as JSON, as it travels on topics.
+
+    Families and aliases do not travel: a preset has no ``extends`` here.
+
+    Raises
+    ------
+    ConfigError
+        It is no JSON object, longer than `MAX_DOCUMENT_BYTES`, or a key or value is not allowed.
+    """
+    if len(document) > MAX_DOCUMENT_BYTES:
+        limit = f"at most {MAX_DOCUMENT_BYTES} bytes"
+        raise config_error(path="document", value=len(document), limit=limit)
+    try:
+        content = json.loads(
+            document, object_pairs_hook=_each_key_once, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise config_error(path="document", value=str(error), limit="valid JSON") from error
+    if not isinstance(content, dict):
+        raise config_error(path="document", value=content, limit="a mapping of sections")
+    try:
+        return RulebookModel.model_validate(content)
+    except ValidationError as error:
+        raise _as_config_error(error) from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise config_error(path="document", value=repeated, limit="each key once in its mapping")
+    return mapping
+
+
+def _refuse_constant(word: str) -> None:
+    raise config_error(path="document", value=word, limit="a finite number")
 
 
 def _read_yaml(text: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ __all__ = [
     "ClockTick",
     "CollateralMove",
     "PriceTick",
+    "RulebookTick",
     "SettlementTick",
     "StateTick",
     "Tick",
@@ -55,6 +56,7 @@ __all__ = [
     "decode_trade",
     "encode_clock",
     "encode_collateral_move",
+    "encode_rulebook",
     "encode_settlement",
     "encode_state",
     "encode_tick",
@@ -239,6 +241,33 @@ class SettlementTick(
     ts_us: _Count
 
 
+class RulebookTick(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="rulebook",
+):
+    """A rulebook published: if it may follow the one in force, all judge by it from here on.
+
+    Attributes
+    ----------
+    source : str
+        Who publishes it; may contain ``/``.
+    rulebook : msgspec.Raw
+        The resolved rulebook, a JSON object (`solvent.rules.document`).
+    ts_us : int
+        When it was published, microseconds.
+    """
+
+    schema_version: Literal[1]
+    source: _Identifier
+    rulebook: msgspec.Raw
+    ts_us: _Count
+
+
 class ClockTick(
     msgspec.Struct,
     frozen=True,
@@ -254,7 +283,7 @@ class ClockTick(
     ts_us: _Count
 
 
-Tick = PriceTick | StateTick | SettlementTick | ClockTick
+Tick = PriceTick | StateTick | SettlementTick | RulebookTick | ClockTick
 
 _WORD = string.ascii_letters + string.digits + "._-"
 _WORD_BYTES = _WORD.encode()
@@ -327,7 +356,9 @@ def decode_collateral_move(value: bytes | None) -> CollateralMove:
 
 
 def decode_tick(value: bytes | None) -> Tick:
-    """Return the price, state, settlement or clock in a record of ``oracle-ticks.v1``.
+    """Return the price, state, settlement, rulebook or clock in a record of ``oracle-ticks.v1``.
+
+    A rulebook is not looked into: that is for those who judge by it.
 
     Raises
     ------
@@ -349,8 +380,16 @@ def decode_tick(value: bytes | None) -> Tick:
             raise out_of_contract(
                 ORACLE_TICKS, "market", tick.market, "must match [A-Za-z0-9._-]{1,64}"
             )
+    elif type(tick) is RulebookTick:
+        if not bytes(tick.rulebook).lstrip().startswith(b"{"):
+            fault = msgspec.ValidationError("Expected `object` - at `$.rulebook`")
+            raise refusal(ORACLE_TICKS, value, fault)
+        size = -1  # never compact: most of it is no identifier
     if len(value.translate(None, _FEED_BYTES)) != size:  # type: ignore[union-attr]
-        check_closely(ORACLE_TICKS, value, ("source", "feed", "market"))
+        try:
+            check_closely(ORACLE_TICKS, value, ("source", "feed", "market"))
+        except RecursionError as deep:  # a rulebook at the decoder's own depth
+            raise refusal(ORACLE_TICKS, value, deep) from None
     return tick
 
 
@@ -478,6 +517,19 @@ def encode_settlement(*, source: str, market: str, price: str, ts_us: int) -> by
             "source": source,
             "market": market,
             "price": price,
+            "ts_us": ts_us,
+        }
+    )
+
+
+def encode_rulebook(*, source: str, rulebook: bytes, ts_us: int) -> bytes:
+    """Return the publication of a resolved rulebook, told as JSON, for ``oracle-ticks.v1``."""
+    return orjson.dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "rulebook",
+            "source": source,
+            "rulebook": orjson.Fragment(rulebook),
             "ts_us": ts_us,
         }
     )

@@ -44,6 +44,7 @@ __all__ = [
     "RowMark",
     "RowSettlement",
     "RulebookReference",
+    "RulebookRow",
     "Settlement",
     "SettlementsRow",
     "SourceQuote",
@@ -59,6 +60,7 @@ __all__ = [
     "decode_marks_row",
     "decode_price_row",
     "decode_reject",
+    "decode_rulebook_row",
     "decode_settlements_row",
     "encode",
 ]
@@ -293,7 +295,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
 class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What changed in the marks since frame ``seq - 1``; `ts_us` is the stream's time from here.
 
-    `settlements` end all positions in their markets, after the marks are taken.
+    `settlements` end all positions in their markets, after the marks are taken. A `rulebook`, the
+    resolved document, is what all is judged by from this frame on; such a frame has no marks.
     """
 
     schema_version: int
@@ -302,6 +305,7 @@ class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ts_us: int
     marks: list[Mark]
     settlements: list[Settlement] | None = None
+    rulebook: dict[str, Any] | None = None
 
 
 class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -401,6 +405,13 @@ class SettlementsRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     settlements: dict[str, RowSettlement]
 
 
+class RulebookRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    r"""Row ``\0rulebook`` of ``accounts`` and ``price-state``: the last rulebook published."""
+
+    schema_version: int
+    rulebook: dict[str, Any]
+
+
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 _liquidation = msgspec.json.Decoder(Liquidation)
@@ -413,6 +424,7 @@ _fence = msgspec.json.Decoder(Fence)
 _claim = msgspec.json.Decoder(Claim)
 _price_row = msgspec.json.Decoder(PriceRow)
 _settlements_row = msgspec.json.Decoder(SettlementsRow)
+_rulebook_row = msgspec.json.Decoder(RulebookRow)
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
@@ -477,6 +489,11 @@ def decode_price_row(value: bytes) -> PriceRow:
 def decode_settlements_row(value: bytes) -> SettlementsRow:
     """Return the settlements row of ``price-state.v1``; ContractError as `decode_reject` raises."""
     return _read(_settlements_row, PRICE_STATE, value)
+
+
+def decode_rulebook_row(value: bytes) -> RulebookRow:
+    """Return the rulebook row of a table; ContractError as `decode_reject` raises it."""
+    return _read(_rulebook_row, "rulebook row", value)
 
 
 def encode(record: Any) -> bytes:  # noqa: ANN401 -- any JSON-able value, keys in the order given
