@@ -22,6 +22,7 @@ from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
 from solvent.engine.margin import MarginShard
 from solvent.engine.markbook import MARKS_ROW_KEY
 from solvent.engine.prices import PriceShard
+from solvent.engine.published import RULEBOOK_ROW_KEY
 from solvent.ops.accounts import read_shards
 from solvent.rules import CompiledRulebook
 from solvent.wire.topics import (
@@ -258,9 +259,8 @@ def _folds(
     folds = {partition: Fold(rules) for partition in range(partitions)}
     for partition, entry in journal:
         for topic, first, last in entry["runs"]:
-            if topic != MARKS:
-                for r in inputs[topic].run(partition, first, last):
-                    folds[partition].take(topic, r.offset, r.timestamp, r.key, r.value)
+            for r in inputs[topic].run(partition, first, last):
+                folds[partition].take(topic, r.offset, r.timestamp, r.key, r.value)
     return folds
 
 
@@ -398,7 +398,7 @@ def _check_schema(findings: Findings, topic: str, log: _Log) -> None:
 
 def _check_foreign(findings: Findings, table: _Log, partitions: int) -> None:
     """Rows lie only where their key belongs."""
-    own = {FENCE_KEY, CLAIM_KEY, MARKS_ROW_KEY}
+    own = {FENCE_KEY, CLAIM_KEY, MARKS_ROW_KEY, RULEBOOK_ROW_KEY}
     places = {(r.key or b"", r.partition) for r in table.records}
     foreign = sorted(
         (key, partition)

@@ -5,8 +5,8 @@ Plain Python integers, written from MODEL.md 2 and the wire contracts alone; it 
 other route to the same numbers, for property and chaos tests.
 
 Give it every input record in the order the journal says (`Fold.take`); of mark frames only funding
-and interest indices and settlements concern it. Amounts: lots signed (long > 0), cost basis in
-quanta of the asset that a market settles in, balances in quanta (debt < 0), those of an
+and interest indices, settlements and rulebooks concern it. Amounts: lots signed (long > 0), cost
+basis in quanta of the asset that a market settles in, balances in quanta (debt < 0), those of an
 interest-bearing asset divided by its index.
 """
 
@@ -21,6 +21,8 @@ from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
 from typing import Any
+
+from solvent.rules.model import RulebookModel
 
 __all__ = ["Account", "Book", "Fold", "FoldRules"]
 
@@ -370,6 +372,8 @@ class Fold:
         return floor(quanta * self._interest(asset, quanta < 0))
 
     def _frame(self, frame: dict[str, Any]) -> None:
+        if "rulebook" in frame:
+            self.rules = FoldRules.of(RulebookModel.model_validate(frame["rulebook"]))
         for mark in frame["marks"]:
             if mark.get("value") is not None and mark["feed"] in self.rules.exponents:
                 exponent = self.rules.exponents[mark["feed"]]

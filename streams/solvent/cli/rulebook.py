@@ -1,28 +1,40 @@
-"""`solvent rulebook`: what ships, what a rulebook says, whether it holds, what differs."""
+"""`solvent rulebook`: what ships, what a rulebook says, whether it holds, what differs.
+
+And which one a running pipeline judges by, and how it gets another.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from solvent.cli.common import JsonOption, print_json, print_line, tint
-from solvent.cli.exits import EXIT_CHECK_FAILED, EXIT_OK, RULEBOOK_EPILOG, exit_code
+from solvent.cli.common import DataDirOption, JsonOption, print_json, print_line, tint
+from solvent.cli.exits import EPILOG, EXIT_CHECK_FAILED, EXIT_OK, RULEBOOK_EPILOG, exit_code
+from solvent.errors import ConfigError
 
 if TYPE_CHECKING:
     from solvent.rules import CompiledRulebook
     from solvent.rules.catalog import Check, Entry
+    from solvent.wire.topics import Topics
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="List, show, check and compare rulebooks.",
+    help="List, show, check, compare and publish rulebooks.",
     epilog=RULEBOOK_EPILOG,
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+OwnOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--rulebook", "-r", help="Rulebook workers are started with. [default: SOLVENT_RULEBOOK]"
+    ),
+]
 
 #: Columns of `list` where the output is no terminal: lines are for programs there, do not fold.
 _WIDE = 1_000
@@ -152,6 +164,108 @@ def diff(
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
         print_line(f"{_title(one)} -> {_title(other)}: {told or 'no difference'}")
     raise typer.Exit(EXIT_CHECK_FAILED if found else EXIT_OK)
+
+
+@app.command(epilog=EPILOG)
+def publish(
+    rulebook: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A later version of the rulebook in force.")
+    ],
+    source: Annotated[
+        str, typer.Option(help="Who publishes it; told in the record and in a refusal.")
+    ] = "cli",
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait until it is in force.")
+    ] = 30.0,
+    own: OwnOption = None,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Put a rulebook in force while workers run, and say from where on.
+
+    It is checked against the one in force first: what accounts hold must stay. From its place in
+    the stream on, prices and accounts are judged by it, also by workers that were started with
+    another file.
+    """
+    from solvent.ops.publish import publish as publish_rulebook
+    from solvent.rules import find_rulebook
+    from solvent.wire.inputs import is_feed_name
+
+    if not is_feed_name(source):
+        msg = f"--source {source!r}: must match [A-Za-z0-9._/-]{{1,64}}"
+        raise ConfigError(msg, code="SLV-405")
+    pipeline = _pipeline(own, data_dir)
+    told = publish_rulebook(
+        pipeline.bootstrap,
+        pipeline.topics,
+        find_rulebook(rulebook),
+        own=pipeline.own,
+        source=source,
+        wait_s=wait_s,
+    )
+    if json:
+        print_json(
+            {
+                **told.rulebook.reference,
+                "before": None if told.before is None else told.before.reference,
+                "offset": told.offset,
+                "mark_seq": told.seq,
+                "ts_us": told.ts_us,
+            }
+        )
+    elif told.offset is None:
+        print_line(f"{_title(told.rulebook)} is in force already, hash {told.rulebook.hash}")
+    else:
+        was = "" if told.before is None else f", was version {told.before.version}"
+        print_line(
+            f"{_title(told.rulebook)} in force from mark frame {told.seq} on{was}, "
+            f"hash {told.rulebook.hash}"
+        )
+
+
+@app.command("in-force", epilog=EPILOG)
+def in_force(
+    own: OwnOption = None, data_dir: DataDirOption = None, json: JsonOption = False
+) -> None:
+    """Print the rulebook that a pipeline judges by: the one it began with, or the last published.
+
+    It is resolved: a file to change and publish, or to compare with another.
+    """
+    from solvent.ops.publish import rulebook_in_force
+    from solvent.rules.document import document_yaml, resolved_document
+
+    pipeline = _pipeline(own, data_dir)
+    rulebook = rulebook_in_force(pipeline.bootstrap, pipeline.topics, pipeline.own)
+    if rulebook is None:
+        msg = "no rulebook is in force yet: no worker has priced"
+        raise ConfigError(msg, code="SLV-407")
+    document = resolved_document(rulebook.model)
+    if json:
+        print_json({**rulebook.reference, "document": document})
+    else:
+        print_line(document_yaml(document).rstrip("\n"))
+
+
+class _Pipeline(NamedTuple):
+    """Where a pipeline is, and the rulebook its workers are started with."""
+
+    bootstrap: str
+    topics: Topics
+    own: CompiledRulebook | None
+
+
+def _pipeline(own: Path | None, data_dir: Path | None) -> _Pipeline:
+    from solvent.ops.broker import resolve_bootstrap
+    from solvent.rules import find_rulebook
+    from solvent.settings import load_settings
+    from solvent.wire.topics import Topics
+
+    settings = load_settings(rulebook=own, data_dir=data_dir)
+    return _Pipeline(
+        resolve_bootstrap(settings),
+        Topics(prefix=settings.topic_prefix, partitions=settings.partitions),
+        None if settings.rulebook is None else find_rulebook(settings.rulebook),
+    )
 
 
 def _print_entries(entries: tuple[Entry, ...]) -> None:

@@ -382,8 +382,8 @@ def decode_tick(value: bytes | None) -> Tick:
             )
     elif type(tick) is RulebookTick:
         if not bytes(tick.rulebook).lstrip().startswith(b"{"):
-            fault = msgspec.ValidationError("Expected `object` - at `$.rulebook`")
-            raise refusal(ORACLE_TICKS, value, fault)
+            other = msgspec.ValidationError("Expected `object` - at `$.rulebook`")
+            raise refusal(ORACLE_TICKS, value, other)
         size = -1  # never compact: most of it is no identifier
     if len(value.translate(None, _FEED_BYTES)) != size:  # type: ignore[union-attr]
         try:
