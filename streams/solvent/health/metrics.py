@@ -63,6 +63,10 @@ _GAUGES: Final = {
         "Time since the feed last had a valid mark.",
     ),
     "solvent_tick_age_seconds": ((*_LANE, "feed"), "Time since the feed's newest tick."),
+    "solvent_rulebook_info": (
+        (*_LANE, "id", "version", "hash"),
+        "Always 1; the rulebook in force.",
+    ),
     "solvent_accounts": (_LANE, "Accounts known."),
     "solvent_units": ((*_LANE, "status"), "Margin units by status."),
     "solvent_cases_open": (_LANE, "Liquidation cases open."),
@@ -205,6 +209,9 @@ class _Scrape:
 
     def _add_facts(self, lane: Lane, sight: LaneSight, facts: ShardFacts, now_s: float) -> None:
         names, before = _names(sight), lane.facts_before
+        rules = lane.shard.rules
+        told = [str(rules[name]) for name in ("id", "version", "hash")]
+        self.add("solvent_rulebook_info", [*names, *told], 1)
         for topic, count in facts.duplicates.items():
             since = count - before.duplicates.get(topic, 0)
             self.add("solvent_duplicates", [*names, topic], since)
