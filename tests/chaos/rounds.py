@@ -29,7 +29,7 @@ from solvent.rules import CompiledRulebook, builtin_rulebook
 from solvent.wire.topics import ACCOUNT_INPUTS, LIQUIDATIONS, MARKS, ORACLE_TICKS, Topics
 from solvent.worker import EXIT_SERVICE
 from support.exact import Findings, examine
-from support.mixed import mixed_records
+from support.mixed import mixed_records, with_rulebooks
 from support.reading import read_topic
 
 __all__ = ["Outcome", "Round"]
@@ -47,6 +47,8 @@ _SUPERVISOR_WAITS_S = 1.0
 _LOAD_TIMEOUT_S = 140.0
 #: librdkafka now and then sends nothing any more after its broker came back.
 _STUCK_S = 12.0
+#: Records between one rulebook published and the next.
+_RULEBOOK_EVERY = 4_001
 #: Records that come at once now and then.
 _BURST = 3_000
 
@@ -542,8 +544,11 @@ class _Loader:
 
     def _load(self) -> None:
         plan, topics = self._round.plan, self._round.topics
-        records = mixed_records(
-            self._round.rulebook, count=10**9, accounts=plan.accounts, seed=plan.seed
+        rulebook = self._round.rulebook
+        records = with_rulebooks(
+            mixed_records(rulebook, count=10**9, accounts=plan.accounts, seed=plan.seed),
+            rulebook,
+            every=_RULEBOOK_EVERY,
         )
         self._producer = self._new_producer()
         last, due, sent, next_burst = time.monotonic(), 0.0, 0, 2_000

@@ -65,6 +65,8 @@ class Findings:
         Liquidation events by kind.
     rejects, duplicates : int
         Refused records; records dropped as repeats.
+    rulebooks : int
+        Rulebooks that slices were made under.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -76,6 +78,7 @@ class Findings:
     events: Counter[str] = field(default_factory=Counter)
     rejects: int = 0
     duplicates: int = 0
+    rulebooks: int = 0
 
     def say(self, problem: str) -> None:
         """Note a problem; after twenty only their number grows."""
@@ -123,6 +126,7 @@ def examine(bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook) 
     journal, price_journal = _entries(read(JOURNAL)), _entries(read(PRICE_JOURNAL))
     findings.inputs = sum(len(log.records) for log in inputs.values())
     findings.slices = len(journal) + len(price_journal)
+    findings.rulebooks = len({entry["rulebook"]["hash"] for _, entry in journal})
     _check_journal(findings, journal, {t: inputs[t] for t in _MARGIN_INPUTS})
     _check_journal(findings, price_journal, {ORACLE_TICKS: inputs[ORACLE_TICKS]})
 
@@ -131,6 +135,8 @@ def examine(bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook) 
         findings, "prices", price_journal, inputs, lambda p: PriceShard(rulebook, p)
     )
     outputs = {topic: read(topic) for topic in _OUTPUTS}
+    outputs[REJECTS], of_ticks = _split_rejects(outputs[REJECTS])
+    _check_outputs(findings, REJECTS, 0, of_ticks, marks_made.get((REJECTS, 0), []))
     for topic, log in outputs.items():
         findings.outputs += len(log.records)
         for partition in range(topics.partitions):
@@ -306,6 +312,16 @@ def _statuses(shard: MarginShard) -> dict[str, list[tuple[int, ...]]]:
         name: [tuple(int(c[u]) for c in columns) for u in shard.columns.units_of(index)]
         for index, name in enumerate(shard.columns.account_ids)
     }
+
+
+def _split_rejects(log: _Log) -> tuple[_Log, _Log]:
+    """Return the rejects of the margin agent and those of the price agent, in their order."""
+    mine: list[Read] = []
+    of_ticks: list[Read] = []
+    for record in log.records:
+        is_tick = json.loads(record.value or b"")["topic"] == ORACLE_TICKS
+        (of_ticks if is_tick else mine).append(record)
+    return _Log(mine), _Log(of_ticks)
 
 
 def _check_rejects(findings: Findings, folds: Mapping[int, Fold], log: _Log) -> None:

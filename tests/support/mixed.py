@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator
+from itertools import cycle
 from typing import Any
 
 from solvent.rules import CompiledRulebook
 from solvent.wire.inputs import (
     encode_clock,
     encode_collateral_move,
+    encode_rulebook,
     encode_tick,
     encode_trade,
 )
@@ -30,7 +32,7 @@ from solvent.wire.topics import (
     TRADES,
 )
 
-__all__ = ["START_US", "mixed_records", "with_statements"]
+__all__ = ["START_US", "mixed_records", "with_rulebooks", "with_statements"]
 
 START_US = 1_743_897_600_000_000
 _MIDS = {"BTC-PERP": 60_000.0, "ETH-PERP": 2_000.0, "SOL-PERP": 150.0}
@@ -82,6 +84,33 @@ def with_statements(
             if last is None or chance.random() > 0.1:
                 last = _statement(chance, number, f"acct-{chance.randrange(accounts)}")
             yield last
+
+
+def with_rulebooks(
+    records: Iterable[Produced], rulebook: CompiledRulebook, *, every: int
+) -> Iterator[Produced]:
+    """Yield the records, and after each so many a later version of the rulebook: other rates.
+
+    One in three that is published may not follow the one in force.
+    """
+    told = json.loads(rulebook.document)
+    rates = cycle([20_000, 60_000, 10_000, 30_000])
+    version = told["rulebook"]["version"]
+    for number, record in enumerate(records, 1):
+        yield record
+        if number % every == 0:
+            is_bad = number // every % 3 == 2
+            version += not is_bad
+            told["rulebook"]["version"] = version
+            rate = next(rates)
+            for preset in told["presets"].values():
+                markets = preset["requirement"]["sum"][0]["markets"]
+                for market in markets:
+                    markets[market] = {"initial_rate_ppm": 2 * rate, "maintenance_rate_ppm": rate}
+            value = encode_rulebook(
+                source="desk", rulebook=json.dumps(told).encode(), ts_us=START_US
+            )
+            yield ORACLE_TICKS, b"rulebook", value
 
 
 def _statement(chance: random.Random, number: int, account: str) -> Produced:
