@@ -28,7 +28,12 @@ from solvent.ops import files, replay
 from solvent.ops.load import BarOptions
 from solvent.ops.logs import Tape
 from solvent.rules import builtin_rulebook
-from solvent.wire.inputs import decode_collateral_move, decode_tick, decode_trade
+from solvent.wire.inputs import (
+    RulebookTick,
+    decode_collateral_move,
+    decode_tick,
+    decode_trade,
+)
 from solvent.wire.statements import decode_open_orders, decode_settings, decode_snapshot
 from solvent.wire.topics import (
     ACCOUNT_INPUTS,
@@ -41,7 +46,7 @@ from solvent.wire.topics import (
     ORACLE_TICKS,
     TRADES,
 )
-from support.mixed import mixed_records, with_statements
+from support.mixed import mixed_records, with_rulebooks, with_statements
 from support.tapes import GOLDEN, lines_of
 
 RULEBOOK = builtin_rulebook("example")
@@ -63,10 +68,15 @@ def test_order_of_topics_at_one_time_is_that_of_this_oracle() -> None:
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of JSON lines: good records, some late ones, their times in event order mostly."""
+    """A folder of JSON lines: good records, some late ones, their times in event order mostly.
+
+    Rulebooks are published among the ticks.
+    """
     chance = random.Random(9)
     told: dict[str, list[bytes]] = {topic: [] for topic in DECODE}
-    mixed = mixed_records(RULEBOOK, count=4_000, accounts=150, seed=77)
+    mixed = with_rulebooks(
+        mixed_records(RULEBOOK, count=4_000, accounts=150, seed=77), RULEBOOK, every=901
+    )
     for topic, _, value in with_statements(mixed, every=9, accounts=150, seed=78):
         try:
             record = json.loads(value)
@@ -114,7 +124,8 @@ def in_order(folder: Path) -> Iterator[tuple[int, str, Record]]:
         for row, value in enumerate((folder / f"{topic}.jsonl").read_bytes().splitlines()):
             decoded = DECODE[topic](value)
             reached = max(reached, decoded.ts_us)
-            key = getattr(decoded, "account_id", None) or getattr(decoded, "feed", "clock")
+            other = "rulebook" if isinstance(decoded, RulebookTick) else "clock"
+            key = getattr(decoded, "account_id", None) or getattr(decoded, "feed", other)
             record = Record(row, -(-decoded.ts_us // 1000), key.encode(), value)
             entries.append((reached, rank, row, topic, record))
     entries.sort(key=lambda entry: entry[:3])
@@ -226,6 +237,7 @@ def test_files_replay_as_the_documented_order_of_their_records(
     assert report.late > 20
     told = [value for topic, _, value in events if topic == LIQUIDATIONS]
     assert len(told) > 100
+    assert len({json.loads(event)["rulebook"]["version"] for event in told}) > 2
     written = (tmp_path / "out" / f"{LIQUIDATIONS}.jsonl").read_bytes().splitlines()
     assert written == told
 

@@ -545,6 +545,9 @@ class _Output:
                 import polars as pl
 
                 frame = pl.read_ndjson(path, infer_schema_length=None)
+                if topic == MARKS and "rulebook" in frame.columns:  # a document, no table: as text
+                    as_text = {"rulebook": pl.String}
+                    frame = pl.read_ndjson(path, infer_schema_length=None, schema_overrides=as_text)
                 frame.write_parquet(path.with_suffix(".parquet"))
                 path.unlink()
 
