@@ -2,7 +2,7 @@
 
 First which units a state feed makes due, since no move of its value is safe; then one unit under
 marks anywhere within its safe move; then whole shards, one of which judges all units at every
-frame, over walks, jumps, trades, moves, outages of feeds, expiries and restores.
+frame, over walks, jumps, trades, moves, outages of feeds, rulebooks, expiries and restores.
 """
 
 from __future__ import annotations
@@ -257,6 +257,8 @@ class Pair:
     """Two shards fed alike; one is restored now and then, the other judges all at each frame."""
 
     def __init__(self, rulebook: CompiledRulebook) -> None:
+        self.rulebook = rulebook
+        self.version = rulebook.version
         self.feeds = [feed.name for feed in rulebook.feeds]
         self.markets = [instrument.name for instrument in rulebook.instruments]
         self.indexed = Replay(MarginShard(0, rulebook))
@@ -302,6 +304,18 @@ class Pair:
             self.prices[name] = min(1e6, max(1.0, self.prices[name] * (1 + change)))
             names.append(name)
         self.frame(names)
+
+    def publish(self, rate_ppm: int) -> None:
+        """Publish a later version: another rate for the class of most."""
+        self.version += 1
+        told = json.loads(self.rulebook.document)
+        told["rulebook"]["version"] = self.version
+        markets = told["presets"]["cross-margin"]["requirement"]["sum"][0]["markets"]
+        rates = {"initial_rate_ppm": 2 * rate_ppm, "maintenance_rate_ppm": rate_ppm}
+        told["presets"]["cross-margin"]["requirement"]["sum"][0]["markets"] = dict.fromkeys(
+            markets, rates
+        )
+        self.log.rulebook(parse_rulebook(json.dumps(told)), at_s=self.time_s)
 
     def trade(self, account: int, market: int, lots: int, kind: int) -> None:
         name = self.markets[market % len(self.markets)]
@@ -359,6 +373,7 @@ steps = st.one_of(
     st.tuples(st.just("state"), st.integers(0, 2), st.sampled_from(["stale", "valid", "valid"])),
     st.tuples(st.just("wait"), st.integers(1, 70)),
     st.tuples(st.just("restore")),
+    st.tuples(st.just("rulebook"), st.sampled_from([20_000, 125_000, 400_000])),
     st.tuples(st.just("gap"), accounts),
     st.tuples(st.just("class"), accounts, st.sampled_from(["trader", "careful"])),
     st.tuples(
@@ -386,7 +401,9 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
     elif kind == "snapshot":
         pair.snapshot(*values)
     elif kind == "restore":
-        pair.indexed.restore()
+        pair.indexed.restore(pair.rulebook)  # what its worker was started with
+    elif kind == "rulebook":
+        pair.publish(*values)
     else:
         for seq in (1, 5):
             pair.log.trade(f"acct-{values[0]}", seq=seq)
