@@ -48,6 +48,9 @@ class MarkedFeed(ABC):
     value : int or None
         Price or value at the feed's exponent, the last valid one of a price; None before the first
         valid one.
+    confidence : int
+        Half width of the price's interval at the feed's exponent; 0 of a value, and of a price not
+        valid yet.
     state : str or None
         What the mark is worth; None before the first tick.
     since_us : int
@@ -60,6 +63,7 @@ class MarkedFeed(ABC):
 
     __slots__ = (
         "agreeing",
+        "confidence",
         "expires_us",
         "exponent",
         "max_age_us",
@@ -78,6 +82,7 @@ class MarkedFeed(ABC):
         self.exponent = feed.exponent
         self.adopt(policy)
         self.value: int | None = None
+        self.confidence = 0
         self.state: str | None = None
         self.since_us = 0
         self.agreeing = 0
@@ -106,9 +111,9 @@ class MarkedFeed(ABC):
     def describe(self) -> dict[str, Any]:
         """Return what sources said, and the mark, as JSON values."""
 
-    def news(self) -> tuple[int | None, str | None, int]:
-        """Return what a frame tells anew once it differs."""
-        return (self.value, self.state, self.since_us)
+    def news(self) -> tuple[int | None, int, str | None, int]:
+        """Return what a frame tells anew once it differs: all that anybody is judged by."""
+        return (self.value, self.confidence, self.state, self.since_us)
 
     def row(self) -> bytes:
         """Return the value of this feed's row of ``price-state.v1``."""
@@ -151,7 +156,6 @@ class PriceFeed(MarkedFeed):
 
     __slots__ = (
         "band_ppm",
-        "confidence",
         "first_price",
         "max_conf_ppm",
         "min_sources",
@@ -163,7 +167,6 @@ class PriceFeed(MarkedFeed):
     def __init__(self, feed: Feed, policy: OraclePolicy) -> None:
         self.sources: dict[str, _Source] = {}
         super().__init__(feed, policy)
-        self.confidence = 0
         self.first_price = 0
 
     def adopt(self, policy: OraclePolicy) -> None:

@@ -101,7 +101,8 @@ source look stale. A feed is judged at each of its ticks and, when a vote or wor
 records; all of that depends on the order of the records alone, so rows do not depend on how records
 were framed. Frames are conflated: one at each clock record, and one at the end of a slice for what
 changed after its last clock record; each holds the latest mark of every feed whose price or value,
-state or `since_us` changed since the frame before.
+confidence, state or `since_us` changed since the frame before. Confidence is news of its own, as
+presets may widen prices by it (MODEL.md 3.2, C6); how many sources agree is not.
 """
 
 from __future__ import annotations

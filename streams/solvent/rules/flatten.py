@@ -367,8 +367,8 @@ class _Presets:
         """Tell whether amounts move by at most the sizes at stake (`solvent.kernel.safe_move`).
 
         They do not where two feeds multiply (open interest and mark, borrows and index, coin and
-        mark), where whole books are revalued, and where confidence counts, whose changes alone
-        no frame tells.
+        mark), where whole books are revalued, and where confidence counts, which no band of prices
+        holds.
         """
         of_unit, asset, market = self._preset[row], self._asset[row], self._market[row]
         return bool(
