@@ -134,28 +134,9 @@ def _put_marks(rulebook: CompiledRulebook, marks: MarkBook, given: Mapping[str, 
         except PartitionError as error:
             problem = error.message.removeprefix(f"mark of feed {name}: ")
             raise _refusal(path=path, problem=problem) from error
-    for index, wanted in _states_above(rulebook).items():
-        if marks.marks.is_usable[index] and marks.marks.price[index] < wanted:
-            path = f"marks.{rulebook.feeds[index].name}"
-            limit = "above 0" if wanted else "0 or more"
-            raise _refusal(path=path, problem=f"{marks.price_text(index)}: {limit} expected")
-
-
-def _states_above(rulebook: CompiledRulebook) -> dict[int, int]:
-    """Return the least number of the state feeds whose sign is known, by feed index.
-
-    An interest index below its unit would turn a deposit into a debt; below 0 a volatility has no
-    price, and the one the kernel would give favours whoever is short.
-    """
-    least: dict[int, int] = {}
-    for asset in rulebook.assets:
-        for feed in (asset.deposit_index_feed, asset.borrow_index_feed):
-            if feed is not None:
-                least[feed] = 1
-    for instrument in rulebook.instruments:
-        if instrument.option is not None:
-            least[instrument.option.volatility_feed] = 0
-    return least
+        if feed.is_below(int(marks.marks.price[feed.index])):
+            problem = f"{marks.price_text(feed.index)}: {feed.limit} expected"
+            raise _refusal(path=path, problem=problem)
 
 
 def _add_unit(
