@@ -109,7 +109,7 @@ class RejectCode(StrEnum):
     UNKNOWN_INSTRUMENT = "SLV-202"
     OVERFLOW = "SLV-203"  # applying it would leave the exact range (2**53 units)
     UNKNOWN_CLASS = "SLV-204"  # an account class the rulebook does not bind
-    EXPIRED = "SLV-205"  # a fill or position in a contract that has expired or was settled
+    EXPIRED = "SLV-205"  # a fill, position or order in a contract that has expired or was settled
     UNKNOWN_FEED = "SLV-301"  # no feed of this name and kind (price or state) in the rulebook
     NON_POSITIVE_PRICE = "SLV-302"
     OUT_OF_ORDER = "SLV-303"

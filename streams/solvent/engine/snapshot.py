@@ -35,6 +35,7 @@ from solvent.engine.restate import write_order
 from solvent.engine.surface import check_surfaces
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel import blocks
+from solvent.kernel.contracts import is_over
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE
 from solvent.rules.compile import CompiledRulebook
@@ -188,13 +189,13 @@ def _add_unit(
     positions = _sequence(f"{path}.positions", account.get("positions", []))
     for number, position in enumerate(positions):
         _add_position(columns, rulebook, marks, unit, f"{path}.positions.{number}", position)
-    for order in _orders(rulebook, book, path, account):
+    for order in _orders(rulebook, marks, book, path, account):
         write_order(columns, unit, order)
     return account_id, unit
 
 
 def _orders(
-    rulebook: CompiledRulebook, book: int, path: str, account: Mapping[str, Any]
+    rulebook: CompiledRulebook, marks: MarkBook, book: int, path: str, account: Mapping[str, Any]
 ) -> Iterator[Order]:
     """Yield what an account has in each market beside its position: orders, own leverage."""
     limits: dict[int, int] = {}
@@ -229,6 +230,11 @@ def _orders(
             if amount >= 0:
                 continue
             raise _refusal(path=f"{at}.{name}", problem=f"{told[name]}: at least 0 expected")
+        if any((count, *sides)) and is_over(
+            market.index, marks.stream_us, rulebook.rules, marks.marks
+        ):
+            problem = f"{market.name}: expired at {market.expires_us}, nothing fills its orders"
+            raise _refusal(path=f"{at}.market", problem=problem)
         yield order
     for index, limit in limits.items():
         yield Order(index, 0, 0, 0, 0, 0, limit)
