@@ -345,7 +345,10 @@ class SmileModel(Strict):
 
 
 class ScanTermModel(Strict):
-    """Term 3.8: the worst that the scenarios make of a unit's book in one underlying."""
+    """Term 3.8: the worst that the scenarios make of a unit's book in one underlying.
+
+    Contracts, options, what is held as collateral and what is owed of it.
+    """
 
     term: Literal["scan"]
     scenarios: Annotated[list[ScenarioModel], Field(min_length=1)]
