@@ -340,6 +340,12 @@ def a_bracket(up_to_usd: int | None = None) -> dict[str, Any]:
              "either buffer_ppm or target_ratio_ppm"), id="buffer and target ratio",
         ),
         pytest.param(
+            f"{PRESET}/liquidation/lending",
+            {"bonus_ppm": 1, "target_health": {"target_ppm": 1_050_000}, "shortage": {}},
+            ("presets.cross-margin.liquidation.lending.shortage", "{'least_left_usd': 0}",
+             "either target_health or shortage"), id="target and shortage",
+        ),
+        pytest.param(
             "instruments/BTC-PERP/settles_in", "DOGE",
             ("instruments.BTC-PERP.settles_in", "'DOGE'", "one of USDC, ETH, BTC"),
             id="settles in no asset",

@@ -327,8 +327,11 @@ class _Presets:
             if name not in self._asset_by_name:
                 at = f"{path}.bonus_by_asset_ppm.{name}"
                 raise config_error(path=at, value=name, limit=one_of(self._asset_by_name))
-        factor, target = given.close_factor, given.target_health
-        left_usd = factor.least_left_usd if target is None else target.least_left_usd
+        factor, target, shortage = given.close_factor, given.target_health, given.shortage
+        if target is not None and shortage is not None:
+            limit = "either target_health or shortage"
+            raise config_error(path=f"{path}.shortage", value=shortage.model_dump(), limit=limit)
+        left_usd = (target or shortage or factor).least_left_usd
         return LendingPolicy(
             bonus_ppm=given.bonus_ppm,
             bonus_by_asset={
@@ -343,6 +346,7 @@ class _Presets:
             target_ppm=None if target is None else target.target_ppm,
             bonus_factor_ppm=PPM if target is None else target.bonus_factor_ppm,
             full_bonus_at_ppm=PPM if target is None else target.full_bonus_at_ppm,
+            is_by_shortage=shortage is not None,
         )
 
     def _looks_plain(self, row: int) -> bool:
