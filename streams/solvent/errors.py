@@ -99,7 +99,8 @@ class RejectCode(StrEnum):
 
     MALFORMED = "SLV-101"  # not JSON, empty, wrong type, unknown or missing field
     UNSUPPORTED_VERSION = "SLV-102"
-    OUT_OF_CONTRACT = "SLV-103"  # size 0, price <= 0, not a decimal, beyond 2**53, bad identifier
+    # size 0, price <= 0, state below what it can be, not a decimal, beyond 2**53, bad identifier
+    OUT_OF_CONTRACT = "SLV-103"
     OFF_STEP = "SLV-104"  # size off the lot, price off the tick, amount below the quantum
     WRONG_KEY = "SLV-105"  # record key differs from account_id
     WRONG_SUBACCOUNT = "SLV-106"  # isolated book contradicts the market or is unknown
@@ -108,7 +109,7 @@ class RejectCode(StrEnum):
     UNKNOWN_INSTRUMENT = "SLV-202"
     OVERFLOW = "SLV-203"  # applying it would leave the exact range (2**53 units)
     UNKNOWN_CLASS = "SLV-204"  # an account class the rulebook does not bind
-    EXPIRED = "SLV-205"  # a fill or position in a contract that has expired or was settled
+    EXPIRED = "SLV-205"  # a fill, position or order in a contract that has expired or was settled
     UNKNOWN_FEED = "SLV-301"  # no feed of this name and kind (price or state) in the rulebook
     NON_POSITIVE_PRICE = "SLV-302"
     OUT_OF_ORDER = "SLV-303"

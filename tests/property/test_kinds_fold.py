@@ -32,7 +32,14 @@ from support.kinds import (
     funding_of,
     run_of,
 )
-from support.margin import NOW_US, Replay, ledger_of, ledger_of_fold
+from support.margin import (
+    NOW_US,
+    Replay,
+    ledger_of,
+    ledger_of_fold,
+    standing_of,
+    standing_of_fold,
+)
 
 ACCOUNTS = ("alice", "bob", "carol")
 ASSETS = ("USDC", "USDT", "BTC")
@@ -81,6 +88,18 @@ def logs(draw: st.DrawFn, *, matched: bool = False, longest: int = 40) -> KindsL
                 settlements = {market: f"{cents // 100}.{cents % 100:02d}"}
             price = str(draw(st.integers(50, 200)))
             log.frame(price=price, at_s=seconds, values=values, settlements=settlements)
+        elif kind == 2 and not matched:
+            market = draw(st.sampled_from(sorted(MARKETS)))
+            lots = draw(st.integers(0, 400))
+            log.orders(
+                account_id,
+                market=market,
+                subaccount=draw(st.sampled_from(["cross", "cross", market])),
+                bid_size=_lots_text(market, lots),
+                bid_value=str(lots),
+                count=min(lots, 1),
+                ts_us=EXPIRES_US if draw(st.integers(0, 15)) == 0 else NOW_US,
+            )
         elif kind < 4:
             log.move(
                 account_id,
@@ -112,6 +131,7 @@ def logs(draw: st.DrawFn, *, matched: bool = False, longest: int = 40) -> KindsL
 def check_against(fold: Fold, replay: Replay) -> None:
     """Compare a shard with the fold of the same records."""
     assert ledger_of(replay.shard) == ledger_of_fold(fold)
+    assert standing_of(replay.shard) == standing_of_fold(fold)
     found = {place: held for place, held in funding_of(replay.shard).items() if held}
     wanted = {
         (account_id, name): book.funding

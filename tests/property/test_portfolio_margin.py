@@ -87,6 +87,9 @@ portfolios = st.builds(
             st.floats(0, 0.3),
             st.floats(0, 0.1),
             st.booleans(),
+        )
+        | st.builds(
+            Collateral, st.floats(-1e6, 0), qualities, st.just(0.0), st.just(0.0), st.just(True)
         ),
         max_size=3,
     ),
@@ -100,7 +103,9 @@ def figures(kernel, held: Portfolio, rules) -> tuple[float, float, float]:
     out = np.empty(3)
     kernel(held.book(), rules, new_scratch(), out)
     value = float(out[0]) + sum(
-        c.value for c in held.collateral if c.is_hedging or isinstance(rules, ScenarioRules)
+        c.value
+        for c in held.collateral
+        if isinstance(rules, ScenarioRules) or (c.is_hedging and c.value > 0)
     )
     return value - float(out[1]), value - float(out[2]), value
 
@@ -109,7 +114,7 @@ def scale(held: Portfolio) -> float:
     """How much money is at stake: what errors are measured against."""
     at_stake = sum(abs(o.amount) * o.strike for e in held.expiries for o in e.options)
     at_stake += sum(abs(each.size) * each.price for each in held.linear)
-    return 1.0 + SPOT + at_stake + sum(c.value for c in held.collateral)
+    return 1.0 + SPOT + at_stake + sum(abs(c.value) for c in held.collateral)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from solvent.domain.sizing import CloseLeg, plan_close
+from solvent.domain.sizing import CloseLeg, OpenPosition, fillable_price, limit_price, plan_close
 from solvent.domain.verdict import Level, MarginFigures, Verdict
 from solvent.kernel.layout import Marks
 from solvent.rules import CompiledRulebook
@@ -160,3 +160,38 @@ def test_plan_prices_lie_on_the_cautious_side(
                 leg.instrument, sign * leg.size_lots, leg.mark_price - leg.bankruptcy_price
             )
             assert spent <= exact_share  # closing there never spends more than the share
+
+
+@given(
+    st.integers(1, 2**53),
+    st.booleans(),
+    st.one_of(st.integers(0, 30), st.integers(0, 999_999)),
+    st.sampled_from([0, 1_500_000]),
+    st.integers(-1_000, 2_000),
+    st.sampled_from(sorted(RULES.instrument_by_name)),
+)
+def test_limit_price_is_a_tick_from_the_intended_one_to_the_mark_or_the_last_before_it(
+    mark: int, is_long: bool, fee_ppm: int, spread_ppm: int, equity: int, market: str
+) -> None:
+    """7.4: never worse than intended where a tick allows it, and always fillable at the mark."""
+    instrument = RULES.instrument_by_name[market]
+    policy = replace(RULES.policies[0], liquidator_fee_ppm=fee_ppm, spread_ppm=spread_ppm)
+    position = OpenPosition(instrument, 1 if is_long else -1, mark)
+    side, tick = 1 if is_long else -1, instrument.tick_price
+    limit = limit_price(position, policy, equity, 1_000)
+    assert limit > 0
+    assert limit % tick == 0
+    if is_long and mark < tick:
+        assert limit == tick  # no price is lower
+        return
+    assert side * (mark - limit) >= 0
+    fillable = fillable_price(position, policy, equity, 1_000)
+    by_fee = mark - side * (mark * fee_ppm // PPM)
+    intended = min(fillable, by_fee) if is_long else max(fillable, by_fee)
+    if side * (limit - intended) >= 0:
+        # the worst such tick, or the lowest price there is
+        assert side * (limit - side * tick - intended) < 0 or limit == tick
+    else:
+        # none lies between
+        assert side * (limit + side * tick - mark) > 0
+        assert side * (intended - limit) < tick

@@ -271,8 +271,7 @@ class Fold:
         if not self._is_next(account.trades_seq, record):
             return
         market, contract = record["market"], self.rules.contracts.get(record["market"])
-        expires_us = None if contract is None else contract.expires_at_us
-        if expires_us is not None and (record["ts_us"] >= expires_us or market in self.over):
+        if self._is_over(market, record["ts_us"]):
             raise _Reject("SLV-205")
         book = account.books.get(record["subaccount"], Book())
         held, cost = book.positions.get(market, (0, 0))
@@ -397,6 +396,7 @@ class Fold:
         for account in self.accounts.values():
             for book in account.books.values():
                 if market not in book.positions:
+                    book.orders.pop(market, None)
                     continue
                 held, cost = book.positions[market]
                 worth, payment = floor(held * a_lot), self._funding_due(book, market)
@@ -409,9 +409,16 @@ class Fold:
                     continue
                 del book.positions[market]
                 book.funding.pop(market, None)
+                book.orders.pop(market, None)
                 self._set_balance(book, asset, cash)
                 self.funding[market] += payment
                 self.settled[market] += worth
+
+    def _is_over(self, market: str, ts_us: int) -> bool:
+        """Return whether a contract can have no fill, and so no order, at a time."""
+        contract = self.rules.contracts.get(market)
+        expires_us = None if contract is None else contract.expires_at_us
+        return expires_us is not None and (ts_us >= expires_us or market in self.over)
 
     # -- collateral
 
@@ -452,6 +459,8 @@ class Fold:
         orders = self._sides(market, record)
         if not self._is_next(account.orders_seq, record):
             return
+        if any(orders) and self._is_over(market, record["ts_us"]):
+            raise _Reject("SLV-205")
         account.orders_seq = record.get("seq", account.orders_seq)
         if any(orders):
             account.books.setdefault(name, Book()).orders[market] = orders
@@ -495,6 +504,8 @@ class Fold:
         for entry in record.get("orders", []):
             orders = self._sides(entry["market"], entry)
             if any(orders):
+                if self._is_over(entry["market"], record["ts_us"]):
+                    raise _Reject("SLV-205")
                 book.orders[entry["market"]] = orders
         account.books[name] = book
         for field_name in _SEQUENCES:

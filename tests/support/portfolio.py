@@ -61,7 +61,7 @@ class Linear(NamedTuple):
 
 
 class Collateral(NamedTuple):
-    """A balance, its value told in the stablecoin."""
+    """A balance, its value told in the stablecoin; below 0 a debt in the underlying."""
 
     value: float
     quality: float = 1.0
@@ -219,7 +219,7 @@ def slow_standard_margin(held: Portfolio, p: Mapping[str, float]) -> tuple[float
             initial -= (1 - quality) * p["oc_factor"] * spot * abs(each.size)
         shorts += abs(each.size)
     for base in held.collateral:
-        if not base.is_hedging:
+        if not base.is_hedging or base.value < 0:
             continue
         at_spot = base.value * held.stable
         initial += at_spot * p["base_margin_factor"] * p["base_im_scale"]
@@ -379,8 +379,8 @@ def slow_scenario_margin(
         more += naked * spot * other["im_option"]
         more += gross * spot * doubt(min(expiry.quality, lowest))
     for c in held.collateral:
-        at_maintenance += c.value * c.haircut
-        more += c.value * (c.haircut_more + doubt(min(c.quality, held.spot_quality)))
+        at_maintenance += abs(c.value) * c.haircut
+        more += abs(c.value) * (c.haircut_more + doubt(min(c.quality, held.spot_quality)))
     value = sum(now) + sum(c.value for c in held.collateral)
     share = margin["im_loss"] + max(0, other["peg_threshold"] - held.stable) * other["peg_factor"]
     return (

@@ -789,7 +789,12 @@ class Generator:
             asset: self._balance(random, marks, asset, stake) for asset in held
         }
         if self.with_orders:
-            markets = random.sample(alive, random.randint(0, min(len(alive), 3)))
+            open_ones = [
+                market
+                for market in alive
+                if (ends := self.model.instruments[market].expires_at_us) is None or ends > ts_us
+            ]
+            markets = random.sample(open_ones, random.randint(0, min(len(open_ones), 3)))
             account["orders"] = [self._order(random, marks, market) for market in markets]
             account["leverage"] = {
                 market: str(random.randint(1, 50)) for market in alive if random.random() < 0.5

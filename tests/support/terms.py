@@ -710,24 +710,25 @@ class _Group:
             coins = unit._notional(held) if contract.face is not None else held.size
             quality = _real(told.quality(contract.quality_feed))
             self.linear.append((_real(coins), _real(value), quality, contract.expires_at_us))
-        self.hedging: list[Any] = []  # value
+        self.hedging: list[Any] = []  # value, of a debt below 0: a balance is signed (2)
         # value and quality of collateral; what has no underlying is the first one's to charge
         self.doubtful: list[tuple[Any, Any]] = []
         own = {name, None} if name == next(iter(model.underlyings)) else {name}
         for asset_name, coins in unit.coins.items():
             asset = model.assets[asset_name]
-            is_held = asset_name != model.rulebook.settlement_asset and coins > 0
-            if not is_held or asset_name not in unit.preset.collateral:
+            if asset_name == model.rulebook.settlement_asset:
                 continue
+            if coins > 0 and asset_name not in unit.preset.collateral:
+                continue  # it counts nothing; a debt counts wherever it is
             value = _real(coins * unit._price(asset_name))
             quality = _real(told.quality(asset.quality_feed))
             if asset.underlying == name:
                 self.hedging.append(value)
-            if asset.underlying in own:
-                self.doubtful.append((value, quality))
+            if asset.underlying in (own if coins > 0 else {name}):
+                self.doubtful.append((abs(value), quality))
         self.scale = Fraction(0)
         at_stake = sum(abs(value) for _, value, _, _ in self.linear)
-        at_stake += sum(self.hedging)
+        at_stake += sum(abs(value) for value in self.hedging)
         at_stake += sum(
             abs(o.amount) * max(o.strike, e.forward, self.spot)
             for e in self.expiries
@@ -1022,6 +1023,8 @@ class _Group:
             initial -= doubt(min(self.quality, quality), abs(coins))
             maintenance -= abs(notional) * _share(rules.linear_maintenance_ppm)
         for worth in self.hedging:
+            if worth < 0:
+                continue  # of what is held a share counts, what is owed is owed in full
             # told in the stablecoin; what counts is a share of spot
             at_spot = worth * self.stable
             initial += at_spot * _share(rules.base_initial_ppm)

@@ -87,6 +87,18 @@ REFUSED = [
     ),
     pytest.param(
         "deribit",
+        {
+            "ts_us": EXPIRY_US,
+            "marks": {},
+            "accounts": [
+                {"account_id": "alice", "orders": [some_orders(market=OPTION, count=1)]},
+            ],
+        },
+        f"accounts.0.orders.0.market: {OPTION}: expired at {EXPIRY_US}, nothing fills its orders",
+        id="orders in an expired option",
+    ),
+    pytest.param(
+        "deribit",
         some_options(ts_us=0),
         f"ts_us: {OPTION} expires: the time of the snapshot, above 0, expected",
         id="option without a time",

@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solvent.kernel.arithmetic import LIMIT, scaled_ceil, scaled_floor
-from support.kinds import EXPIRES_US, KindsLog, a_kinds_rulebook, funding_of, run_of
-from support.margin import NOW_US, Replay, ledger_of
+from support.kinds import (
+    EXPIRES_US,
+    KindsLog,
+    a_fold_of_kinds,
+    a_kinds_rulebook,
+    funding_of,
+    run_of,
+)
+from support.margin import NOW_US, Replay, ledger_of, ledger_of_fold, standing_of, standing_of_fold
 
 ONE = 10**18
 
@@ -189,6 +196,60 @@ def test_snapshot_with_position_in_settled_contract_is_rejected() -> None:
     log = KindsLog().frame(at_s=1_000, settlements={"BTC-DATED": "100"})
     log.snapshot(positions=[{"market": "BTC-DATED", "size": "0.3", "cost_basis": "1"}])
     assert codes_of(run_of(log)) == ["SLV-205"]
+
+
+ASKED = {"bid_size": "0.3", "bid_value": "30", "ask_size": "0", "ask_value": "0", "count": 1}
+NOTHING = {"bid_size": "0", "bid_value": "0", "ask_size": "0", "ask_value": "0", "count": 0}
+
+
+@pytest.mark.parametrize("is_snapshot", [False, True])
+@pytest.mark.parametrize(
+    ("sides", "ts_us", "is_settled", "codes"),
+    [
+        pytest.param(ASKED, EXPIRES_US - 1, False, [], id="just before expiry"),
+        pytest.param(ASKED, EXPIRES_US, False, ["SLV-205"], id="at expiry"),
+        pytest.param(ASKED, EXPIRES_US - 1, True, ["SLV-205"], id="told late"),
+        pytest.param(NOTHING, EXPIRES_US, True, [], id="that there are none"),
+    ],
+)
+def test_open_orders_in_expired_contract_are_rejected(
+    sides: dict[str, Any], ts_us: int, is_settled: bool, codes: list[str], is_snapshot: bool
+) -> None:
+    log = KindsLog().frame(at_s=1_000, settlements={"BTC-DATED": "100"} if is_settled else {})
+    if is_snapshot:
+        log.snapshot(orders=[{"market": "BTC-DATED", **sides}], ts_us=ts_us)
+    else:
+        log.orders(market="BTC-DATED", **sides, ts_us=ts_us)
+    replay = run_of(log)
+    assert codes_of(replay) == codes
+    account = replay.shard.describe("alice")
+    assert bool(account["quarantined"]) is bool(codes)
+    orders = [order for unit in account["units"] for order in unit["orders"]]
+    assert len(orders) == (sides is ASKED and not codes)
+
+
+@pytest.mark.parametrize("has_position", [False, True])
+@pytest.mark.parametrize("leverage", [{}, {"BTC-DATED": "2"}])
+def test_settlement_ends_the_open_orders_of_its_market(
+    leverage: dict[str, str], has_position: bool
+) -> None:
+    log = KindsLog().frame().move(amount="100").settings(leverage=leverage)
+    for market in ("BTC-DATED", "BTC-PLAIN"):
+        log.orders(market=market, **ASKED)
+    if has_position:
+        log.trade(market="BTC-DATED", size="0.3", price="100")
+    log.frame(at_s=1_000, settlements={"BTC-DATED": "100"})
+    replay = run_of(log)
+    for _ in range(2):
+        (unit,) = replay.shard.describe("alice")["units"]
+        told = {order["market"]: (order["count"], order["leverage"]) for order in unit["orders"]}
+        limits = dict.fromkeys(leverage, (0, "2"))
+        assert told == {"BTC-PLAIN": (1, None), **limits}
+        assert unit["positions"] == []
+        replay.restore()
+    fold = a_fold_of_kinds(log)
+    assert ledger_of(replay.shard) == ledger_of_fold(fold)
+    assert standing_of(replay.shard) == standing_of_fold(fold)
 
 
 def test_snapshot_tells_funding_index_or_takes_the_present_one() -> None:

@@ -54,6 +54,118 @@ def test_lender_repays_from_the_collateral_with_the_lowest_threshold() -> None:
     assert abs(Decimal(swap["protocol"]) - Decimal("0.000566")) < Decimal("0.000001")
 
 
+VENUE_MARKS = {
+    "drift-v2": {"SOL/USD": "100", "SOL/USD-5m": "100"},
+    "mango-v4": {
+        **dict.fromkeys(("ETH/USD", "ETH/USD-stable"), "2000"),
+        **dict.fromkeys(("SOL/USD", "SOL/USD-stable"), "100"),
+        "BTC-PERP": "60000",
+    },
+}
+
+
+def venue_marks(rulebook: str) -> dict[str, str]:
+    """Return marks of all feeds of a rulebook, most of them 1, states 0."""
+    feeds = builtin_rulebook(rulebook).feeds
+    marks = {feed.name: "0" if feed.is_state else "1" for feed in feeds}
+    return {**marks, **VENUE_MARKS[rulebook]}
+
+
+@pytest.mark.parametrize(
+    ("rulebook", "collateral", "swap", "freed"),
+    [
+        # 100 SOL at 100 count 90 %, 8,800 USDT are owed at 105 % and, with the buffer of 2 %, at
+        # 107 % where liquidation ends: short of 9,416 - 9,000 = 416. A dollar repaid frees
+        # 1.07 - 0.9 * 1.01 = 0.161 at a bonus of 1 %: 416 / 0.161 = 2,583.850931
+        pytest.param(
+            "drift-v2", {"SOL": "100", "USDT": "-8800"},
+            ("USDT", "2583.85", "SOL", "26.09", 10_000), "0.161", id="Drift",
+        ),
+        # 1 ETH at 2,000 counts 90 %, where liquidation ends 80 %; 1,850 USDC are owed as they are:
+        # short of 250. A dollar repaid frees 1 - 0.8 * 1.05 = 0.16: 1,562.5, for 1,640.625
+        pytest.param(
+            "mango-v4", {"ETH": "1", "USDC": "-1850"},
+            ("USDC", "1562.50", "ETH", "0.82", 50_000), "0.16", id="Mango",
+        ),
+    ],
+)  # fmt: skip
+def test_swap_makes_up_the_shortage_and_no_more(
+    rulebook: str, collateral: dict[str, str], swap: tuple[str, str, str, str, int], freed: str
+) -> None:  # Z3, I9
+    marks = venue_marks(rulebook)
+    told = planned(rulebook, {"collateral": collateral}, marks)
+    assert told["verdict"] == "liquidatable"
+    (found,) = told["plan"]["swaps"]
+    debt, repay, taken, seize, bonus_ppm = swap
+    assert (found["debt"], found["collateral"]) == (debt, taken)
+    assert found["bonus_ppm"] == bonus_ppm
+    assert abs(Decimal(found["repay"]) - Decimal(repay)) < Decimal("0.01")
+    assert abs(Decimal(found["seize"]) - Decimal(seize)) < Decimal("0.01")
+    after = {
+        debt: str(Decimal(collateral[debt]) + Decimal(found["repay"])),
+        taken: str(Decimal(collateral[taken]) - Decimal(found["seize"])),
+    }
+    ended = planned(rulebook, {"collateral": after}, marks)
+    health = Decimal(ended["health"]["liquidation_end"])
+    assert 0 <= health < Decimal("0.0001")
+    # one dollar less would not do
+    assert health - Decimal(freed) < 0
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(["drift-v2", "mango-v4"]),
+    st.integers(1, 10**9),
+    st.integers(10_000, 14_000),
+    st.sampled_from(["SOL", "USDT"]),
+)
+def test_swap_is_enough_whatever_size_does_to_weights(
+    rulebook: str, cents: int, cover: int, owed: str
+) -> None:  # Z3, I9: of Drift's tokens more counts less, and of debts more
+    marks = venue_marks(rulebook)
+    price = {"SOL": 100, "USDT": 1}
+    held = "USDT" if owed == "SOL" else "SOL"
+    debt = Decimal(cents) / 100
+    collateral = {
+        owed: f"{-debt / price[owed]:.6f}",
+        held: f"{debt * cover / 10_000 / price[held]:.6f}",
+    }
+    told = planned(rulebook, {"collateral": collateral}, marks)
+    if not told["plan"]["swaps"]:
+        assert Decimal(told["health"]["liquidation_end"]) >= 0 or cents < 100
+        return
+    (swap,) = told["plan"]["swaps"]
+    after = {
+        owed: str(Decimal(collateral[owed]) + Decimal(swap["repay"])),
+        held: str(Decimal(collateral[held]) - Decimal(swap["seize"])),
+    }
+    least = Decimal("0.01")  # of a coin: a pair used up, but for rounding
+    is_used_up = min(-Decimal(after[owed]), Decimal(after[held])) < least
+    ended = planned(rulebook, {"collateral": after}, marks)
+    assert is_used_up or Decimal(ended["health"]["liquidation_end"]) >= 0
+
+
+def test_swap_makes_up_what_positions_leave_short() -> None:
+    """Mango: 0.01 BTC long, bought at 70,000: closing it for a fee of 1.25 % leaves a shortage."""
+    marks = venue_marks("mango-v4")
+    position = {"market": "BTC-PERP", "size": "0.01", "cost_basis": "700"}
+    account = {"collateral": {"ETH": "1", "USDC": "-1750"}, "positions": [position]}
+    told = planned("mango-v4", account, marks)
+    (leg,), (swap,) = told["plan"]["legs"], told["plan"]["swaps"]
+    assert leg["size"] == "0.01"
+    # without it: 1,750 + 100 + 7.5 owed against 1,600
+    assert abs(Decimal(swap["repay"]) - Decimal("257.5") / Decimal("0.16")) < Decimal("0.01")
+    # 1 BTC: 1,800 - 100 - 250 against 1,500; without it 1,600 - 100 - 250 - 750 are left, so a part
+    # of it does, and no debt has to be repaid
+    account["collateral"]["USDC"] = "-100"
+    account["positions"] = [{**position, "size": "1", "cost_basis": "60250"}]
+    told = planned("mango-v4", account, marks)
+    assert told["verdict"] == "liquidatable"
+    (leg,) = told["plan"]["legs"]
+    assert Decimal(leg["size"]) < 1
+    assert told["plan"]["swaps"] == []
+
+
 def test_isolated_book_is_closed_whole() -> None:
     account = {
         "account_class": "isolated",

@@ -342,6 +342,42 @@ def test_slice_that_changed_no_mark_emits_no_frame_but_its_row() -> None:
     assert feeder.cut().rows == {}
 
 
+def test_confidence_that_changes_alone_is_told() -> None:
+    feeder = a_feeder()
+    feeder.tick("100", at=0, confidence="0.2")
+    feeder.cut()
+    feeder.tick("100", at=1, confidence="0.5")
+    (frame,) = feeder.cut().frames
+    assert [(mark["price"], mark["confidence"]) for mark in frame["marks"]] == [("100", "0.5")]
+    feeder.tick("100", at=2, confidence="0.5")
+    assert feeder.cut().frames == []
+
+
+def test_restored_feed_knows_which_confidence_was_told() -> None:
+    feeder = a_feeder()
+    feeder.tick("100", at=0, confidence="0.2")
+    outputs = feeder.cut().outputs
+    restored = _restarted(feeder, dict(outputs.rows), outputs)
+    restored.clock(1)
+    (frame,) = restored.cut().frames
+    assert frame["marks"] == []
+    restored.tick("100", at=2, confidence="0.3")
+    (frame,) = restored.cut().frames
+    assert [mark["confidence"] for mark in frame["marks"]] == ["0.3"]
+
+
+def test_agreement_between_sources_at_one_price_is_told() -> None:
+    feeder = a_feeder()
+    feeder.tick("100", at=0, source="a")
+    feeder.tick("101", at=0, source="b")
+    feeder.tick("100.5", at=0, source="c")  # price 100.5, confidence 0.5
+    feeder.cut()
+    feeder.tick("100.2", at=1, source="a")
+    feeder.tick("100.8", at=1, source="b")
+    (frame,) = feeder.cut().frames
+    assert [(mark["price"], mark["confidence"]) for mark in frame["marks"]] == [("100.5", "0.3")]
+
+
 def test_state_that_failed_and_came_back_between_frames_is_told() -> None:
     feeder = a_feeder()
     feeder.tick("100", at=0)

@@ -10,8 +10,9 @@ import pytest
 from solvent.engine.prices import PriceShard
 from solvent.engine.run import Run
 from solvent.errors import ConfigError, PartitionError
-from solvent.rules import CompiledRulebook
+from solvent.rules import CompiledRulebook, parse_rulebook
 from support.contracts import validator
+from support.kinds import a_kinds_rulebook
 from support.prices import START_US, Cut, Feeder, Record, a_feeder, a_rulebook, a_successor
 
 WIDE = a_successor(old='"band_ppm":20000', new='"band_ppm":200000')
@@ -80,6 +81,29 @@ def test_feeds_are_judged_by_it_at_once() -> None:
     }
     feeder.tick("100.5", at=2.5, source="b")
     assert feeder.cut().mark()["state"] == "valid"
+
+
+def test_state_used_otherwise_from_there_on_is_bounded_by_its_new_use() -> None:
+    """A word below 0 is one until a rulebook calls its feed a volatility; then nobody is judged."""
+    feed, before = "USDC/deposit", a_kinds_rulebook()
+    model = json.loads(before.document)
+    model["rulebook"]["version"] = 2
+    for option in ("BTC-CALL", "BTC-PUT"):
+        model["instruments"][option]["volatility_feed"] = feed
+    after = parse_rulebook(json.dumps(model))
+    feeder = Feeder(PriceShard(before))
+    feeder.state("-1", feed=feed)
+    assert feeder.cut().mark(feed)["state"] == "valid"
+    feeder.rulebook(after, at=1)
+    cut = feeder.cut()
+    assert (cut.rejects, cut.frames[-1]["marks"][0]["state"]) == ([], "stale")
+    feeder.clock(2)
+    feeder.state("-2", feed=feed, at=2)
+    cut = feeder.cut()
+    assert [reject["code"] for reject in cut.rejects] == ["SLV-103"]
+    feeder.state("0.5", feed=feed, at=3)
+    mark = feeder.cut().mark(feed)
+    assert (mark["state"], mark["value"]) == ("valid", "0.5")
 
 
 def test_feed_that_is_new_takes_ticks_from_there_on() -> None:

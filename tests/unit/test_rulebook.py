@@ -17,6 +17,7 @@ from solvent.kernel.layout import ASSET_BORROWABLE, ASSET_LISTED, NONE
 from solvent.rules import builtin_names, builtin_rulebook, load_rulebook, parse_rulebook
 from solvent.rules.source import family_document
 from support.books import a_rulebook_dict, some_rules
+from support.term_books import RULEBOOKS
 
 
 def changed(path: str, value: Any) -> str:
@@ -339,6 +340,12 @@ def a_bracket(up_to_usd: int | None = None) -> dict[str, Any]:
              "either buffer_ppm or target_ratio_ppm"), id="buffer and target ratio",
         ),
         pytest.param(
+            f"{PRESET}/liquidation/lending",
+            {"bonus_ppm": 1, "target_health": {"target_ppm": 1_050_000}, "shortage": {}},
+            ("presets.cross-margin.liquidation.lending.shortage", "{'least_left_usd': 0}",
+             "either target_health or shortage"), id="target and shortage",
+        ),
+        pytest.param(
             "instruments/BTC-PERP/settles_in", "DOGE",
             ("instruments.BTC-PERP.settles_in", "'DOGE'", "one of USDC, ETH, BTC"),
             id="settles in no asset",
@@ -380,6 +387,57 @@ def test_rulebook_with_one_flaw_names_path_value_and_limit(
     for part in named:
         assert part in caught.value.message
     assert caught.value.code == "SLV-402"
+
+
+@pytest.mark.parametrize(
+    ("listed", "at", "shown"),
+    [
+        pytest.param(
+            {"initial_haircut_ppm": 100_000, "maintenance_haircut_ppm": 0},
+            "collateral.X.initial_haircut_ppm", "100000", id="haircut",
+        ),
+        pytest.param(
+            {"initial_haircut_ppm": 1, "maintenance_haircut_ppm": 1,
+             "haircut_side": "requirement"},
+            "collateral.X.initial_haircut_ppm", "1", id="haircut in the requirement",
+        ),
+        pytest.param(
+            {"tiers": [{"up_to": None, "haircut_ppm": 0}]}, "collateral.X.tiers", "", id="tiers"
+        ),
+        pytest.param({"cap": "5"}, "collateral.X.cap", "'5'", id="cap"),
+        pytest.param({"pool": {"deposits_feed": "X/quality", "deposits_start_usd": 1}},
+                     "collateral.X.pool", "", id="pool"),
+    ],
+)  # fmt: skip
+def test_underlying_held_that_option_standard_counts_has_no_other_haircut(
+    listed: dict[str, Any], at: str, shown: str
+) -> None:
+    """MODEL.md 3.7: ``base * S * factor(h)`` is all that the underlying held counts."""
+    document = yaml.safe_load(RULEBOOKS["options"])
+    preset = document["presets"]["standard"]
+    parse_rulebook(json.dumps(document))
+    none = {"initial_haircut_ppm": 0, "maintenance_haircut_ppm": 0}
+    preset["collateral"]["X"] = listed if "tiers" in listed else {**none, **listed}
+    with pytest.raises(ConfigError) as caught:
+        parse_rulebook(json.dumps(document))
+    assert caught.value.message.startswith(f"rulebook presets.standard.{at}: {shown}")
+    assert caught.value.message.endswith(
+        "limit: none: option_standard counts the underlying held by base_*_ppm alone"
+    )
+    preset["collateral"]["X"] = {**none, "initial_surcharge_ppm": 5, "price": {}}
+    parse_rulebook(json.dumps(document))
+
+
+def test_category_of_an_underlying_held_that_option_standard_counts_is_refused() -> None:
+    document = yaml.safe_load(RULEBOOKS["options"])
+    document["assets"]["X"]["category"] = "coins"
+    document["presets"]["standard"]["categories"] = {
+        "coins": {"initial_haircut_ppm": 0, "maintenance_haircut_ppm": 0}
+    }
+    with pytest.raises(
+        ConfigError, match=r"presets\.standard\.categories\.coins: 'X', limit: none"
+    ):
+        parse_rulebook(json.dumps(document))
 
 
 def test_rulebook_with_repeated_key_is_refused_with_its_line() -> None:

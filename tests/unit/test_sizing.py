@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from solvent.domain.sizing import (
@@ -217,6 +219,26 @@ def test_fillable_price_ratio_is_clamped(equity_usd: int, price: int) -> None:
 def test_limit_price_rounds_towards_the_mark_to_a_tick(lots: int, limit_usd: str) -> None:
     position = at(E7_RULES, "BTC-PERP", lots, "46000.03")
     found = limit_price(position, E7_RULES.policies[0], 690 * USD, 690 * USD)
+    assert found == int(marks_of(E7_RULES, {"BTC-PERP": limit_usd}).price[0])
+
+
+@pytest.mark.parametrize(
+    ("lots", "mark_usd", "limit_usd"),
+    [
+        # a fee of 0: between 46,000.03 and itself lies no tick of 0.1
+        pytest.param(5_000, "46000.03", "46000", id="long: the tick before the mark"),
+        pytest.param(-5_000, "46000.03", "46000.1", id="short: the tick before the mark"),
+        pytest.param(5_000, "46000.1", "46000.1", id="long on the tick"),
+        pytest.param(-5_000, "46000.1", "46000.1", id="short on the tick"),
+        pytest.param(5_000, "0.03", "0.1", id="long below one tick"),
+    ],
+)
+def test_limit_price_without_a_fee_does_not_pass_the_mark(
+    lots: int, mark_usd: str, limit_usd: str
+) -> None:
+    position = at(E7_RULES, "BTC-PERP", lots, mark_usd)
+    policy = replace(E7_RULES.policies[0], liquidator_fee_ppm=0)
+    found = limit_price(position, policy, 690 * USD, 690 * USD)
     assert found == int(marks_of(E7_RULES, {"BTC-PERP": limit_usd}).price[0])
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from solvent.engine.prices import PriceShard
 from solvent.engine.run import Run
-from solvent.errors import RejectCode
+from solvent.engine.snapshot import evaluate_snapshot
+from solvent.errors import ContractError, RejectCode
 from support.contracts import validator
+from support.kinds import a_kinds_rulebook
 from support.prices import SECOND, START_US, Feeder, Record, a_feeder, a_rulebook
 
 OI = "BTC-PERP/oi"  # steps of 0.1; stale beyond 100 s
@@ -86,6 +88,47 @@ def test_word_the_rulebook_cannot_hold_is_rejected(feed: str, value: str, code: 
     cut = feeder.cut()
     assert [reject["code"] for reject in cut.rejects] == [code]
     assert cut.rows == {}
+
+
+LEAST = [
+    pytest.param("USDC/deposit", "0", "above 0", id="deposit index 0"),
+    pytest.param("BTC/borrow", "-1", "above 0", id="borrow index below 0"),
+    pytest.param("BTC/iv", "-0.000001", "0 or more", id="volatility below 0"),
+]
+
+
+@pytest.mark.parametrize(("feed", "value", "limit"), LEAST)
+def test_word_below_what_its_state_can_be_is_refused_live_and_by_evaluate(
+    feed: str, value: str, limit: str
+) -> None:
+    rulebook = a_kinds_rulebook(has_interest=True)
+    feeder = Feeder(PriceShard(rulebook))
+    feeder.state(value, feed=feed)
+    cut = feeder.cut()
+    (reject,) = cut.rejects
+    assert reject["code"] == RejectCode.OUT_OF_CONTRACT
+    assert reject["message"] == f"{feed} value {value} of venue, {limit} expected"
+    assert (cut.rows, cut.frames) == ({}, [])
+    with pytest.raises(ContractError) as refused:
+        evaluate_snapshot(rulebook, {"marks": {feed: value}, "accounts": []})
+    assert refused.value.message == f"marks.{feed}: {value}: {limit} expected"
+
+
+@pytest.mark.parametrize(
+    ("feed", "value"),
+    [
+        pytest.param("USDC/deposit", "0.000000000000000001", id="smallest index"),
+        pytest.param("BTC/iv", "0", id="volatility 0"),
+        pytest.param("BTC-PERP/funding", "-1", id="funding index below 0"),
+    ],
+)
+def test_word_at_the_least_of_its_state_is_taken(feed: str, value: str) -> None:
+    rulebook = a_kinds_rulebook(has_interest=True)
+    feeder = Feeder(PriceShard(rulebook))
+    feeder.state(value, feed=feed)
+    cut = feeder.cut()
+    assert (cut.rejects, cut.mark(feed)["value"]) == ([], value)
+    evaluate_snapshot(rulebook, {"marks": {feed: value}, "accounts": []})
 
 
 @pytest.mark.parametrize("value", ["461168601842738790.4", "-461168601842738790.4"])

@@ -484,6 +484,20 @@ def of_underlying(terms: list[Any], **collateral: Any) -> dict[str, Any]:
     return rulebook
 
 
+STANDARD = {
+    "term": "option_standard",
+    **dict.fromkeys(
+        [
+            "initial_share_ppm", "initial_least_ppm", "maintenance_call_ppm",
+            "maintenance_put_ppm", "maintenance_put_value_ppm", "put_ratio_ppm",
+            "unpaired_initial_ppm", "unpaired_maintenance_ppm", "linear_initial_ppm",
+            "linear_maintenance_ppm",
+        ],
+        0,
+    ),
+    "base_initial_ppm": 640_000,
+    "base_maintenance_ppm": 800_000,
+}  # fmt: skip
 FLOOR = {
     "term": "delta_floor",
     "net_ppm": 100_000,
@@ -524,6 +538,61 @@ def test_collateral_hedges_where_it_is_listed_alone() -> None:
     found = evaluate(of_underlying([FLOOR]), {}, **account)
     assert_figures(found, "requirement", [30, 21, 21])
     assert_figures(found, "equity", [0])
+
+
+SCAN = {
+    "term": "scan",
+    "scenarios": [{"spot": "0.8", "volatility": "none"}, {"spot": "1.1", "volatility": "none"}],
+    "volatility_shock": {"up_ppm": 0, "down_ppm": 0, "short_power_ppm": 0, "long_power_ppm": 0},
+    "loss_maintenance_ppm": 500_000,
+}
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize(
+    ("terms", "owed", "size", "requirement"),
+    [
+        # 3 BTC at 100: down 20 % they are worth 60 less, up 10 % to owe them costs 30 more
+        pytest.param([SCAN], "-3", None, 30, id="owed"),
+        pytest.param([SCAN], "-3", "5", 40, id="owed, and more held as a future"),
+        pytest.param([SCAN], "-3", "3", 0, id="hedged"),
+        pytest.param([SCAN], "-3", "-2", 50, id="owed, and short"),
+        pytest.param([FLOOR], "-3", None, 30, id="delta floor"),
+        pytest.param([FLOOR], "-3", "5", 20 + 6, id="delta floor, hedged in part"),
+        pytest.param([CALENDAR], "-3", "5", 9, id="3 offset by a date"),
+    ],
+)
+def test_debt_in_an_underlying_moves_with_it(
+    terms: list[Any], owed: str, size: str | None, requirement: float, is_listed: bool
+) -> None:
+    """3.8: a balance is signed, so a debt is to the scenarios as a short position is."""
+    position = {"market": "NEAR", "size": size, "cost_basis": str(100 * int(size or 0))}
+    found = evaluate(
+        of_underlying(terms, **({"BTC": PLAIN} if is_listed else {})),
+        {},
+        collateral={"BTC": owed, "USD": "1000"},
+        positions=[position] if size else [],
+    )
+    share = {"scan": 0.5, "delta_floor": 0.7, "calendar_spread": 1 / 3}[terms[0]["term"]]
+    assert_figures(found, "requirement", [requirement, *[requirement * share] * 2])
+    assert_figures(found, "equity", [700])
+
+
+def test_debt_in_an_underlying_is_owed_in_full_and_doubted_like_a_short() -> None:
+    """3.7 counts a share of what is held alone; 3.8 charges what a feed is unsure of."""
+    rulebook = of_underlying([STANDARD], BTC=PLAIN)
+    found = evaluate(rulebook, {}, collateral={"BTC": "-3", "USD": "1000"})
+    assert_figures(found, "requirement", [0])
+    doubt = {"quality_threshold_ppm": 500_000, "quality_factor_ppm": 200_000}
+    none = dict.fromkeys(
+        [f"{kind}_{part}_ppm" for kind in ("linear", "option") for part in ("maintenance", "more")],
+        0,
+    )
+    rulebook = of_underlying([{"term": "contingencies", **none, **doubt}], BTC=PLAIN)
+    rulebook["assets"]["BTC"]["quality_feed"] = "NET"
+    for coins in ("3", "-3"):
+        found = evaluate(rulebook, {"NET": "0.4"}, collateral={"BTC": coins, "USD": "1000"})
+        assert_figures(found, "requirement", [300 * 0.6 * 0.2, 0, 0])
 
 
 # -- worked examples

@@ -84,13 +84,24 @@ class Feed:
     """A stream of numbers, integers at ``10**exponent``: prices, or values of a market's state.
 
     A price is above 0, in settlement units. A value is what its ``kind`` of feed, ``state``, needs:
-    an open interest, an index, a rate, a volatility; it has a sign and may be 0.
+    an open interest, an index, a rate, a volatility; it has a sign and may be 0, down to ``least``
+    (an integer at the exponent) where what it is used for has one.
     """
 
     index: int
     name: str
     exponent: int
     kind: str = "price"
+    least: int | None = None
+
+    @property
+    def limit(self) -> str:
+        """What ``least`` asks of a value, as text."""
+        return "above 0" if self.least else "0 or more"
+
+    def is_below(self, value: int) -> bool:
+        """Tell whether a value is below what its use allows."""
+        return self.least is not None and value < self.least
 
     @property
     def is_state(self) -> bool:

@@ -33,6 +33,8 @@ class LendingPolicy:
         Neither side of a pair is left with less, but 0.
     target_ppm : int or None
         Health ratio at which repaying stops; None: as much as the close factor allows.
+    is_by_shortage : bool
+        Whether repaying stops where liquidation ends instead.
     bonus_factor_ppm, full_bonus_at_ppm : int
         Share of the bonus at a health ratio of 1, and the ratio at which it is full.
     """
@@ -45,6 +47,7 @@ class LendingPolicy:
     target_ppm: int | None
     bonus_factor_ppm: int
     full_bonus_at_ppm: int
+    is_by_shortage: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

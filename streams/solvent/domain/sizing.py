@@ -313,15 +313,18 @@ def limit_price(
     ``min(fillable, p * (1 - fee_liq))`` for a long, ``max(fillable, p * (1 + fee_liq))`` for a
     short, so an executor may always take the fee that sizing assumes. It is then rounded towards
     the mark to a multiple of the tick, at least one tick: what sizing assumed is never undercut,
-    and an executor may lose less than one tick of the fee.
+    and an executor may lose less than one tick of the fee. Where no tick lies from there to the
+    mark, it is the last one before the mark instead: beyond it nobody would trade, and a unit that
+    waits for the mark to move is worse off than by less than a tick.
     """
     fillable = fillable_price(position, policy, raw_equity_micros, maintenance_micros)
     mark_price, tick_price = position.mark_price, position.instrument.tick_price
     distance = mark_price * policy.liquidator_fee_ppm // PPM
     if position.size_lots > 0:
-        limit = min(fillable, mark_price - distance)
-        return max(1, -(-limit // tick_price)) * tick_price
-    return max(1, max(fillable, mark_price + distance) // tick_price) * tick_price
+        limit = -(-min(fillable, mark_price - distance) // tick_price)
+        return max(1, min(limit, mark_price // tick_price)) * tick_price
+    limit = max(fillable, mark_price + distance) // tick_price
+    return max(limit, -(-mark_price // tick_price)) * tick_price
 
 
 def liquidation_price(

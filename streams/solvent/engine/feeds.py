@@ -48,6 +48,9 @@ class MarkedFeed(ABC):
     value : int or None
         Price or value at the feed's exponent, the last valid one of a price; None before the first
         valid one.
+    confidence : int
+        Half width of the price's interval at the feed's exponent; 0 of a value, and of a price not
+        valid yet.
     state : str or None
         What the mark is worth; None before the first tick.
     since_us : int
@@ -60,6 +63,7 @@ class MarkedFeed(ABC):
 
     __slots__ = (
         "agreeing",
+        "confidence",
         "expires_us",
         "exponent",
         "max_age_us",
@@ -76,16 +80,18 @@ class MarkedFeed(ABC):
     def __init__(self, feed: Feed, policy: OraclePolicy) -> None:
         self.name = feed.name
         self.exponent = feed.exponent
-        self.adopt(policy)
+        self.adopt(feed, policy)
         self.value: int | None = None
+        self.confidence = 0
         self.state: str | None = None
         self.since_us = 0
         self.agreeing = 0
         self.expires_us = _NEVER_US
         self.published = self.news()
 
-    def adopt(self, policy: OraclePolicy) -> None:
+    def adopt(self, feed: Feed, policy: OraclePolicy) -> None:
         """Take the rules that ticks and the mark are judged by from here on."""
+        del feed  # its name and exponent stay
         self.max_age_us = policy.max_age_us
         self.max_skew_us = policy.max_skew_us
 
@@ -106,9 +112,9 @@ class MarkedFeed(ABC):
     def describe(self) -> dict[str, Any]:
         """Return what sources said, and the mark, as JSON values."""
 
-    def news(self) -> tuple[int | None, str | None, int]:
-        """Return what a frame tells anew once it differs."""
-        return (self.value, self.state, self.since_us)
+    def news(self) -> tuple[int | None, int, str | None, int]:
+        """Return what a frame tells anew once it differs: all that anybody is judged by."""
+        return (self.value, self.confidence, self.state, self.since_us)
 
     def row(self) -> bytes:
         """Return the value of this feed's row of ``price-state.v1``."""
@@ -151,7 +157,6 @@ class PriceFeed(MarkedFeed):
 
     __slots__ = (
         "band_ppm",
-        "confidence",
         "first_price",
         "max_conf_ppm",
         "min_sources",
@@ -163,12 +168,11 @@ class PriceFeed(MarkedFeed):
     def __init__(self, feed: Feed, policy: OraclePolicy) -> None:
         self.sources: dict[str, _Source] = {}
         super().__init__(feed, policy)
-        self.confidence = 0
         self.first_price = 0
 
-    def adopt(self, policy: OraclePolicy) -> None:
+    def adopt(self, feed: Feed, policy: OraclePolicy) -> None:
         """Take the rules, by which each source's last word is certain or not."""
-        super().adopt(policy)
+        super().adopt(feed, policy)
         self.max_conf_ppm = policy.max_conf_ppm
         self.min_sources = policy.min_sources
         self.quorum_ppm = policy.quorum_ppm
@@ -280,7 +284,7 @@ class PriceFeed(MarkedFeed):
 class StateFeed(MarkedFeed):
     """A number of the market's state: the latest word about it, whoever said it."""
 
-    __slots__ = ("source", "ts_us", "word")
+    __slots__ = ("is_below", "limit", "source", "ts_us", "word")
     kind = "state"
 
     def __init__(self, feed: Feed, policy: OraclePolicy) -> None:
@@ -288,6 +292,12 @@ class StateFeed(MarkedFeed):
         self.source: str | None = None
         self.word = 0
         self.ts_us = 0
+
+    def adopt(self, feed: Feed, policy: OraclePolicy) -> None:
+        """Take the rules, by which a word may be too low."""
+        super().adopt(feed, policy)
+        self.is_below = feed.is_below
+        self.limit = feed.limit
 
     @property
     def newest_us(self) -> int | None:
@@ -301,8 +311,11 @@ class StateFeed(MarkedFeed):
         self.ts_us = ts_us
 
     def judge(self, clock_us: int) -> None:
-        """Mark the last word: valid while it is at most ``max_age_us`` old, stale after that."""
-        is_valid = clock_us - self.ts_us <= self.max_age_us
+        """Mark the last word: valid while it is at most ``max_age_us`` old, stale after that.
+
+        So is one that was told while the rulebook let its feed be lower.
+        """
+        is_valid = clock_us - self.ts_us <= self.max_age_us and not self.is_below(self.word)
         is_first = self.value is None
         if is_valid or not is_first:
             self.value = self.word

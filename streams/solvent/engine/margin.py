@@ -24,7 +24,7 @@ from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
 from solvent.engine.published import RULEBOOK_ROW_KEY, restored_rulebook, rulebook_row
 from solvent.engine.rejects import reject
-from solvent.engine.restate import apply_orders, apply_settings, apply_snapshot
+from solvent.engine.restate import apply_orders, apply_settings, apply_snapshot, ended_market
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.severity import Standing, by_severity
@@ -347,11 +347,11 @@ class MarginShard:
             if topic in _SEQUENCES:
                 last = int(getattr(self.columns.accounts, _SEQUENCES[topic])[account])
             outcome = int(check_sequence(stated.seq, last))
-            over = self._settled_in(stated)
+            over = ended_market(self.rulebook, self.marks, stated)
             if outcome == OUTCOME_DUPLICATE:
                 self._count(f"duplicate_{kind}")
             elif outcome == OUTCOME_NONE and over is not None:
-                message = f"{topic} `market` = {over!r}: it was settled"
+                message = f"{topic} `market` = {over!r}: it has expired or was settled"
                 fault = Fault(RejectCode.EXPIRED, message, account_id)
                 self._refuse(topic, record, Refusal(fault=fault, account_ids=(account_id,)))
             elif outcome == OUTCOME_NONE:
@@ -359,15 +359,6 @@ class MarginShard:
             else:
                 fault = self._state_fault(topic, outcome, account, stated.seq)
                 self._refuse(topic, record, Refusal(fault=fault, account_ids=(account_id,)))
-
-    def _settled_in(self, stated: Settings | Orders | Snapshot) -> str | None:
-        """Return a market that is settled, but has a position in a snapshot."""
-        if not isinstance(stated, Snapshot):
-            return None
-        is_settled = self.marks.marks.is_settled
-        return next(
-            (self.rulebook.instruments[i].name for i in stated.positions if is_settled[i]), None
-        )
 
     def _count(self, name: str) -> None:
         self._counts[name] = self._counts.get(name, 0) + 1
@@ -508,6 +499,8 @@ class MarginShard:
     def _settle_contract(self, index: int, price: int, offset: int) -> None:
         """Close every position in a contract at its settlement price, and judge its unit.
 
+        Open orders in it end too.
+
         Units act in the order of account and book, not of their rows, which a restore changes.
         """
         columns, rulebook = self.columns, self.rulebook
@@ -516,7 +509,8 @@ class MarginShard:
         worth = instrument.worth_at_expiry(price, exponent)
         count = int(columns.counts[COUNT_UNITS])
         found = np.empty(count, np.int64)
-        found = found[: find_holders_jit(index, count, columns.units, columns.positions, found)]
+        held = (columns.units, columns.positions, columns.orders)
+        found = found[: find_holders_jit(index, count, *held, found)]
         keys = columns.keys_of(columns.units.account[found])
         order = sorted(zip(keys, columns.units.book[found].tolist(), found.tolist(), strict=True))
         holders = np.array([unit for _, _, unit in order], np.int64)

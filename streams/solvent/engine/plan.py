@@ -8,7 +8,7 @@ exact, are sized by `solvent.domain.sizing.plan_close` alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from solvent.domain.instrument import Ratio
 from solvent.domain.lending import (
     bonus_at,
+    debt_for_shortage,
     debt_to_target,
     helping_bonus,
     repay_limit,
@@ -37,11 +38,18 @@ from solvent.domain.verdict import Level, MarginFigures
 from solvent.engine.appraise import Appraisal, Appraiser
 from solvent.engine.markbook import MarkBook
 from solvent.engine.surface import option_prices
+from solvent.kernel.collateral import asset_weight, cautious_prices, debt_weight
+from solvent.kernel.layout import NONE
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import PPM, format_scaled
 
 __all__ = ["Plan", "Planner", "Swap", "plan_text", "swap_text"]
+
+#: What rounding may take off a health: equity down and requirement up to a micro, before and after.
+_ROUNDED_MICROS = 2
+#: Weights are floats: this much of a ppm, up or down, is none.
+_SLACK_PPM = 1e-3
 
 
 class Swap(NamedTuple):
@@ -155,10 +163,11 @@ class Planner:
         elif policy.sizing == "full":
             share_ppm = PPM
         else:
-            legs = self._restoring_legs(unit, policy, figures, appraisal, positions)
+            legs, left_micros = self._restoring_legs(unit, policy, figures, appraisal, positions)
             swaps: tuple[Swap, ...] = ()
-            if policy.lending is not None:
-                swaps = self._swaps(unit, policy.lending, figures, appraisal)
+            lending = policy.lending
+            if lending is not None and not (lending.is_by_shortage and left_micros == 0):
+                swaps = self._swaps(unit, lending, figures, appraisal, left_micros)
             return Plan(legs=legs, swaps=swaps)
         lots = [-(-abs(p.size_lots) * share_ppm // PPM) for p in positions]
         legs = self._priced(policy, figures, appraisal, list(zip(positions, lots, strict=True)))
@@ -204,11 +213,12 @@ class Planner:
         figures: MarginFigures,
         appraisal: Appraisal,
         positions: list[OpenPosition],
-    ) -> tuple[CloseLeg, ...]:
+    ) -> tuple[tuple[CloseLeg, ...], int]:
         """Close positions one by one until liquidation ends (7.1, 7.2 Z2 and Z8).
 
         Those that release most for their cost go first. What releases nothing, as a hedge does, is
-        left alone unless closing everything else does not do.
+        left alone unless closing everything else does not do. Returned with it: what the unit is
+        short of once all are closed, micros, 0 where that is not needed.
         """
         proceeds = [
             self._proceeds(place, position, policy, appraisal)
@@ -223,6 +233,7 @@ class Planner:
         ranked.sort()
         chosen: list[tuple[OpenPosition, int]] = []
         cash = 0.0
+        left_micros = 0
         with self._appraiser.trial(unit) as trial:
             for _, _, _, _, place in ranked:
                 position = positions[place]
@@ -236,7 +247,10 @@ class Planner:
                 chosen.append((position, whole))
                 cash += bring
                 trial.close(place)
-        return self._priced(policy, figures, appraisal, chosen)
+            else:
+                left = -self._appraiser.health_without(unit, None, cash) * PPM
+                left_micros = ceil(left) + _ROUNDED_MICROS if left > 0.0 else 0
+        return self._priced(policy, figures, appraisal, chosen), left_micros
 
     def _proceeds(
         self, place: int, position: OpenPosition, policy: LiquidationPolicy, appraisal: Appraisal
@@ -346,14 +360,23 @@ class Planner:
     # -- debt
 
     def _swaps(
-        self, unit: int, lending: LendingPolicy, figures: MarginFigures, appraisal: Appraisal
+        self,
+        unit: int,
+        lending: LendingPolicy,
+        figures: MarginFigures,
+        appraisal: Appraisal,
+        shortage_micros: int,
     ) -> tuple[Swap, ...]:
-        """Repay the largest debt from the collateral with the lowest threshold first (7.2)."""
+        """Repay the largest debt from the collateral with the lowest threshold first (7.2).
+
+        Orders leave the unit `shortage_micros` short, which matters to Z3 alone.
+        """
         assets = self._rulebook.assets
         balances = [
             (asset, self._marks.unscaled(assets[asset], quanta))
             for asset, quanta in self._columns.balances_of(unit)
         ]
+        amounts = dict(balances)
         values = [round(value * PPM) for value in appraisal.balance_value.tolist()]
         level = int(Level.MAINTENANCE)
         debts = sorted((value, asset) for (asset, _), value in zip(balances, values, strict=True))
@@ -408,6 +431,17 @@ class Planner:
                 threshold_ppm=threshold_ppm,
             )
             repay = min(owed_micros, wanted)
+        elif lending.is_by_shortage:
+            repay = debt_for_shortage(
+                shortage_micros,
+                debt_micros=owed_micros,
+                collateral_micros=reserve_micros,
+                debt_weight_ppm=self._end_weight_ppm(unit, debt, amounts[debt]),
+                collateral_weight_ppm=self._end_weight_ppm(unit, collateral, amounts[collateral]),
+                debt_multiplier_ppm=PPM,
+                collateral_multiplier_ppm=PPM + bonus_ppm,
+                fund_fee_ppm=0,
+            )
         repay = min(repay, reserve_micros * PPM // (PPM + bonus_ppm))
         repay = without_dust(
             repay,
@@ -419,7 +453,6 @@ class Planner:
         seized = seizure_of(
             repay, bonus_ppm=bonus_ppm, protocol_share_ppm=lending.protocol_share_ppm
         )
-        amounts = dict(balances)
         swap = Swap(
             debt=debt,
             repay=min(-amounts[debt], ceil(repay * -amounts[debt] / owed_micros)),
@@ -432,3 +465,26 @@ class Planner:
             bonus_ppm=bonus_ppm,
         )
         return (swap,) if swap.repay > 0 else ()
+
+    def _end_weight_ppm(self, unit: int, asset: int, quanta: int) -> int:
+        """Return what a balance counts of its value where liquidation ends, ppm.
+
+        At its present size and the cautious price. A smaller debt counts no more, a smaller
+        collateral no less, so that what is sized by it is enough. Rounded against the swap.
+        """
+        rules, marks = self._rulebook.rules, self._marks.marks
+        preset, level = int(self._columns.units.preset[unit]), int(Level.LIQUIDATION_END)
+        price, low, high = cautious_prices(preset, asset, level, rules, marks)
+        coins = abs(quanta) / float(rules.asset_units[asset])
+        if quanta < 0:
+            weight = float(debt_weight(coins, price, preset, asset, level, rules, marks))
+            weight += float(rules.terms.preset[preset]["end_buffer"])
+            owed_ppm: float = weight * high / price * PPM
+            return floor(owed_ppm + _SLACK_PPM)
+        categories = {NONE, int(rules.terms.assets[asset]["category"])}
+        weight = max(
+            asset_weight(coins, price, preset, asset, level, category, rules, marks)
+            for category in categories
+        )
+        held_ppm: float = weight * low / price * PPM
+        return ceil(held_ppm - _SLACK_PPM)

@@ -43,6 +43,7 @@ contract          not decodable, unknown feed, price feed,     ``rejects.v1`` wi
                   value finer than the feed's exponent or
                   beyond 2**62, beyond the record's broker
                   time
+``below_least``   an interest index <= 0, a volatility < 0     ``rejects.v1``, SLV-103
 ``future``        beyond the event clock + ``max_skew_us``     ``rejects.v1``, SLV-107
 ``out_of_order``  earlier than the feed's last word, or at     ``rejects.v1``, SLV-303; the same
                   the same time by another source with         time and value again: counted as a
@@ -53,8 +54,9 @@ contract          not decodable, unknown feed, price feed,     ``rejects.v1`` wi
 
 A source may say more than one thing within a microsecond (two trades that move one open interest):
 its own later record wins. Two sources that contradict each other at one time cannot both be right,
-and order in the log is no reason to believe the second. Nothing else is asked of a value: it may be
-0 or negative, and has no confidence.
+and order in the log is no reason to believe the second. Nothing else is asked of a value: it
+may be 0 or negative where the table names no least (`rules.resolve.bounded_feeds`), and has no
+confidence.
 
 A settlement ends a contract that has expired, once and for all, so it is told in a frame of its
 own, at its place among the ticks. What happens to it:
@@ -91,9 +93,10 @@ contract               not decodable, beyond the record's broker   ``rejects.v1`
 State of a price feed: ``stale`` no vote is left · ``diverged`` fewer than ``min_sources`` agree, or
 less than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence is too wide ·
 ``valid``. A state feed is ``valid`` while its last word is at most ``max_age_us`` old, then
-``stale``. A feed that has never been valid has no price or value. ``since_us`` is the event time at
-which the present state began, and 0 for a feed valid ever since it was first valid (starting up is
-not an outage, so it owes no grace).
+``stale``, as is one whose word is too low for what a published rulebook uses it for. A feed that
+has never been valid has no price or value. ``since_us`` is the event time at which the present
+state began, and 0 for a feed valid ever since it was first valid (starting up is not an outage, so
+it owes no grace).
 
 The event clock is the largest time among clock records; it never runs back. Ticks move it only
 before the first clock record: otherwise a source ahead of time could push it, and let every honest
@@ -101,7 +104,8 @@ source look stale. A feed is judged at each of its ticks and, when a vote or wor
 records; all of that depends on the order of the records alone, so rows do not depend on how records
 were framed. Frames are conflated: one at each clock record, and one at the end of a slice for what
 changed after its last clock record; each holds the latest mark of every feed whose price or value,
-state or `since_us` changed since the frame before.
+confidence, state or `since_us` changed since the frame before. Confidence is news of its own, as
+presets may widen prices by it (MODEL.md 3.2, C6); how many sources agree is not.
 """
 
 from __future__ import annotations
@@ -294,6 +298,9 @@ class PriceShard:
         """Check a word in the order of the module's table and mark its feed."""
         feed = self._feed_of(tick, StateFeed)
         value = _number(tick.value, feed.exponent, "value", limit=MAX_STATE)
+        if feed.is_below(value):
+            msg = f"{feed.name} value {tick.value} of {tick.source}, {feed.limit} expected"
+            raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
         self._refuse_future(tick, feed)
         ts_us = tick.ts_us
         if feed.source is not None and ts_us <= feed.ts_us:
@@ -387,7 +394,7 @@ class PriceShard:
                 kind = StateFeed if feed.is_state else PriceFeed
                 self._feeds[feed.name] = kind(feed, policy)
             else:
-                known.adopt(policy)
+                known.adopt(feed, policy)
 
     def _feed_of(self, tick: PriceTick | StateTick, kind: type[_AnyFeed]) -> _AnyFeed:
         """Return the feed a tick names, if it is of the tick's kind."""

@@ -8,20 +8,46 @@ from the cross book (`solvent.kernel.blocks.open_unit`). Judging is left to the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from solvent.engine.markbook import MarkBook
 from solvent.engine.statements import Orders, Settings, Snapshot
 from solvent.kernel import blocks
+from solvent.kernel.contracts import is_over
 from solvent.kernel.layout import CROSS, FLAG_UNBORROWABLE_DEBT, FLAG_UNFUNDED_BOOK, NONE
 from solvent.kernel.ledger import refresh_flags
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns, Order
 
-__all__ = ["apply_orders", "apply_settings", "apply_snapshot", "write_order"]
+__all__ = ["apply_orders", "apply_settings", "apply_snapshot", "ended_market", "write_order"]
 
 _SEQUENCES = ("trades_seq", "collateral_seq", "settings_seq", "orders_seq")
 _NO_ORDERS = Order(0, 0, 0, 0, 0, 0, 0)
+
+
+def ended_market(
+    rulebook: CompiledRulebook, marks: MarkBook, stated: Settings | Orders | Snapshot
+) -> str | None:
+    """Return a market in which a statement has what cannot be there any more, None without one.
+
+    A position ends with the settlement of its contract; open orders with its expiry, by the event
+    time of the statement, since nothing fills them from then on. That there are no orders may
+    always be said.
+    """
+    orders: Iterable[Order] = ()
+    positions: Iterable[int] = ()
+    if isinstance(stated, Orders):
+        orders = (stated.order,)
+    elif isinstance(stated, Snapshot):
+        orders, positions = stated.orders.values(), stated.positions
+    for index in positions:
+        if marks.marks.is_settled[index]:
+            return rulebook.instruments[index].name
+    for order in orders:
+        instrument = rulebook.instruments[order.instrument]
+        if any(order[1:]) and is_over(order.instrument, stated.ts_us, rulebook.rules, marks.marks):
+            return instrument.name
+    return None
 
 
 def apply_settings(columns: Columns, account: int, settings: Settings) -> list[int]:

@@ -35,6 +35,7 @@ from solvent.engine.restate import write_order
 from solvent.engine.surface import check_surfaces
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel import blocks
+from solvent.kernel.contracts import is_over
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE
 from solvent.rules.compile import CompiledRulebook
@@ -134,28 +135,9 @@ def _put_marks(rulebook: CompiledRulebook, marks: MarkBook, given: Mapping[str, 
         except PartitionError as error:
             problem = error.message.removeprefix(f"mark of feed {name}: ")
             raise _refusal(path=path, problem=problem) from error
-    for index, wanted in _states_above(rulebook).items():
-        if marks.marks.is_usable[index] and marks.marks.price[index] < wanted:
-            path = f"marks.{rulebook.feeds[index].name}"
-            limit = "above 0" if wanted else "0 or more"
-            raise _refusal(path=path, problem=f"{marks.price_text(index)}: {limit} expected")
-
-
-def _states_above(rulebook: CompiledRulebook) -> dict[int, int]:
-    """Return the least number of the state feeds whose sign is known, by feed index.
-
-    An interest index below its unit would turn a deposit into a debt; below 0 a volatility has no
-    price, and the one the kernel would give favours whoever is short.
-    """
-    least: dict[int, int] = {}
-    for asset in rulebook.assets:
-        for feed in (asset.deposit_index_feed, asset.borrow_index_feed):
-            if feed is not None:
-                least[feed] = 1
-    for instrument in rulebook.instruments:
-        if instrument.option is not None:
-            least[instrument.option.volatility_feed] = 0
-    return least
+        if feed.is_below(int(marks.marks.price[feed.index])):
+            problem = f"{marks.price_text(feed.index)}: {feed.limit} expected"
+            raise _refusal(path=path, problem=problem)
 
 
 def _add_unit(
@@ -207,13 +189,13 @@ def _add_unit(
     positions = _sequence(f"{path}.positions", account.get("positions", []))
     for number, position in enumerate(positions):
         _add_position(columns, rulebook, marks, unit, f"{path}.positions.{number}", position)
-    for order in _orders(rulebook, book, path, account):
+    for order in _orders(rulebook, marks, book, path, account):
         write_order(columns, unit, order)
     return account_id, unit
 
 
 def _orders(
-    rulebook: CompiledRulebook, book: int, path: str, account: Mapping[str, Any]
+    rulebook: CompiledRulebook, marks: MarkBook, book: int, path: str, account: Mapping[str, Any]
 ) -> Iterator[Order]:
     """Yield what an account has in each market beside its position: orders, own leverage."""
     limits: dict[int, int] = {}
@@ -248,6 +230,11 @@ def _orders(
             if amount >= 0:
                 continue
             raise _refusal(path=f"{at}.{name}", problem=f"{told[name]}: at least 0 expected")
+        if any((count, *sides)) and is_over(
+            market.index, marks.stream_us, rulebook.rules, marks.marks
+        ):
+            problem = f"{market.name}: expired at {market.expires_us}, nothing fills its orders"
+            raise _refusal(path=f"{at}.market", problem=problem)
         yield order
     for index, limit in limits.items():
         yield Order(index, 0, 0, 0, 0, 0, limit)

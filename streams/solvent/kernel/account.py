@@ -449,13 +449,14 @@ def _add_underlying(
     first = units.first_balance[unit]
     for place in range(units.balance_count[unit]):
         asset = balances.asset[first + place]
+        quanta = balances.quanta[first + place]
         of_asset = rules.terms.assets[asset]["underlying"]
-        if rules.asset_feed[asset] == NONE or balances.quanta[first + place] <= 0:
+        if rules.asset_feed[asset] == NONE or quanta == 0:
             continue
-        if rules.asset_weight[units.preset[unit], MAINTENANCE, asset] == 0.0:
+        if quanta > 0 and rules.asset_weight[units.preset[unit], MAINTENANCE, asset] == 0.0:
             continue  # what is no collateral hedges nothing and has nothing to lose
-        if of_asset != underlying and (of_asset != NONE or underlying != 0):
-            continue
+        if of_asset != underlying and (quanta < 0 or of_asset != NONE or underlying != 0):
+            continue  # without an underlying: the first one's to doubt, if it is held
         space.book[_HELD, held] = space.balance_value[place]
         feed = rules.terms.assets[asset]["quality_feed"]
         space.book[_HELD_QUALITY, held] = _quality(feed, rules, marks)

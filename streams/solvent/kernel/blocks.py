@@ -36,10 +36,12 @@ from solvent.kernel.layout import (
 __all__ = [
     "add_account",
     "add_unit",
+    "end_orders",
     "find_balance",
     "find_order",
     "find_position",
     "find_unit",
+    "has_orders",
     "has_room",
     "insert_balance",
     "insert_order",
@@ -316,6 +318,18 @@ def find_order(unit: int, instrument: int, units: Units, orders: Orders) -> int:
 
 
 @register_jitable
+def has_orders(row: int, orders: Orders) -> bool:
+    """Tell whether a row says more than a leverage limit."""
+    return bool(
+        orders.bid_lots[row] != 0
+        or orders.bid_value_micros[row] != 0
+        or orders.ask_lots[row] != 0
+        or orders.ask_value_micros[row] != 0
+        or orders.order_count[row] != 0
+    )
+
+
+@register_jitable
 def _move_order(source: int, target: int, orders: Orders) -> None:
     orders.instrument[target] = orders.instrument[source]
     orders.bid_lots[target] = orders.bid_lots[source]
@@ -364,3 +378,19 @@ def remove_order(unit: int, row: int, units: Units, orders: Orders) -> None:
     for k in range(row, last):
         _move_order(k + 1, k, orders)
     units.order_count[unit] -= 1
+
+
+@register_jitable
+def end_orders(unit: int, instrument: int, units: Units, orders: Orders) -> None:
+    """Forget a unit's open orders in a market; a leverage limit stays."""
+    row = find_order(unit, instrument, units, orders)
+    if row == NONE:
+        return
+    if orders.leverage_ppm[row] == 0:
+        remove_order(unit, row, units, orders)
+        return
+    orders.bid_lots[row] = 0
+    orders.bid_value_micros[row] = 0
+    orders.ask_lots[row] = 0
+    orders.ask_value_micros[row] = 0
+    orders.order_count[row] = 0

@@ -17,9 +17,12 @@ from numba.extending import register_jitable
 
 from solvent.kernel.arithmetic import LIMIT, fits, multiply_divide_floor, trade_value, value_residue
 from solvent.kernel.blocks import (
+    end_orders,
     find_balance,
+    find_order,
     find_position,
     find_unit,
+    has_orders,
     has_room,
     insert_balance,
     insert_position,
@@ -764,13 +767,13 @@ def settle_contract_reference(
 ) -> int:
     """Close every position in a contract at its settlement, from holder `first` on.
 
-    Funding is settled, `solvent.kernel.contracts.expiry_cash` paid, the position removed; nobody is
-    judged here.
+    Funding is settled, `solvent.kernel.contracts.expiry_cash` paid, the position removed, and with
+    it open orders, which nothing can fill any more; nobody is judged here.
 
     Parameters
     ----------
     holders : int64, shape (n,)
-        Units with a position.
+        Units with a position or open orders.
     numerator, denominator : int
         Quanta that a lot is worth; both > 0, or 0 and 1.
     ts_us : int
@@ -790,22 +793,27 @@ def settle_contract_reference(
         if not has_room(unit, units, positions, balances, orders, counts):
             return k
         row = find_position(unit, instrument, units, positions)
-        size = int(positions.size_lots[row])
-        cost = int(positions.cost_basis_micros[row])
-        payment, _, is_paid = funding_due(
-            instrument, size, int(positions.funding_index[row]), rules, marks
-        )
-        gained, worth, is_exact = expiry_cash(size, cost, numerator, denominator, instrument, rules)
-        cash = _quanta_of(unit, asset, units, balances)
-        if is_paid and is_exact:
-            cash, is_exact = credited(asset, cash, gained - payment, rules, marks)
-        out_is_settled[k] = is_paid and is_exact
-        if out_is_settled[k] == 0:
-            continue
-        remove_position(unit, row, units, positions)
-        _set_balance(unit, asset, cash, units, balances, counts)
-        totals[TOTAL_SLOTS + instruments + instrument] += payment
-        totals[TOTAL_SLOTS + 2 * instruments + instrument] += worth
+        if row != NONE:
+            size = int(positions.size_lots[row])
+            cost = int(positions.cost_basis_micros[row])
+            payment, _, is_paid = funding_due(
+                instrument, size, int(positions.funding_index[row]), rules, marks
+            )
+            gained, worth, is_exact = expiry_cash(
+                size, cost, numerator, denominator, instrument, rules
+            )
+            cash = _quanta_of(unit, asset, units, balances)
+            if is_paid and is_exact:
+                cash, is_exact = credited(asset, cash, gained - payment, rules, marks)
+            out_is_settled[k] = is_paid and is_exact
+            if out_is_settled[k] == 0:
+                continue
+            remove_position(unit, row, units, positions)
+            _set_balance(unit, asset, cash, units, balances, counts)
+            totals[TOTAL_SLOTS + instruments + instrument] += payment
+            totals[TOTAL_SLOTS + 2 * instruments + instrument] += worth
+        out_is_settled[k] = 1
+        end_orders(unit, instrument, units, orders)
         units.touched_us[unit] = ts_us
         refresh_flags(unit, FLAG_UNBORROWABLE_DEBT, units, balances, rules)
         mark_dirty(accounts, counts, int(units.account[unit]))
@@ -813,12 +821,21 @@ def settle_contract_reference(
 
 
 def find_holders_reference(
-    instrument: int, count: int, units: Units, positions: Positions, out_units: Int64
+    instrument: int,
+    count: int,
+    units: Units,
+    positions: Positions,
+    orders: Orders,
+    out_units: Int64,
 ) -> int:
-    """Write the units, of the first `count`, that have a position; return how many."""
+    """Write the units, of the first `count`, with a position or open orders; return how many."""
     found = 0
     for unit in range(count):
-        if find_position(unit, instrument, units, positions) != NONE:
+        is_holder = find_position(unit, instrument, units, positions) != NONE
+        if not is_holder:
+            order = find_order(unit, instrument, units, orders)
+            is_holder = order != NONE and has_orders(order, orders)
+        if is_holder:
             out_units[found] = unit
             found += 1
     return found
@@ -855,7 +872,7 @@ def warm_up() -> None:
     number = numba.int64
     settled = (accounts, units, positions, balances, orders, rules, marks)
     settle_contract_jit.compile((vector, *[number] * 5, numba.uint8[::1], vector, vector, *settled))
-    find_holders_jit.compile((number, number, units, positions, vector))
+    find_holders_jit.compile((number, number, units, positions, orders, vector))
     for kernel in (
         fold_trades_jit,
         fold_moves_jit,

@@ -97,8 +97,8 @@ def option_margin_of(
     ----------
     book : Book
         One unit in one underlying; collateral with `is_hedging` is the underlying itself, other
-        collateral does not count here. Values of linear contracts and of collateral are the
-        caller's to add to equity.
+        collateral does not count here, nor does a debt, which equity counts in full. Values of
+        linear contracts and of collateral are the caller's to add to equity.
     rules : StandardRules
         Parameters.
     scratch : Scratch
@@ -169,7 +169,7 @@ def option_margin_of(
         linear += size
     doubt = below(rules.quality_threshold, book.spot_quality) * rules.quality_factor
     for row in range(book.collateral.size):
-        if book.is_hedging[row] != 0:
+        if book.is_hedging[row] != 0 and book.collateral[row] > 0.0:
             # its value is told in the stablecoin, what counts of it is a share of spot
             held = book.collateral[row]
             counted = held * book.stable

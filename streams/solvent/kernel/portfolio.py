@@ -49,7 +49,7 @@ class Book(NamedTuple):
     dates : int64, shape (L,)
         When futures end, 0 for perpetuals.
     collateral, collateral_quality : float64, shape (C,)
-        Value of balances, and the quality of their feeds.
+        Value of balances, below 0 of a debt in the underlying, and the quality of their feeds.
     haircut, haircut_more : float64, shape (C,)
         Shares of value required at maintenance, and on top of it at initial.
     is_hedging : uint8, shape (C,)

@@ -255,7 +255,7 @@ def contingencies_of(book: Book, rules: ContingencyRules) -> tuple[float, float]
         doubt = below(rules.quality_threshold, quality) * rules.quality_factor
         more += book.spot * (naked * rules.option_more + gross * doubt)
     for row in range(book.collateral.size):
-        value = book.collateral[row]
+        value = abs(book.collateral[row])
         maintenance += value * book.haircut[row]
         quality = min(book.collateral_quality[row], book.spot_quality)
         doubt = below(rules.quality_threshold, quality) * rules.quality_factor

@@ -137,7 +137,7 @@ def _expiry_deltas(book: Book, expiry: int) -> tuple[float, float]:
 
 @register_jitable
 def _linear_delta(book: Book) -> tuple[float, float]:
-    """Return net and gross size of linear contracts and hedging collateral, in coins."""
+    """Return net and gross size of linear contracts, hedging collateral and debts, in coins."""
     net = 0.0
     gross = 0.0
     for row in range(book.size.size):

@@ -21,6 +21,7 @@ from solvent.rules.document import ORDERED_SECTIONS, resolved_document
 from solvent.rules.flatten import flatten
 from solvent.rules.model import RulebookModel
 from solvent.rules.resolve import (
+    bounded_feeds,
     one_of,
     resolve_assets,
     resolve_instruments,
@@ -175,6 +176,8 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
     asset_by_name = {asset.name: asset for asset in assets}
     underlyings = resolve_underlyings(model, feed_by_name)
     instruments = resolve_instruments(model, feed_by_name, asset_by_name)
+    feeds = bounded_feeds(feeds, assets, instruments)
+    feed_by_name = {feed.name: feed for feed in feeds}
     rules, policies = flatten(model, feeds, assets, underlyings, instruments)
     preset_index = {name: index for index, name in enumerate(model.presets)}
     for account_class, preset in model.bindings.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil, inf
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -120,6 +120,13 @@ def flatten(
     book = _Presets(model, feeds, assets, underlyings, instruments)
     policies = tuple(book.add(row, name) for row, name in enumerate(model.presets))
     return book.rules(), policies
+
+
+#: Keys of collateral that let a positive balance count less than it is worth.
+_LESS_THAN_WHOLE: Final = (
+    *(f"{level}_haircut_ppm" for level in ("initial", "liquidation_end", "maintenance")),
+    *("tiers", "skew", "imf", "pool", "cap", "cap_micros"),
+)
 
 
 def _powers(exponents: Sequence[int]) -> Float64:
@@ -267,6 +274,7 @@ class _Presets:
         self._add_collateral(row, f"{path}.collateral", preset)
         self._add_categories(row, f"{path}.categories", preset)
         rates = self._add_requirement(row, f"{path}.requirement", preset)
+        self._check_underlyings_held(path, preset)
         self._add_pnl(row, f"{path}.pnl", preset)
         self._add_unit_terms(row, path, preset)
         self._is_plain[row] = self._looks_plain(row)
@@ -319,8 +327,11 @@ class _Presets:
             if name not in self._asset_by_name:
                 at = f"{path}.bonus_by_asset_ppm.{name}"
                 raise config_error(path=at, value=name, limit=one_of(self._asset_by_name))
-        factor, target = given.close_factor, given.target_health
-        left_usd = factor.least_left_usd if target is None else target.least_left_usd
+        factor, target, shortage = given.close_factor, given.target_health, given.shortage
+        if target is not None and shortage is not None:
+            limit = "either target_health or shortage"
+            raise config_error(path=f"{path}.shortage", value=shortage.model_dump(), limit=limit)
+        left_usd = (target or shortage or factor).least_left_usd
         return LendingPolicy(
             bonus_ppm=given.bonus_ppm,
             bonus_by_asset={
@@ -335,6 +346,7 @@ class _Presets:
             target_ppm=None if target is None else target.target_ppm,
             bonus_factor_ppm=PPM if target is None else target.bonus_factor_ppm,
             full_bonus_at_ppm=PPM if target is None else target.full_bonus_at_ppm,
+            is_by_shortage=shortage is not None,
         )
 
     def _looks_plain(self, row: int) -> bool:
@@ -367,8 +379,8 @@ class _Presets:
         """Tell whether amounts move by at most the sizes at stake (`solvent.kernel.safe_move`).
 
         They do not where two feeds multiply (open interest and mark, borrows and index, coin and
-        mark), where whole books are revalued, and where confidence counts, whose changes alone
-        no frame tells.
+        mark), where whole books are revalued, and where confidence counts, which no band of prices
+        holds.
         """
         of_unit, asset, market = self._preset[row], self._asset[row], self._market[row]
         return bool(
@@ -490,6 +502,31 @@ class _Presets:
             terms["reference_feed"] = feed_index(self._feed_by_name, at, price.reference_feed)
             is_initial = price.reference_at == "initial"
             terms["reference_levels"] = 1 << INITIAL if is_initial else _ALL_LEVELS
+
+    def _check_underlyings_held(self, path: str, preset: PresetModel) -> None:
+        """Refuse a haircut of what `option_standard` counts itself (MODEL.md 3.7).
+
+        Its ``base_*_ppm`` are all that an underlying held counts: they take back the rest of its
+        whole value, so that whatever counts less of it elsewhere would be charged twice.
+        """
+        terms = [] if preset.requirement is None else preset.requirement.sum
+        leaves = (leaf for term in terms for leaf in _leaves(term))
+        if not any(isinstance(leaf, OptionStandardTermModel) for leaf in leaves):
+            return
+        limit = "none: option_standard counts the underlying held by base_*_ppm alone"
+        for name, given in preset.collateral.items():
+            asset = self._model.assets[name]
+            if asset.underlying is None:
+                continue
+            for key in _LESS_THAN_WHOLE:
+                value = getattr(given, key)
+                if value not in (None, 0):
+                    raise config_error(
+                        path=f"{path}.collateral.{name}.{key}", value=value, limit=limit
+                    )
+            if asset.category in preset.categories:
+                at = f"{path}.categories.{asset.category}"
+                raise config_error(path=at, value=name, limit=limit)
 
     def _add_categories(self, row: int, root: str, preset: PresetModel) -> None:
         for name, given in preset.categories.items():

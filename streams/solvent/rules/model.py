@@ -174,10 +174,21 @@ class TargetHealthModel(Strict):
     least_left_usd: Annotated[int, Field(ge=0, le=10**12)] = 0
 
 
+class ShortageModel(Strict):
+    """Repay what makes up the shortage where liquidation ends, after orders, and no more (Z3).
+
+    Weights are those of the liquidation end at present sizes, the price of the swap is the bonus
+    (``m_c/m_d - 1``); the insurance fund takes nothing of it (Drift, Mango).
+    """
+
+    least_left_usd: Annotated[int, Field(ge=0, le=10**12)] = 0
+
+
 class LendingModel(Strict):
     """What a liquidator of debt gets: collateral with a bonus, of which the protocol takes part.
 
-    ``bonus_by_asset_ppm`` says otherwise for some collateral.
+    ``bonus_by_asset_ppm`` says otherwise for some collateral. How much may be repaid is the close
+    factor's to say, unless ``target_health`` or ``shortage`` is given.
     """
 
     bonus_ppm: Share
@@ -185,6 +196,7 @@ class LendingModel(Strict):
     protocol_share_ppm: Share = 0
     close_factor: CloseFactorModel = CloseFactorModel()
     target_health: TargetHealthModel | None = None
+    shortage: ShortageModel | None = None
 
 
 class AuctionModel(Strict):

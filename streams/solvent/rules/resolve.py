@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from solvent.domain.instrument import Asset, Feed, Instrument, Option, Step, Underlying
 from solvent.kernel.layout import NONE
 from solvent.rules.model import InstrumentModel, RulebookModel
 from solvent.rules.source import config_error
 
-__all__ = ["feed_index", "one_of", "resolve_assets", "resolve_instruments", "resolve_underlyings"]
+__all__ = [
+    "bounded_feeds",
+    "feed_index",
+    "one_of",
+    "resolve_assets",
+    "resolve_instruments",
+    "resolve_underlyings",
+]
 
 _MAX_TICK_DENOMINATOR = 1_000
 _MAX_TICK_NUMERATOR = 10**9
@@ -50,6 +58,27 @@ def _optional_feed(
     feeds: Mapping[str, Feed], path: str, name: str | None, kind: str = "price"
 ) -> int | None:
     return None if name is None else feed_index(feeds, path, name, kind)
+
+
+def bounded_feeds(
+    feeds: Sequence[Feed], assets: Sequence[Asset], instruments: Sequence[Instrument]
+) -> tuple[Feed, ...]:
+    """Return the feeds with the least value of those states whose sign is known.
+
+    An interest index below its unit would turn a deposit into a debt; below 0 a volatility has no
+    price, and the one the kernel would give favours whoever is short. Other states may have any
+    sign: a rate and a funding index do, and an open interest or a pool's total below 0, which
+    cannot be, counts as one of 0 does.
+    """
+    least: dict[int, int] = {}
+    for instrument in instruments:
+        if instrument.option is not None:
+            least[instrument.option.volatility_feed] = 0
+    for asset in assets:
+        for feed in (asset.deposit_index_feed, asset.borrow_index_feed):
+            if feed is not None:
+                least[feed] = 1
+    return tuple(replace(feed, least=least.get(feed.index)) for feed in feeds)
 
 
 def resolve_assets(model: RulebookModel, feeds: Mapping[str, Feed]) -> tuple[Asset, ...]:

@@ -268,7 +268,8 @@ class OwnLeverageTermModel(Strict):
 class OptionStandardTermModel(Strict):
     """Term 3.7: option margin in closed form, expiry by expiry; shares and factors in ppm.
 
-    ``max_loss`` limits an expiry to the worst its payoff can be.
+    ``max_loss`` limits an expiry to the worst its payoff can be. What the underlying held counts
+    is ``base_*_ppm`` of its value and nothing else: as collateral it is listed without a haircut.
     """
 
     term: Literal["option_standard"]
@@ -344,7 +345,10 @@ class SmileModel(Strict):
 
 
 class ScanTermModel(Strict):
-    """Term 3.8: the worst that the scenarios make of a unit's book in one underlying."""
+    """Term 3.8: the worst that the scenarios make of a unit's book in one underlying.
+
+    Contracts, options, what is held as collateral and what is owed of it.
+    """
 
     term: Literal["scan"]
     scenarios: Annotated[list[ScenarioModel], Field(min_length=1)]
