@@ -391,7 +391,8 @@ class Planner:
             return ()
         debt_micros = -sum(value for value, _ in debts if value < 0)
         equity_micros = figures.equity_micros[Level.MAINTENANCE]
-        if figures.requirement_micros[Level.MAINTENANCE] == 0:
+        preset = self._columns.units.preset[unit]
+        if self._rulebook.rules.terms.preset[preset]["is_debt_required"] == 0:
             equity_micros += debt_micros  # debt is owed in equity: what counts is the collateral
         collateral_micros = sum(value for value in values if value > 0)
         owed_micros, debt = -debts[0][0], debts[0][1]
