@@ -364,6 +364,12 @@ class Fold:
         _exact(value, total)
         return total
 
+    def _restored(self, asset: str, worth: int) -> int:
+        """Return the balance at rest of a worth that is told, the nearest below if none has it."""
+        below = self._credited(Book(), asset, worth)
+        same = [held for held in (below, below + 1) if self.worth(asset, held) == worth]
+        return same[0] if same else below
+
     def worth(self, asset: str, quanta: int) -> int:
         """Return what a balance at rest is worth now."""
         if asset not in self.rules.interest:
@@ -487,7 +493,7 @@ class Fold:
         for asset, amount in record["collateral"].items():
             quantum = Decimal(1).scaleb(rules.assets[asset])
             change = _steps(amount, quantum, positive=False)
-            self._set_balance(book, asset, self._credited(Book(), asset, change))
+            self._set_balance(book, asset, self._restored(asset, change))
         for entry in record["positions"]:
             lots = _steps(entry["size"], rules.markets[entry["market"]][0], positive=False)
             if not lots:

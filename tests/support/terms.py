@@ -242,14 +242,19 @@ class _Unit:
     # -- reading the account (2)
 
     def _coins_now(self, asset: AssetModel, coins: Fraction) -> Fraction:
-        """Return a balance after interest: kept as whole quanta divided by the index."""
+        """Return a balance after interest: kept as whole quanta divided by the index.
+
+        What is worth just as much is kept if there is such a balance, else the next below.
+        """
         feed = asset.deposit_index_feed if coins > 0 else asset.borrow_index_feed
         if feed is None:
             return coins
         index = self.told.number(feed) * _INDEX_ONE
-        scaled = math.floor(coins / Fraction(10) ** asset.quantum_exponent * _INDEX_ONE / index)
+        quantum = Fraction(10) ** asset.quantum_exponent
+        scaled = math.floor(coins / quantum * _INDEX_ONE / index)
         # down: of a deposit less, of a debt more
-        return math.floor(scaled * index / _INDEX_ONE) * Fraction(10) ** asset.quantum_exponent
+        worths = [math.floor(at_rest * index / _INDEX_ONE) for at_rest in (scaled, scaled + 1)]
+        return coins if coins / quantum in worths else worths[0] * quantum
 
     def _positions(self, account: Mapping[str, Any]) -> list[_Held]:
         found: dict[str, _Held] = {}

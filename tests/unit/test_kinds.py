@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from solvent.engine.snapshot import evaluate_snapshot
 from solvent.kernel.arithmetic import LIMIT, scaled_ceil, scaled_floor
 from support.kinds import (
     EXPIRES_US,
@@ -130,6 +131,45 @@ def test_balance_that_changes_its_side_is_converted_whole() -> None:
     assert book_of(replay) == ({}, {"USDT": (worth - 1_500_000) // 2})
     log.move(asset="USDT", amount="0.500002")  # what 250,001 at rest owe
     assert book_of(run_of(log)) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("told", "at_rest"),
+    [
+        # at rest 4.67 and -4.67: what is worth 7 is 5, floor(7.5); what owes 7 is not there
+        pytest.param("0.000007", 5, id="deposit of that worth"),
+        pytest.param("-0.000007", -5, id="debt of no such worth, away from zero"),
+        pytest.param("0.000008", 5, id="deposit of no such worth, down"),
+        pytest.param("-0.000008", -5, id="debt of that worth"),
+        pytest.param("0.000001", 1, id="least deposit"),
+        pytest.param("0", None, id="nothing"),
+    ],
+)
+def test_snapshot_restores_the_balance_that_is_worth_what_it_says(
+    told: str, at_rest: int | None
+) -> None:
+    text = {"USDT/deposit": "1.5", "USDT/borrow": "1.5"}
+    log = KindsLog().frame(values=text)
+    log.snapshot(collateral={"USDT": told})
+    replay = run_of(log)
+    assert book_of(replay) == ({}, {} if at_rest is None else {"USDT": at_rest})
+    snapshot = {
+        "marks": {"BTC": "100", "USDT": "1", **text},
+        "accounts": [{"account_id": "alice", "collateral": {"USDT": told}}],
+    }
+    (found,) = evaluate_snapshot(a_kinds_rulebook(), snapshot)["accounts"]
+    (live,) = replay.shard.describe("alice")["units"]
+    assert {name: live[name] for name in found.keys() & live.keys()} == {
+        name: value for name, value in found.items() if name != "account_id"
+    }
+
+
+@pytest.mark.parametrize("below_one", ["0.5", "0.3", "1"])
+def test_snapshot_at_an_index_of_one_or_less_rounds_as_a_deposit_does(below_one: str) -> None:
+    log = KindsLog().frame(values={"USDT/deposit": below_one, "USDT/borrow": below_one})
+    log.snapshot(collateral={"USDT": "0.000007"})
+    at_rest = floor(Fraction(7) / Fraction(below_one))
+    assert book_of(run_of(log)) == ({}, {"USDT": at_rest + (below_one == "0.3")})  # 24 is worth 7
 
 
 @pytest.mark.parametrize(
@@ -269,6 +309,46 @@ def test_snapshot_tells_funding_index_or_takes_the_present_one() -> None:
     assert position["funding_index"] == "-0.5"
     (position,) = replay.shard.describe("carol")["units"][0]["positions"]
     assert "funding_index" not in position
+
+
+def test_position_that_never_paid_funding_shows_the_index_0() -> None:
+    log = KindsLog().move(amount="1000").trade(market="BTC-PERP", size="2", price="100")
+    log.frame(values={"BTC-PERP/funding": "0.25"})
+    shown = run_of(log).shard.describe("alice")["units"][0]
+    (position,) = shown["positions"]
+    assert position["funding_index"] == "0"  # left out, it would be taken for the present one
+    snapshot = {
+        "marks": {"BTC": "100", "BTC-PERP/funding": "0.25"},
+        "accounts": [
+            {
+                "account_id": "alice",
+                "collateral": {"USDC": "1000"},
+                "positions": [
+                    {name: position[name] for name in ("market", "size", "cost_basis")}
+                    | {"funding_index": position["funding_index"]}
+                ],
+            }
+        ],
+    }
+    (found,) = evaluate_snapshot(a_kinds_rulebook(), snapshot)["accounts"]
+    assert found["raw_equity"] == shown["raw_equity"] == str(1_000 - 2_000 * 0.25)[:-2]
+
+
+@pytest.mark.parametrize("index", ["-12000.25", "4611686.018427387904"])  # 2**62 of 1e-12
+def test_funding_index_of_any_size_a_position_may_have_is_evaluated(index: str) -> None:
+    held = {"market": "BTC-PERP", "size": "0.001", "cost_basis": "1", "funding_index": index}
+    log = KindsLog().frame(values={"BTC-PERP/funding": index})
+    log.snapshot(collateral={"USDC": "10"}, positions=[held])
+    (live,) = run_of(log).shard.describe("alice")["units"]
+    snapshot = {
+        "marks": {"BTC": "100", "BTC-PERP/funding": index},
+        "accounts": [
+            {"account_id": "alice", "collateral": {"USDC": "10"}, "positions": [held]},
+        ],
+    }
+    (found,) = evaluate_snapshot(a_kinds_rulebook(), snapshot)["accounts"]
+    assert found["positions"] == live["positions"]
+    assert found["equity"] == live["equity"]
 
 
 def test_snapshot_with_funding_index_of_market_without_funding_is_refused() -> None:

@@ -52,6 +52,19 @@ def test_snapshot_agrees_with_live_shard() -> None:
     assert {name: found[name] for name in shared} == {name: live[name] for name in shared}
 
 
+def test_leverage_limits_of_other_markets_pass_an_isolated_book_by() -> None:
+    limits = {"BTC-PERP": "5", "ETH-PERP": "2"}
+    log = Log().settings(leverage=limits).move(subaccount="ETH-PERP", amount="100")
+    replay = Replay().run(log.marks({"BTC": "90", "ETH": "8"}))
+    live = {unit["subaccount"]: unit for unit in replay.shard.describe("alice")["units"]}
+    isolated = {"account_id": "alice", "subaccount": "ETH-PERP", "leverage": limits}
+    found = evaluate({"account_id": "alice", "leverage": limits}, isolated)
+    assert [len(unit["orders"]) for unit in found] == [2, 1]
+    assert [unit["orders"] for unit in found] == [
+        live[unit["subaccount"]]["orders"] for unit in found
+    ]
+
+
 def test_snapshot_without_a_needed_mark_is_unknown() -> None:
     (found,) = evaluate(ALICE, ETH="8")
     assert found["verdict"] == "unknown"

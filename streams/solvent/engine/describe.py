@@ -160,11 +160,11 @@ class Describer:
         ``groups``
             Underlyings margined as a whole: value of options, requirement, deciding scenario.
 
-        A position has its ``funding_index``, the one up to which it has paid, if that is not 0; its
-        notional, pnl, own requirement, ``contribution`` (what the requirement
-        falls by without it), and the marks at which, other feeds held, maintenance health and raw
-        equity become 0: None where no positive price does. Nothing but amounts is said of a unit
-        that cannot be judged.
+        A position has its ``funding_index``, the one up to which it has paid, if its market has
+        funding; its notional, pnl, own requirement, ``contribution`` (what the requirement falls by
+        without it), and the marks at which, other feeds held, maintenance health and raw equity
+        become 0: None where no positive price does. Nothing but amounts is said of a unit that
+        cannot be judged.
         """
         units = self._columns.units
         figures = self.figures(unit)
@@ -218,7 +218,7 @@ class Describer:
         """Return what follows from a unit's parts; positions and collateral with theirs."""
         positions, collateral = self.positions(unit), self.collateral(unit)
         for text, index in zip(positions, self._columns.funding_of(unit), strict=True):
-            if index:
+            if self._rulebook.instrument_by_name[text["market"]].funding_feed is not None:
                 text["funding_index"] = format_scaled(index, PICO_EXPONENT)
         if not figures.is_judged:
             for text in positions:

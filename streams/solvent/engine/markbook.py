@@ -137,9 +137,13 @@ class MarkBook:
         """Return what a balance is at rest, if it is worth so many quanta now (MODEL.md 2).
 
         Interest-bearing balances are kept divided by their cumulative index: deposits rounded down,
-        debts away from zero.
+        debts away from zero. Whatever `unscaled` tells comes back the same: rounding it again, as
+        what moves a balance is rounded, would take a quantum of it each time that it is told.
         """
-        return quanta * _INDEX_ONE // self._interest_index(asset, quanta)
+        at_rest = quanta * _INDEX_ONE // self._interest_index(asset, quanta)
+        if self.unscaled(asset, at_rest) != quanta == self.unscaled(asset, at_rest + 1):
+            return at_rest + 1
+        return at_rest
 
     def unscaled(self, asset: Asset, quanta: int) -> int:
         """Return what a balance at rest is worth now; rounds as `scaled` does."""

@@ -40,7 +40,7 @@ from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns, Order
-from solvent.units import MAX_EXACT, MICRO_EXPONENT, PPM, parse_scaled
+from solvent.units import MAX_EXACT, MAX_STATE, MICRO_EXPONENT, PPM, parse_scaled
 from solvent.wire.inputs import is_identifier
 
 __all__ = ["evaluate_snapshot"]
@@ -237,7 +237,8 @@ def _orders(
             raise _refusal(path=f"{at}.market", problem=problem)
         yield order
     for index, limit in limits.items():
-        yield Order(index, 0, 0, 0, 0, 0, limit)
+        if book in {CROSS, index}:  # an account's limits go with all its units, as in settings
+            yield Order(index, 0, 0, 0, 0, 0, limit)
 
 
 def _add_position(
@@ -268,7 +269,8 @@ def _add_position(
         funding_index = int(marks.marks.price[instrument.funding_feed])
         if "funding_index" in position:
             exponent = rulebook.feeds[instrument.funding_feed].exponent
-            funding_index = _number(f"{path}.funding_index", position["funding_index"], exponent)
+            at = f"{path}.funding_index"
+            funding_index = _number(at, position["funding_index"], exponent, limit=MAX_STATE)
     elif "funding_index" in position:
         problem = f"{instrument.name} has no funding index"
         raise _refusal(path=f"{path}.funding_index", problem=problem)
@@ -381,14 +383,15 @@ def _text(path: str, text: object) -> str:
     return text
 
 
-def _number(path: str, given: object, exponent: int) -> int:
+def _number(path: str, given: object, exponent: int, *, limit: int = MAX_EXACT) -> int:
     text = _text(path, given)
     try:
         value = parse_scaled(text, exponent)
     except ValueError as error:
         raise _refusal(path=path, problem=str(error)) from error
-    if abs(value) > MAX_EXACT:
-        raise _refusal(path=path, problem=f"{text}: at most 2**53 units of 1e{exponent}")
+    if abs(value) > limit:
+        most = f"2**{limit.bit_length() - 1}"
+        raise _refusal(path=path, problem=f"{text}: at most {most} units of 1e{exponent}")
     return value
 
 
