@@ -116,3 +116,4 @@ class RejectCode(StrEnum):
     NOT_EXPIRED = "SLV-304"  # a settlement of a contract that does not expire, or not yet
     SETTLED_OTHERWISE = "SLV-305"  # a second settlement of a contract, at another price
     RULEBOOK = "SLV-306"  # published, but does not hold or may not follow the one in force
+    STALE_COMMAND = "SLV-307"  # an operator's command older than the last that was obeyed

@@ -35,6 +35,7 @@ ENCODE = {
     inputs.SettlementTick: inputs.encode_settlement,
     inputs.RulebookTick: inputs.encode_rulebook,
     inputs.ClockTick: inputs.encode_clock,
+    inputs.ControlCommand: inputs.encode_control,
 }
 STATEMENTS = (statements.AccountSettings, statements.OpenOrders, statements.AccountSnapshot)
 

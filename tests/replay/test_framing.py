@@ -81,6 +81,20 @@ LOGS = {
     .marks(PRICES, at_s=1)
     .snapshot("bob")
     .marks({}, at_s=2),
+    "liquidations pause, in one market and in all": a_position()
+    .move("bob", amount="60")
+    .trade("bob", size="2", price="104")
+    .trade("bob", market="ETH-PERP", size="2", price="50")
+    .marks({"BTC": "84"}, at_s=1)
+    .pauses("BTC-PERP", at_s=2)
+    .marks({"BTC": "84"}, at_s=3, state="stale", since_s=3)
+    .trade("bob", side="sell", size="0.5", price="84")
+    .pauses("BTC-PERP", everywhere=True, at_s=4)
+    .marks({"BTC": "80"}, at_s=5, since_s=5)
+    .marks({}, at_s=70)
+    .rulebook(a_successor(), at_s=71)
+    .pauses("ETH-PERP", at_s=72)
+    .marks({}, at_s=200),
     "a rulebook is published, then another": a_position()
     .marks({"BTC": "84"}, at_s=1)
     .move("bob", amount="1000")
@@ -110,6 +124,17 @@ WANTED = {
         "revised ledger_changed",
     ],
     "quarantine ends before the first frame": [],
+    "liquidations pause, in one market and in all": [
+        "opened",
+        "opened",
+        "revised paused",
+        "suspended paused",
+        "suspended paused",
+        "revised resumed",
+        "revised resumed",
+        "revised expired",
+        "revised expired",
+    ],
     "a rulebook is published, then another": [
         "opened",
         "revised rulebook",

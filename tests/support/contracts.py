@@ -41,6 +41,7 @@ DECODE_INPUT: dict[str, Callable[[bytes | None], msgspec.Struct]] = {
     "open-orders": statements.decode_open_orders,
     "account-snapshots": statements.decode_snapshot,
     "oracle-ticks": inputs.decode_tick,
+    "control": inputs.decode_control,
 }
 
 #: Decoder of an output example; rows of a table are told apart by the example's name.
@@ -55,6 +56,7 @@ DECODE_OUTPUT: dict[tuple[str, str], Callable[[bytes], msgspec.Struct]] = {
     ("price-state", "feed"): outputs.decode_price_row,
     ("price-state", "settlements"): outputs.decode_settlements_row,
     ("price-state", "rulebook"): outputs.decode_rulebook_row,
+    ("price-state", "control"): outputs.decode_control_row,
     ("liquidations", ""): outputs.decode_liquidation,
     ("margin-status", ""): outputs.decode_margin_status,
     ("rejects", ""): outputs.decode_reject,
@@ -139,7 +141,7 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
         if topic == "collateral":
             amount = _amount(record.amount)
             return amount > 0 or (record.kind == "adjustment" and amount != 0)
-        if isinstance(record, inputs.ClockTick | inputs.RulebookTick):
+        if isinstance(record, inputs.ClockTick | inputs.RulebookTick | inputs.ControlCommand):
             return True
         if isinstance(record, inputs.StateTick):
             _amount(record.value)

@@ -28,6 +28,7 @@ from solvent.rules import CompiledRulebook
 from solvent.wire.topics import (
     ACCOUNT_INPUTS,
     ACCOUNTS,
+    CONTROL,
     JOURNAL,
     LIQUIDATIONS,
     MARGIN_STATUS,
@@ -122,13 +123,13 @@ def examine(bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook) 
         return _Log(read_topic(bootstrap_servers, topics.physical(topic)))
 
     findings = Findings()
-    inputs = {topic: read(topic) for topic in (*_MARGIN_INPUTS, ORACLE_TICKS)}
+    inputs = {topic: read(topic) for topic in (*_MARGIN_INPUTS, ORACLE_TICKS, CONTROL)}
     journal, price_journal = _entries(read(JOURNAL)), _entries(read(PRICE_JOURNAL))
     findings.inputs = sum(len(log.records) for log in inputs.values())
     findings.slices = len(journal) + len(price_journal)
     findings.rulebooks = len({entry["rulebook"]["hash"] for _, entry in journal})
     _check_journal(findings, journal, {t: inputs[t] for t in _MARGIN_INPUTS})
-    _check_journal(findings, price_journal, {ORACLE_TICKS: inputs[ORACLE_TICKS]})
+    _check_journal(findings, price_journal, {t: inputs[t] for t in (ORACLE_TICKS, CONTROL)})
 
     shards, made = _replay(findings, "margin", journal, inputs, lambda p: MarginShard(p, rulebook))
     _, marks_made = _replay(
@@ -319,7 +320,7 @@ def _split_rejects(log: _Log) -> tuple[_Log, _Log]:
     mine: list[Read] = []
     of_ticks: list[Read] = []
     for record in log.records:
-        is_tick = json.loads(record.value or b"")["topic"] == ORACLE_TICKS
+        is_tick = json.loads(record.value or b"")["topic"] in {ORACLE_TICKS, CONTROL}
         (of_ticks if is_tick else mine).append(record)
     return _Log(mine), _Log(of_ticks)
 

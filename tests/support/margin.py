@@ -374,6 +374,14 @@ class Log:
         value = frame | {"ts_us": NOW_US + at_s * SECOND_US, "rulebook": document}
         return self.add(MARKS, orjson.dumps(value), b"marks")
 
+    def pauses(self, *markets: str, everywhere: bool = False, at_s: int = 0) -> Log:
+        """Append the frame that tells all pauses in force."""
+        self.marks_seq += 1
+        frame = {"schema_version": 1, "kind": "marks", "seq": self.marks_seq, "marks": []}
+        told = {"all": everywhere, "markets": list(markets)}
+        value = frame | {"ts_us": NOW_US + at_s * SECOND_US, "pauses": told}
+        return self.add(MARKS, orjson.dumps(value), b"marks")
+
     def runs(self, longest: int) -> Iterator[tuple[str, list[Record]]]:
         """Yield the log as runs of one topic, none longer than said."""
         run: list[Record] = []

@@ -12,12 +12,13 @@ from solvent.engine.shard import Emit, Outputs
 from solvent.rules import CompiledRulebook, compile_document, load_rulebook
 from solvent.wire.inputs import (
     encode_clock,
+    encode_control,
     encode_rulebook,
     encode_settlement,
     encode_state,
     encode_tick,
 )
-from solvent.wire.topics import MARKS, ORACLE_TICKS, REJECTS
+from solvent.wire.topics import CONTROL, MARKS, ORACLE_TICKS, REJECTS
 
 SECOND = 1_000_000
 #: Where the tests' time begins: a whole second, so broker time (ms) is exact.
@@ -113,6 +114,7 @@ class Feeder:
 
     shard: PriceShard
     offset: int = 0
+    commands: int = 0
 
     def raw(self, value: bytes | None, *, broker_us: int = START_US) -> None:
         """Apply one record as it is."""
@@ -160,6 +162,32 @@ class Feeder:
         document = rulebook if isinstance(rulebook, bytes) else rulebook.document
         record = encode_rulebook(source=source, rulebook=document, ts_us=ts_us)
         self.raw(record, broker_us=ts_us + SECOND)
+
+    def command(
+        self,
+        action: str,
+        market: str | None = None,
+        *,
+        at: float = 0.0,
+        command_id: str | None = None,
+    ) -> None:
+        """Order a pause or its end `at` seconds after the start."""
+        ts_us = START_US + round(at * SECOND)
+        value = encode_control(
+            command_id=command_id or f"c-{self.commands}",
+            action=action,
+            market=market,
+            operator="desk",
+            reason="drill",
+            ts_us=ts_us,
+        )
+        self.raw_command(value, broker_us=ts_us + SECOND)
+
+    def raw_command(self, value: bytes | None, *, broker_us: int = START_US) -> None:
+        """Apply one record of ``control.v1`` as it is."""
+        record = Record(self.commands, broker_us // 1000, None, value)
+        self.commands += 1
+        self.shard.apply(CONTROL, [record])
 
     def clock(self, at: float) -> None:
         """Apply one clock record."""

@@ -1,11 +1,11 @@
-"""The price agent: oracle ticks in, mark frames to every partition of ``marks`` out."""
+"""The price agent: ticks and commands in, mark frames to every partition of ``marks`` out."""
 
 from __future__ import annotations
 
 from solvent.engine.prices import PriceShard
 from solvent.rules import CompiledRulebook
 from solvent.runtime.lane import AgentSpec
-from solvent.wire.topics import ORACLE_TICKS, PRICE_JOURNAL, PRICE_STATE
+from solvent.wire.topics import CONTROL, ORACLE_TICKS, PRICE_JOURNAL, PRICE_STATE
 
 __all__ = ["price_agent"]
 
@@ -14,7 +14,7 @@ def price_agent(rulebook: CompiledRulebook) -> AgentSpec:
     """Return the price agent under a rulebook; it has one partition."""
     return AgentSpec(
         name="prices",
-        inputs=(ORACLE_TICKS,),
+        inputs=(ORACLE_TICKS, CONTROL),
         table=PRICE_STATE,
         journal=PRICE_JOURNAL,
         new_shard=lambda partition: PriceShard(rulebook, partition),

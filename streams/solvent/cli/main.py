@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "load": ("load", "Load history from a file into the input topics."),
     "replay": ("replay", "Run a history again: verify it, or see what it brings."),
     "evaluate": ("evaluate", "Judge one snapshot offline: JSON in, JSON out."),
+    "control": ("control", "Pause liquidations, let them go on, see what is paused."),
     "rulebook": ("rulebook", "List, show, check and compare rulebooks."),
     "accounts": ("accounts", "Look at the account table of a running pipeline."),
     "executor": ("executor", "Run the reference liquidation executor."),

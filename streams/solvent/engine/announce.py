@@ -189,6 +189,24 @@ class Batch:
     def __len__(self) -> int:
         return len(self.unit)
 
+    def is_suspended(self, at: int) -> bool:
+        """Whether pauses leave nothing of a unit's to be offered."""
+        marks = self._announcer.marks
+        if marks.is_all_paused or not marks.paused:
+            return marks.is_all_paused
+        positions = self._announcer.columns.positions_of(self.unit[at])
+        markets = [instrument for instrument, _, _ in positions]
+        return bool(markets) and marks.paused.issuperset(markets)
+
+    def pause_news(self, at: int) -> str | None:
+        """Return whether one of a unit's markets was ``paused`` or ``resumed`` just now."""
+        marks = self._announcer.marks
+        positions = self._announcer.columns.positions_of(self.unit[at])
+        markets = {instrument for instrument, _, _ in positions}
+        if markets & marks.newly_paused:
+            return "paused"
+        return "resumed" if markets & marks.newly_resumed else None
+
     def status_event(self, at: int, before: int, status: int) -> Emit:
         """Return the event of a status that changed."""
         key = self._key[at]
@@ -225,7 +243,10 @@ class Batch:
         expires_us: int | None,
         ending: Ending | None = None,
     ) -> Emit:
-        """Return one revision of a case: an offer with its orders, or with `ending` the last."""
+        """Return one revision of a case: an offer with its orders if it expires, else without.
+
+        With `ending` it is the last.
+        """
         announcer = self._announcer
         ledger = self._ledger
         if ledger is None:
@@ -234,7 +255,7 @@ class Batch:
         account_id = key.decode()
         subaccount = announcer.book_name(self._book[at])
         legs = swaps = ""
-        if not ending:
+        if expires_us is not None:
             legs, swaps = self._legs(at, ledger)
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
         value = (
@@ -358,12 +379,17 @@ class _Ledger:
         return ",".join(parts)
 
     def open_positions(self, at: int) -> list[OpenPosition]:
-        """Return a unit's positions at their marks, for sizing; all marks must be known."""
+        """Return a unit's positions at their marks, for sizing; all marks must be known.
+
+        Those in paused markets stay as they are.
+        """
         instruments = self._announcer.rulebook.instruments
         price = self._announcer.marks.marks.price
         found = []
         for row in range(self._position_first[at], self._position_first[at + 1]):
             instrument = instruments[self._market[row]]
+            if instrument.index in self._announcer.marks.paused:
+                continue
             found.append(
                 OpenPosition(instrument, self._size[row], int(price[instrument.mark_feed]))
             )

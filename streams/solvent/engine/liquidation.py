@@ -13,6 +13,10 @@ revised      bankrupt               the verdict escalated
                                     is still liquidating
              rulebook               another rulebook judges from here on, it is still liquidating
              expired                the last offer's ``expires_us`` has come
+             paused                 a market was paused: nothing in it is offered any more
+             resumed                offered again after a pause
+suspended    paused                 a pause leaves nothing to offer; the first of a case that
+                                    begins meanwhile
 closed       target_reached         a fill naming this case restored health(liquidation_end)
              exhausted              nothing is left to close; what is missing is ``bad_debt``
 recovered    market, deposit,       health(liquidation_end) was restored by a mark frame, a
@@ -20,6 +24,9 @@ recovered    market, deposit,       health(liquidation_end) was restored by a ma
              orders, snapshot,      the settlement of a contract at expiry, or a rulebook
              settlement, rulebook
 ===========  =====================  ==============================================================
+
+While a pause leaves a unit nothing to offer (`solvent.engine.control`) its case is suspended: it
+ends as any case does, is not renewed, and is offered again when the pause ends.
 
 While a unit is `unknown` (its feed may not judge) an open case rests: no revision, no end, and no
 new offer; when the unit can be judged again, a case whose ledger changed meanwhile is revised. A
@@ -41,6 +48,7 @@ from solvent.engine.describe import CROSS_NAME, amounts_text
 from solvent.engine.markbook import MarkBook
 from solvent.engine.shard import Emit
 from solvent.kernel.layout import (
+    NEVER_US,
     STATUS_HEALTHY,
     STATUS_LABELS,
     STATUS_LIQUIDATING,
@@ -67,7 +75,8 @@ class Cause:
         The record.
     kind : str
         ``market``, ``deposit`` (any collateral move), ``trade``, ``settings``, ``orders``,
-        ``snapshot``, ``settlement`` or ``rulebook``; the reason of a recovery.
+        ``snapshot``, ``settlement`` or ``rulebook``, the reason of a recovery; ``pause`` for a
+        frame that changed the pauses.
     is_ledger : bool
         Whether the record changed the unit's ledger, or the rulebook it is judged by.
     case_episode : int
@@ -166,7 +175,8 @@ class Desk:
             return
         revision = batch.revision[at]
         if status == STATUS_UNKNOWN:
-            if revision and cause.is_ledger:
+            is_due = units.case_expires_us[unit] != NEVER_US  # else it waits for the end of a pause
+            if revision and cause.is_ledger and is_due:
                 units.case_expires_us[unit] = 0  # revise as soon as it can be judged
                 self._changed.append(account)
             return
@@ -175,9 +185,12 @@ class Desk:
         elif status == STATUS_LIQUIDATING and batch.can_close[at]:
             columns.cases.notional_micros[unit] = 0
             columns.cases.fills[unit] = 0
+            units.episode[unit] = batch.episode[at] + 1
+            if batch.is_suspended(at):
+                self._suspend(batch, at, status)
+                return
             is_bankrupt = batch.verdict[at] == VERDICT_BANKRUPT
             reason = "bankrupt" if is_bankrupt else "liquidatable"
-            units.episode[unit] = batch.episode[at] + 1
             self._offer(batch, at, status, "opened", reason)
 
     def _continue_case(self, batch: Batch, at: int, status: int, cause: Cause) -> None:
@@ -187,9 +200,20 @@ class Desk:
             if cause.kind == "trade" and cause.case_episode == batch.episode[at]:
                 self._end(batch, at, status, "closed", "target_reached")
             else:
-                self._end(batch, at, status, "recovered", cause.kind)
+                reason = "market" if cause.kind == "pause" else cause.kind  # time has passed
+                self._end(batch, at, status, "recovered", reason)
         elif not batch.can_close[at]:
             self._end(batch, at, status, "closed", "exhausted")
+        elif batch.is_suspended(at):
+            if units.case_expires_us[unit] != NEVER_US:
+                self._suspend(batch, at, status)
+            elif units.case_verdict[unit] != batch.verdict[at]:
+                units.case_verdict[unit] = batch.verdict[at]
+                self._changed.append(batch.account[at])
+        elif units.case_expires_us[unit] == NEVER_US:
+            self._offer(batch, at, status, "revised", "resumed")
+        elif cause.kind == "pause" and (news := batch.pause_news(at)) is not None:
+            self._offer(batch, at, status, "revised", news)
         elif batch.verdict[at] == VERDICT_BANKRUPT and units.case_verdict[unit] != VERDICT_BANKRUPT:
             self._offer(batch, at, status, "revised", "bankrupt")
         elif cause.is_ledger:
@@ -218,6 +242,27 @@ class Desk:
                 episode=int(units.episode[unit]),
                 revision=revision,
                 expires_us=expires_us,
+            )
+        )
+
+    def _suspend(self, batch: Batch, at: int, status: int) -> None:
+        """Emit the next revision of the unit's case, in which nothing is offered."""
+        units = self._columns.units
+        unit = batch.unit[at]
+        revision = batch.revision[at] + 1
+        units.revision[unit] = revision
+        units.case_verdict[unit] = batch.verdict[at]
+        units.case_expires_us[unit] = NEVER_US
+        self._changed.append(batch.account[at])
+        self._records.append(
+            batch.case_event(
+                at,
+                status,
+                "suspended",
+                "paused",
+                episode=int(units.episode[unit]),
+                revision=revision,
+                expires_us=None,
             )
         )
 

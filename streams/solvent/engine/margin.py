@@ -450,6 +450,9 @@ class MarginShard:
         if is_succeeded:
             concerned = self._with_standing_cases(signalled)
             self._settle_worst_first(concerned, Cause(MARKS, record.offset, "rulebook", True))
+        elif self.marks.pauses_changed:
+            concerned = self._with_standing_cases(signalled)
+            self._settle_worst_first(concerned, Cause(MARKS, record.offset, "pause", False))
         else:
             self._settle_worst_first(signalled, Cause(MARKS, record.offset, "market", False))
 
@@ -471,10 +474,11 @@ class MarginShard:
         return True
 
     def _with_standing_cases(self, signalled: Int64) -> Int64:
-        """Add the units whose case stands: an offer counts under the rulebook that it names."""
+        """Add the units whose case stands: its offer counts no more as it was made."""
         units, count = self.columns.units, int(self.columns.counts[COUNT_UNITS])
         standing = np.setdiff1d(np.flatnonzero(units.revision[:count]), signalled)
         self.safe_moves.next_status[standing] = units.status[standing]
+        self.safe_moves.look_again(self.columns.figures, standing)
         return np.union1d(signalled, standing)
 
     def _settle_worst_first(self, signalled: Int64, cause: Cause) -> None:

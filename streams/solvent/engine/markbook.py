@@ -7,7 +7,7 @@ an outage, once it has been valid for its ``grace_us`` (MODEL.md 5.4, 6).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,14 @@ from solvent.errors import ContractError, PartitionError
 from solvent.kernel.layout import Marks
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MAX_EXACT, MAX_STATE, format_scaled, parse_scaled
-from solvent.wire.outputs import Mark, RowMark, decode_mark_frame, decode_marks_row, encode
+from solvent.wire.outputs import (
+    Mark,
+    Pauses,
+    RowMark,
+    decode_mark_frame,
+    decode_marks_row,
+    encode,
+)
 
 __all__ = ["MARKS_ROW_KEY", "MarkBook"]
 
@@ -42,6 +49,14 @@ class MarkBook:
         settled at.
     published : bytes or None
         The rulebook that the last frame published, as JSON.
+    is_all_paused : bool
+        No liquidation may be offered.
+    paused : frozenset of int
+        Markets that no liquidation may be offered in.
+    newly_paused, newly_resumed : frozenset of int
+        Markets that the last frame paused, and that it let go on.
+    pauses_changed : bool
+        The last frame told other pauses, of markets or of all.
     """
 
     def __init__(self, rulebook: CompiledRulebook) -> None:
@@ -63,6 +78,11 @@ class MarkBook:
         self.seq = 0
         self.settling: list[tuple[int, int]] = []
         self.published: bytes | None = None
+        self.is_all_paused = False
+        self.paused: frozenset[int] = frozenset()
+        self.newly_paused: frozenset[int] = frozenset()
+        self.newly_resumed: frozenset[int] = frozenset()
+        self.pauses_changed = False
         self._instruments = rulebook.instrument_by_name
         self._settled: dict[str, str] = {}
 
@@ -102,6 +122,12 @@ class MarkBook:
                 self.settling.append(self._settle(settlement.market, settlement.price))
         self.settling.sort()
         self.published = None if frame.rulebook is None else encode(frame.rulebook)
+        was_all_paused, before = self.is_all_paused, self.paused
+        if frame.pauses is not None:
+            self._pause(frame.pauses)
+        self.newly_paused = self.paused - before
+        self.newly_resumed = before - self.paused
+        self.pauses_changed = was_all_paused != self.is_all_paused or before != self.paused
         self.seq = frame.seq
         self.stream_us = max(self.stream_us, frame.ts_us)
         self._refresh()
@@ -175,6 +201,10 @@ class MarkBook:
         row = {"schema_version": 1, "seq": self.seq, "ts_us": self.stream_us, "marks": marks}
         if self._settled:
             row["settled"] = self._settled
+        if self.is_all_paused or self.paused:
+            names = {index: name for name, index in self._indices()}
+            markets = [names[index] for index in sorted(self.paused)]
+            row["pauses"] = {"all": self.is_all_paused, "markets": markets}
         return encode(row)
 
     def load(self, value: bytes) -> None:
@@ -194,6 +224,8 @@ class MarkBook:
             self._take(name, mark)
         for market, price in (row.settled or {}).items():
             self._settle(market, price)
+        if row.pauses is not None:
+            self._pause(row.pauses)
         self.seq = row.seq
         self.stream_us = row.ts_us
         self._refresh()
@@ -217,6 +249,19 @@ class MarkBook:
         self._settled[market] = price
         self.marks.is_settled[instrument.index] = 1
         return instrument.index, number
+
+    def _indices(self) -> Iterator[tuple[str, int]]:
+        return ((name, instrument.index) for name, instrument in self._instruments.items())
+
+    def _pause(self, pauses: Pauses) -> None:
+        """Take where no liquidation may be offered from now on."""
+        known = dict(self._indices())
+        unknown = [market for market in pauses.markets if market not in known]
+        if unknown:
+            msg = f"pause of {unknown[0]!r}: not in the rulebook"
+            raise PartitionError(msg)
+        self.is_all_paused = pauses.all
+        self.paused = frozenset(known[market] for market in pauses.markets)
 
     def _feed(self, name: str) -> Feed:
         feed = self._feed_by_name.get(name)

@@ -139,7 +139,7 @@ class Planner:
         Parameters
         ----------
         unit : int
-            A unit that can be judged.
+            A unit that can be judged; its positions in paused markets stay.
         figures : MarginFigures
             Its figures at the marks in force.
         """
@@ -170,7 +170,12 @@ class Planner:
                 swaps = self._swaps(unit, lending, figures, appraisal, left_micros)
             return Plan(legs=legs, swaps=swaps)
         lots = [-(-abs(p.size_lots) * share_ppm // PPM) for p in positions]
-        legs = self._priced(policy, figures, appraisal, list(zip(positions, lots, strict=True)))
+        offered = [
+            (position, count)
+            for position, count in zip(positions, lots, strict=True)
+            if position.instrument.index not in self._marks.paused
+        ]
+        legs = self._priced(policy, figures, appraisal, offered)
         return Plan(legs=legs, share_ppm=share_ppm if share_ppm < PPM else None)
 
     # -- orders
@@ -227,6 +232,8 @@ class Planner:
         health = self._appraiser.health_without(unit, None, 0.0)
         ranked = []
         for place, (position, (bring, cost)) in enumerate(zip(positions, proceeds, strict=True)):
+            if position.instrument.index in self._marks.paused:
+                continue
             gain = self._appraiser.health_without(unit, place, bring) - health
             score = int(PPM * gain / cost) if cost > 0.0 and np.isfinite(gain) else 0
             ranked.append((gain <= 0.0, -score, -gain, position.instrument.id, place))

@@ -90,6 +90,19 @@ contract               not decodable, beyond the record's broker   ``rejects.v1`
                        ``ts_us``                                   again: a duplicate
 =====================  ==========================================  ================================
 
+Commands of operators come on a topic of their own, ``control.v1``. A pause or its end is told in a
+frame of its own too, which carries all pauses in force. What happens to a command:
+
+=====================  ==========================================  ================================
+failure                condition                                   consequence
+=====================  ==========================================  ================================
+contract               not decodable, unknown market (SLV-202),    ``rejects.v1`` with its code
+                       beyond the record's broker time
+repeat                 its ``command_id`` is among the last 256    counted as a duplicate
+``stale_command``      earlier than the last command obeyed        ``rejects.v1``, SLV-307
+no change              a pause of what is paused, an end of none   obeyed, and no frame
+=====================  ==========================================  ================================
+
 State of a price feed: ``stale`` no vote is left · ``diverged`` fewer than ``min_sources`` agree, or
 less than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence is too wide ·
 ``valid``. A state feed is ``valid`` while its last word is at most ``max_age_us`` old, then
@@ -115,6 +128,8 @@ from typing import Any, Final, TypeVar
 
 from orjson import Fragment
 
+from solvent.domain.instrument import Instrument
+from solvent.engine.control import CONTROL_ROW_KEY, Control
 from solvent.engine.feeds import MAX_SOURCES, MarkedFeed, PriceFeed, StateFeed
 from solvent.engine.published import RULEBOOK_ROW_KEY, restored_rulebook, rulebook_row
 from solvent.engine.rejects import reject
@@ -129,10 +144,11 @@ from solvent.wire.inputs import (
     RulebookTick,
     SettlementTick,
     StateTick,
+    decode_control,
     decode_tick,
 )
 from solvent.wire.outputs import decode_price_row, decode_settlements_row, encode
-from solvent.wire.topics import MARKS, ORACLE_TICKS
+from solvent.wire.topics import CONTROL, MARKS, ORACLE_TICKS
 
 __all__ = ["MAX_SOURCES", "PriceShard"]
 
@@ -174,6 +190,8 @@ class PriceShard:
         self._feeds: dict[str, MarkedFeed] = {}
         self._adopt(rulebook)
         self._is_published = False  # in this slice
+        self._control = Control()
+        self._is_commanded = False  # in this slice
         self._rows: dict[bytes, bytes | None] = {}  # while restoring
         self._seq = 0
         self._clock_us = 0
@@ -212,15 +230,19 @@ class PriceShard:
     # -- records in
 
     def apply(self, topic: str, records: Sequence[InputRecord]) -> None:
-        """Fold a run of ticks and clock records, in order.
+        """Fold a run of ticks and clock records, or of commands, in order.
 
         Raises
         ------
         InvariantError
             A topic this shard does not read.
         """
+        if topic == CONTROL:
+            for record in records:
+                self._on_command(record)
+            return
         if topic != ORACLE_TICKS:
-            msg = f"price shard was given {topic}, reads only {ORACLE_TICKS}"
+            msg = f"price shard was given {topic}, reads only {ORACLE_TICKS} and {CONTROL}"
             raise InvariantError(msg)
         counts = self._counts
         max_future_us = self._rulebook.max_future_us
@@ -228,7 +250,8 @@ class PriceShard:
             try:
                 event = decode_tick(record.value)
                 if event.ts_us > record.timestamp * 1000 + max_future_us:
-                    self._reject(record, _beyond_record(event.ts_us, record, max_future_us))
+                    ahead = _beyond_record(event.ts_us, record, max_future_us)
+                    self._reject(ORACLE_TICKS, record, ahead)
                 elif type(event) is PriceTick:
                     self._on_price(event)
                     counts["ticks"] += 1
@@ -245,7 +268,28 @@ class PriceShard:
                     self._on_clock(event.ts_us)
                     counts["clocks"] += 1
             except ContractError as error:
-                self._reject(record, error)
+                self._reject(ORACLE_TICKS, record, error)
+
+    def _on_command(self, record: InputRecord) -> None:
+        """Check a command in the order of the module's table, and tell what it changes."""
+        try:
+            command = decode_control(record.value)
+            limit_us = self._rulebook.max_future_us
+            if command.ts_us > record.timestamp * 1000 + limit_us:
+                raise _beyond_record(command.ts_us, record, limit_us)
+            if command.market is not None:
+                self._instrument(command.market)
+            if self._control.was_obeyed(command):
+                self._counts["duplicates"] += 1
+                return
+            is_news = self._control.obey(command)
+        except ContractError as error:
+            self._reject(CONTROL, record, error)
+            return
+        self._is_commanded = True
+        if is_news:
+            self._emit_pending()
+            self._emit_frame(pauses=self._control.pauses())
 
     def _on_clock(self, ts_us: int) -> None:
         """Advance the event clock, let old words expire, emit a frame in any case."""
@@ -321,10 +365,7 @@ class PriceShard:
 
     def _on_settlement(self, tick: SettlementTick) -> None:
         """Check a settlement in the order of the module's table and tell it in a frame."""
-        instrument = self._rulebook.instrument_by_name.get(tick.market)
-        if instrument is None:
-            msg = f"market {tick.market!r} is not in rulebook {self._rulebook.id}"
-            raise ContractError(msg, code=RejectCode.UNKNOWN_INSTRUMENT)
+        instrument = self._instrument(tick.market)
         exponent = instrument.settlement_exponent
         price = _number(tick.price, exponent, "settlement price")
         if price <= 0:
@@ -373,8 +414,7 @@ class PriceShard:
                 f"{rulebook.effective_at_us}, limit: {tick.ts_us}, when it was published"
             )
             raise ContractError(msg, code=RejectCode.RULEBOOK)
-        if any(feed.news() != feed.published for feed in self._feeds.values()):
-            self._emit_frame()
+        self._emit_pending()
         self._emit_frame(rulebook=rulebook)
         self._adopt(rulebook)
         self._is_published = True
@@ -395,6 +435,13 @@ class PriceShard:
                 self._feeds[feed.name] = kind(feed, policy)
             else:
                 known.adopt(feed, policy)
+
+    def _instrument(self, market: str) -> Instrument:
+        instrument = self._rulebook.instrument_by_name.get(market)
+        if instrument is None:
+            msg = f"market {market!r} is not in rulebook {self._rulebook.id}"
+            raise ContractError(msg, code=RejectCode.UNKNOWN_INSTRUMENT)
+        return instrument
 
     def _feed_of(self, tick: PriceTick | StateTick, kind: type[_AnyFeed]) -> _AnyFeed:
         """Return the feed a tick names, if it is of the tick's kind."""
@@ -424,14 +471,14 @@ class PriceShard:
         feed.judge(self._clock_us)
         self._touched.add(feed.name)
 
-    def _reject(self, record: InputRecord, error: ContractError) -> None:
+    def _reject(self, topic: str, record: InputRecord, error: ContractError) -> None:
         self._counts["rejects"] += 1
         code = str(error.code)
         self._rejects_by_code[code] = self._rejects_by_code.get(code, 0) + 1
         self._records.append(
             reject(
                 record,
-                topic=ORACLE_TICKS,
+                topic=topic,
                 partition=self._partition,
                 code=error.code,
                 message=error.message,
@@ -440,10 +487,16 @@ class PriceShard:
 
     # -- rows and records out
 
+    def _emit_pending(self) -> None:
+        """Emit what changed so far, if anything did, ahead of a frame that tells of more."""
+        if any(feed.news() != feed.published for feed in self._feeds.values()):
+            self._emit_frame()
+
     def _emit_frame(
         self,
         settlements: Sequence[Mapping[str, str]] = (),
         rulebook: CompiledRulebook | None = None,
+        pauses: Mapping[str, Any] | None = None,
     ) -> None:
         """Emit the next frame: every feed that differs from what the frames before it said."""
         marks = []
@@ -464,6 +517,8 @@ class PriceShard:
             frame["settlements"] = list(settlements)
         if rulebook is not None:
             frame["rulebook"] = Fragment(rulebook.document)
+        if pauses is not None:
+            frame["pauses"] = pauses
         self._records.append(Emit(MARKS, _FRAME_KEY, encode(frame), everywhere=True))
         self._counts["frames"] += 1
 
@@ -482,6 +537,9 @@ class PriceShard:
         if self._is_published:
             changed.append((RULEBOOK_ROW_KEY, rulebook_row(self._rulebook)))
             self._is_published = False
+        if self._is_commanded:
+            changed.append((CONTROL_ROW_KEY, self._control.row()))
+            self._is_commanded = False
         return Outputs(
             rows=Rows.of(changed),
             records=records,
@@ -526,6 +584,9 @@ class PriceShard:
                 market: {"source": told.source, "price": told.price, "ts_us": told.ts_us}
                 for market, told in decode_settlements_row(settlements).settlements.items()
             }
+        commanded = rows.pop(CONTROL_ROW_KEY, None)
+        if commanded is not None:
+            self._control = Control.of_row(commanded)
         for key, value in rows.items():
             feed = self._feeds.get(key.decode())
             if feed is None:

@@ -26,7 +26,7 @@ from solvent.engine.replay import JournalledSlice, Log, ReplayedSlice, SliceRepl
 from solvent.engine.rows import Rows
 from solvent.engine.run import Record, Run
 from solvent.engine.shard import Shard
-from solvent.wire.topics import ORACLE_TICKS, REJECTS
+from solvent.wire.topics import CONTROL, ORACLE_TICKS, REJECTS
 
 __all__ = ["Difference", "Verifier"]
 
@@ -377,10 +377,10 @@ def _ours(agent: str, topic: str) -> Callable[[Record], bool]:
 
     def is_ours(record: Record) -> bool:
         try:
-            of_ticks = orjson.loads(record.value or b"")["topic"] == ORACLE_TICKS
+            of_prices = orjson.loads(record.value or b"")["topic"] in {ORACLE_TICKS, CONTROL}
         except (KeyError, TypeError, ValueError):
             return True  # nobody's as it is: it differs from whatever is due
-        return bool(of_ticks == (agent == "prices"))
+        return of_prices == (agent == "prices")
 
     return is_ours
 

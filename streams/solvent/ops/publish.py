@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
@@ -18,6 +17,7 @@ from solvent.engine.published import RULEBOOK_ROW_KEY
 from solvent.errors import ConfigError, ServiceError
 from solvent.ops.files import RULEBOOK_KEY
 from solvent.ops.history import offsets_of, read_table, read_topic
+from solvent.ops.send import send_one
 from solvent.rules import CompiledRulebook, check_successor, compile_document
 from solvent.wire.inputs import encode_rulebook
 from solvent.wire.outputs import decode_fence, decode_mark_frame, decode_rulebook_row, encode
@@ -128,7 +128,7 @@ def publish(
     ticks = topics.physical(ORACLE_TICKS)
     ts_us = time.time_ns() // 1_000
     value = encode_rulebook(source=source, rulebook=rulebook.document, ts_us=ts_us)
-    offset = _write(bootstrap_servers, ticks, value)
+    offset = send_one(bootstrap_servers, ticks, value, key=RULEBOOK_KEY)
     deadline = time.monotonic() + wait_s
     while True:
         for topic, start in list(ends.items()):
@@ -151,21 +151,6 @@ def publish(
             )
             raise ServiceError(msg, code="SLV-614")
         time.sleep(_POLL_S)
-
-
-def _write(bootstrap_servers: str, topic: str, value: bytes) -> int:
-    from kafka import KafkaProducer
-    from kafka.errors import KafkaError
-
-    producer = KafkaProducer(bootstrap_servers=bootstrap_servers.split(","), acks="all")
-    try:
-        written: Any = producer.send(topic, key=RULEBOOK_KEY, value=value, partition=0).get()
-    except KafkaError as error:
-        msg = f"topic {topic} refused the rulebook: {error}"
-        raise ServiceError(msg, code="SLV-608") from error
-    finally:
-        producer.close()
-    return int(written.offset)
 
 
 def _check_refused(value: bytes, offset: int) -> None:

@@ -10,8 +10,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from solvent.kernel.layout import BLOCK_UNITS, COUNT_UNITS, Int64, Marks, Rules, UInt8, Watch
-from solvent.kernel.safe_move import LEVELS
+from solvent.kernel.layout import (
+    BLOCK_UNITS,
+    COUNT_UNITS,
+    Figures,
+    Int64,
+    Marks,
+    Rules,
+    UInt8,
+    Watch,
+)
+from solvent.kernel.safe_move import LEVEL_HOT, LEVELS
 from solvent.kernel.watch import look_jit
 from solvent.kernel.workspace import Workspace
 from solvent.state.columns import Columns
@@ -59,6 +68,12 @@ class SafeMoves:
     def forget(self) -> None:
         """Judge all units at the next look."""
         self._knows_all = False
+
+    def look_again(self, figures: Figures, units: Int64) -> None:
+        """Judge units at the next look: their cases are about to expire otherwise than was seen."""
+        figures.level[units] = LEVEL_HOT
+        blocks = units // BLOCK_UNITS
+        np.bitwise_or.at(figures.block_levels, blocks, np.int64(1 << LEVEL_HOT))
 
     def look(
         self, columns: Columns, rules: Rules, marks: Marks, space: Workspace, stream_us: int

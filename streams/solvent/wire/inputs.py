@@ -38,12 +38,13 @@ from solvent.wire.scrutiny import (
     out_of_contract,
     refusal,
 )
-from solvent.wire.topics import COLLATERAL, ORACLE_TICKS, TRADES
+from solvent.wire.topics import COLLATERAL, CONTROL, ORACLE_TICKS, TRADES
 
 __all__ = [
     "SCHEMA_VERSION",
     "ClockTick",
     "CollateralMove",
+    "ControlCommand",
     "PriceTick",
     "RulebookTick",
     "SettlementTick",
@@ -52,10 +53,12 @@ __all__ = [
     "Trade",
     "best_effort_account_id",
     "decode_collateral_move",
+    "decode_control",
     "decode_tick",
     "decode_trade",
     "encode_clock",
     "encode_collateral_move",
+    "encode_control",
     "encode_rulebook",
     "encode_settlement",
     "encode_state",
@@ -283,6 +286,34 @@ class ClockTick(
     ts_us: _Count
 
 
+class ControlCommand(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True
+):
+    """What an operator orders: liquidations of a market, or of all, pause or go on.
+
+    Attributes
+    ----------
+    command_id : str
+        Unique; the same again is a repeat.
+    action : str
+        ``pause`` or ``resume``.
+    operator, reason : str
+        Who orders it and why, for people.
+    ts_us : int
+        When it was ordered, microseconds.
+    market : str or None
+        Instrument name; None for all markets, apart from those paused by name.
+    """
+
+    schema_version: Literal[1]
+    command_id: _Identifier
+    action: Literal["pause", "resume"]
+    operator: _Identifier
+    reason: Annotated[str, Meta(min_length=1, max_length=200)]
+    ts_us: _Count
+    market: _Identifier | None = None
+
+
 Tick = PriceTick | StateTick | SettlementTick | RulebookTick | ClockTick
 
 _WORD = string.ascii_letters + string.digits + "._-"
@@ -291,6 +322,7 @@ _FEED_BYTES = _WORD_BYTES + b"/"
 
 _read_trade = msgspec.json.Decoder(Trade).decode
 _read_collateral_move = msgspec.json.Decoder(CollateralMove).decode
+_read_control = msgspec.json.Decoder(ControlCommand).decode
 _read_tick: Any = msgspec.json.Decoder(Tick).decode
 
 
@@ -391,6 +423,22 @@ def decode_tick(value: bytes | None) -> Tick:
         except RecursionError as deep:  # a rulebook at the decoder's own depth
             raise refusal(ORACLE_TICKS, value, deep) from None
     return tick
+
+
+def decode_control(value: bytes | None) -> ControlCommand:
+    """Return the command in a record of ``control.v1``.
+
+    Raises
+    ------
+    ContractError
+        With code `RejectCode.MALFORMED`, `UNSUPPORTED_VERSION` or `OUT_OF_CONTRACT`.
+    """
+    try:
+        command = _read_control(value or b"")
+    except FAULTS as fault:
+        raise refusal(CONTROL, value, fault) from None
+    check_closely(CONTROL, value, ("command_id", "operator", "market"))
+    return command
 
 
 def best_effort_account_id(value: bytes | None, key: bytes | None) -> str | None:
@@ -533,6 +581,26 @@ def encode_rulebook(*, source: str, rulebook: bytes, ts_us: int) -> bytes:
             "ts_us": ts_us,
         }
     )
+
+
+def encode_control(
+    *,
+    command_id: str,
+    action: str,
+    operator: str,
+    reason: str,
+    ts_us: int,
+    market: str | None = None,
+) -> bytes:
+    """Return a command for ``control.v1``; without a market it is about all."""
+    content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "command_id": command_id,
+        "action": action,
+    }
+    if market is not None:
+        content["market"] = market
+    return orjson.dumps(content | {"operator": operator, "reason": reason, "ts_us": ts_us})
 
 
 def encode_clock(ts_us: int) -> bytes:

@@ -28,6 +28,7 @@ from solvent.wire.topics import (
 
 __all__ = [
     "Claim",
+    "ControlRow",
     "Fence",
     "JournalEntry",
     "LevelAmounts",
@@ -39,9 +40,11 @@ __all__ = [
     "OfferCollateral",
     "OfferLeg",
     "OfferPosition",
+    "Pauses",
     "PriceRow",
     "Reject",
     "RowMark",
+    "RowPause",
     "RowSettlement",
     "RulebookReference",
     "RulebookRow",
@@ -52,6 +55,7 @@ __all__ = [
     "StateMark",
     "Trigger",
     "decode_claim",
+    "decode_control_row",
     "decode_fence",
     "decode_journal_entry",
     "decode_liquidation",
@@ -292,11 +296,19 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
     price: str
 
 
+class Pauses(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """Where no liquidation may be offered: everywhere, or in some markets."""
+
+    all: bool
+    markets: list[str]
+
+
 class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What changed in the marks since frame ``seq - 1``; `ts_us` is the stream's time from here.
 
     `settlements` end all positions in their markets, after the marks are taken. A `rulebook`, the
-    resolved document, is what all is judged by from this frame on; such a frame has no marks.
+    resolved document, is what all is judged by from this frame on; such a frame has no marks,
+    nor has one that tells the `pauses` in force from it on.
     """
 
     schema_version: int
@@ -306,6 +318,7 @@ class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     marks: list[Mark]
     settlements: list[Settlement] | None = None
     rulebook: dict[str, Any] | None = None
+    pauses: Pauses | None = None
 
 
 class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -321,7 +334,8 @@ class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
 class MarksRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0marks`` of ``accounts``: the marks in force when the slice was committed.
 
-    `settled` has the price of each market that was settled.
+    `settled` has the price of each market that was settled, `pauses` where no liquidation may be
+    offered.
     """
 
     schema_version: int
@@ -329,6 +343,7 @@ class MarksRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ts_us: int
     marks: dict[str, RowMark]
     settled: dict[str, str] | None = None
+    pauses: Pauses | None = None
 
 
 class Fence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -412,6 +427,27 @@ class RulebookRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     rulebook: dict[str, Any]
 
 
+class RowPause(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """Who paused a market, or all, and why."""
+
+    operator: str
+    reason: str
+    ts_us: int
+
+
+class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    r"""Row ``\0control`` of ``price-state``: pauses in force, and what tells repeats.
+
+    `pauses` are by market, that of all markets has the name ``*``; `commands` are the ids last
+    obeyed, the newest last, `last_us` the latest time of one.
+    """
+
+    schema_version: int
+    pauses: dict[str, RowPause]
+    commands: list[str]
+    last_us: int
+
+
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 _liquidation = msgspec.json.Decoder(Liquidation)
@@ -425,6 +461,7 @@ _claim = msgspec.json.Decoder(Claim)
 _price_row = msgspec.json.Decoder(PriceRow)
 _settlements_row = msgspec.json.Decoder(SettlementsRow)
 _rulebook_row = msgspec.json.Decoder(RulebookRow)
+_control_row = msgspec.json.Decoder(ControlRow)
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
@@ -489,6 +526,11 @@ def decode_price_row(value: bytes) -> PriceRow:
 def decode_settlements_row(value: bytes) -> SettlementsRow:
     """Return the settlements row of ``price-state.v1``; ContractError as `decode_reject` raises."""
     return _read(_settlements_row, PRICE_STATE, value)
+
+
+def decode_control_row(value: bytes) -> ControlRow:
+    """Return the control row of ``price-state.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_control_row, PRICE_STATE, value)
 
 
 def decode_rulebook_row(value: bytes) -> RulebookRow:

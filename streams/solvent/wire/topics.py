@@ -18,6 +18,7 @@ __all__ = [
     "ACCOUNT_SETTINGS",
     "ACCOUNT_SNAPSHOTS",
     "COLLATERAL",
+    "CONTROL",
     "JOURNAL",
     "LIQUIDATIONS",
     "MARGIN_STATUS",
@@ -41,6 +42,7 @@ ACCOUNT_SETTINGS = "account-settings.v1"
 OPEN_ORDERS = "open-orders.v1"
 ACCOUNT_SNAPSHOTS = "account-snapshots.v1"
 ORACLE_TICKS = "oracle-ticks.v1"
+CONTROL = "control.v1"
 MARKS = "marks.v1"
 ACCOUNTS = "accounts.v1"
 PRICE_STATE = "price-state.v1"
@@ -117,6 +119,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=OPEN_ORDERS, role=Role.INPUT, per_account=True, retention_ms=-1),
     TopicSpec(name=ACCOUNT_SNAPSHOTS, role=Role.INPUT, per_account=True, retention_ms=-1),
     TopicSpec(name=ORACLE_TICKS, role=Role.INPUT, per_account=False, retention_ms=-1),
+    TopicSpec(name=CONTROL, role=Role.INPUT, per_account=False, retention_ms=-1),
     TopicSpec(name=MARKS, role=Role.BETWEEN, per_account=True, retention_ms=30 * _DAY_MS),
     TopicSpec(name=ACCOUNTS, role=Role.TABLE, per_account=True, retention_ms=None),
     TopicSpec(name=PRICE_STATE, role=Role.TABLE, per_account=False, retention_ms=None),

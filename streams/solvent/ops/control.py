@@ -1,0 +1,104 @@
+"""Order a pause of liquidations or its end, and see what is paused.
+
+A command goes to ``control.v1``; the price agent obeys it and tells all margin shards in a mark
+frame. Its row of ``price-state.v1`` says which commands were obeyed and what is paused.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+
+import orjson
+
+from solvent.engine.control import CONTROL_ROW_KEY
+from solvent.errors import ConfigError, ServiceError
+from solvent.ops.history import offsets_of, read_table, read_topic
+from solvent.ops.send import send_one
+from solvent.wire.inputs import decode_control, encode_control
+from solvent.wire.outputs import ControlRow, RowPause, decode_control_row
+from solvent.wire.topics import CONTROL, PRICE_STATE, REJECTS, Topics
+
+__all__ = ["order", "pauses_in_force"]
+
+_POLL_S = 0.2
+
+
+def pauses_in_force(bootstrap_servers: str, topics: Topics) -> Mapping[str, RowPause]:
+    """Return what is paused, by market; all markets are ``*``.
+
+    Raises
+    ------
+    ServiceError
+        [SLV-608, SLV-610] No broker or no such topic.
+    """
+    row = _control_row(bootstrap_servers, topics)
+    return {} if row is None else row.pauses
+
+
+def order(
+    bootstrap_servers: str,
+    topics: Topics,
+    *,
+    action: str,
+    market: str | None,
+    operator: str,
+    reason: str,
+    wait_s: float,
+) -> Mapping[str, RowPause]:
+    """Write a command, wait until it is obeyed, and return what is paused then.
+
+    Parameters
+    ----------
+    action, market, operator, reason
+        As in ``control.v1``.
+    wait_s : float
+        How long to wait for the price agent.
+
+    Raises
+    ------
+    ContractError
+        The command breaks the contract of the topic; nothing was written.
+    ConfigError
+        The price agent refused it, with the code of the reject.
+    ServiceError
+        [SLV-608, SLV-610] No broker or no such topic; [SLV-614] nobody answered in time.
+    """
+    command_id = uuid.uuid4().hex
+    value = encode_control(
+        command_id=command_id,
+        action=action,
+        market=market,
+        operator=operator,
+        reason=reason,
+        ts_us=time.time_ns() // 1_000,
+    )
+    decode_control(value)
+    rejects = offsets_of(bootstrap_servers, topics.physical(REJECTS))[0][1]
+    offset = send_one(bootstrap_servers, topics.physical(CONTROL), value)
+    deadline = time.monotonic() + wait_s
+    while True:
+        row = _control_row(bootstrap_servers, topics)
+        if row is not None and command_id in row.commands:
+            return row.pauses
+        for record in read_topic(
+            bootstrap_servers, topics.physical(REJECTS), [0], start={0: rejects}
+        ):
+            rejects = record.offset + 1
+            reject = orjson.loads(record.value or b"")
+            if (reject["topic"], reject["offset"]) == (CONTROL, offset):
+                raise ConfigError(reject["message"], code=reject["code"])
+        if time.monotonic() > deadline:
+            msg = (
+                f"{action} of {market or 'all markets'}: no answer within {wait_s:g} s; it is "
+                f"record {offset} of {topics.physical(CONTROL)} and obeyed when a worker prices"
+            )
+            raise ServiceError(msg, code="SLV-614")
+        time.sleep(_POLL_S)
+
+
+def _control_row(bootstrap_servers: str, topics: Topics) -> ControlRow | None:
+    rows = read_table(bootstrap_servers, topics.physical(PRICE_STATE)).get(0, {})
+    value = rows.get(CONTROL_ROW_KEY)
+    return None if value is None else decode_control_row(value)

@@ -1,0 +1,202 @@
+"""Commands of operators: what the price shard makes of them, and what pauses do to cases."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+
+from solvent.engine.prices import PriceShard
+from solvent.engine.run import Run
+from solvent.errors import PartitionError
+from support.contracts import validator
+from support.margin import Log, Replay
+from support.prices import START_US, Feeder, Record, a_feeder, a_rulebook
+
+# -- the price shard
+
+
+def pauses_told(feeder: Feeder) -> list[dict[str, Any]]:
+    frames = feeder.cut().frames
+    for frame in frames:
+        validator("marks").validate(frame)
+    return [frame["pauses"] for frame in frames if "pauses" in frame]
+
+
+def test_pauses_are_told_whole_in_a_frame_of_their_own_behind_what_changed_before() -> None:
+    feeder = a_feeder()
+    feeder.tick("100")
+    feeder.command("pause", "BTC-PERP")
+    feeder.command("pause", at=1)
+    feeder.command("resume", at=2)
+    cut = feeder.cut()
+    assert [len(frame["marks"]) for frame in cut.frames] == [1, 0, 0, 0]
+    assert [frame.get("pauses") for frame in cut.frames] == [
+        None,
+        {"all": False, "markets": ["BTC-PERP"]},
+        {"all": True, "markets": ["BTC-PERP"]},
+        {"all": False, "markets": ["BTC-PERP"]},
+    ]
+    row = cut.rows["\0control"]
+    validator("price-state").validate(row)
+    told = {"operator": "desk", "reason": "drill", "ts_us": START_US}
+    assert row["pauses"] == {"BTC-PERP": told}
+    assert row["commands"] == ["c-0", "c-1", "c-2"]
+
+
+def test_command_without_change_is_obeyed_and_tells_nothing() -> None:
+    feeder = a_feeder()
+    feeder.command("resume")
+    feeder.command("pause")
+    feeder.command("pause", at=1)
+    assert pauses_told(feeder) == [{"all": True, "markets": []}]
+
+
+def test_repeated_command_is_a_duplicate_and_an_older_one_stale() -> None:
+    feeder = a_feeder()
+    feeder.command("pause", at=5, command_id="x")
+    feeder.command("resume", at=6)
+    feeder.command("pause", at=5, command_id="x")
+    feeder.command("pause", at=5.9)
+    cut = feeder.cut()
+    (reject,) = cut.rejects
+    assert (reject["code"], reject["topic"]) == ("SLV-307", "control.v1")
+    assert f"not before {START_US + 6_000_000}" in reject["message"]
+    validator("rejects").validate(reject)
+    assert feeder.shard.counts["duplicates"] == 1
+    assert cut.frames[-1]["pauses"] == {"all": False, "markets": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        pytest.param({"market": "DOGE-PERP"}, "SLV-202", id="unknown market"),
+        pytest.param({"action": "explode"}, "SLV-103", id="unknown action"),
+        pytest.param({"reason": ""}, "SLV-103", id="no reason"),
+        pytest.param({"ts_us": START_US + 400_000_000}, "SLV-107", id="of the future"),
+        pytest.param({"until_us": 5}, "SLV-101", id="unknown field"),
+    ],
+)
+def test_command_out_of_contract_is_rejected_and_changes_nothing(
+    changes: dict[str, Any], code: str
+) -> None:
+    feeder = a_feeder()
+    command = {"schema_version": 1, "command_id": "c", "action": "pause", "operator": "eve"}
+    feeder.raw_command(orjson.dumps(command | {"reason": "why", "ts_us": START_US} | changes))
+    cut = feeder.cut()
+    assert [reject["code"] for reject in cut.rejects] == [code]
+    assert (cut.frames, cut.rows) == ([], {})
+
+
+def test_restored_shard_knows_pauses_repeats_and_the_last_time() -> None:
+    lived = a_feeder()
+    lived.command("pause", "BTC-PERP", at=5, command_id="x")
+    first = lived.cut()
+    shard = PriceShard(a_rulebook())
+    shard.load(Run.of([Record(0, 0, key, value) for key, value in first.outputs.rows]))
+    shard.resume({}, first.outputs.state)
+    other = Feeder(shard, offset=lived.offset, commands=lived.commands)
+    for feeder in (lived, other):
+        feeder.command("pause", "BTC-PERP", at=5, command_id="x")
+        feeder.command("pause", at=4)
+        feeder.command("pause", at=6)
+    one, two = lived.cut(), other.cut()
+    assert one.outputs.records == two.outputs.records
+    assert list(one.outputs.rows) == list(two.outputs.rows)
+    assert one.frames[-1]["pauses"] == {"all": True, "markets": ["BTC-PERP"]}
+
+
+# -- the margin shard
+
+PRICES = {"BTC": "104", "ETH": "50", "ODD": "1"}
+
+
+def a_position(account: str = "alice") -> Log:
+    """Return 4 BTC bought at 100 on 100 USDC: liquidatable below 85.71."""
+    return Log().move(account, amount="100").trade(account, size="4", price="100").marks(PRICES)
+
+
+def told(replay: Replay) -> list[str]:
+    events = replay.events("liquidations.v1")
+    for event in events:
+        validator("liquidations").validate(event)
+    return [f"{event['event']} {event['reason']}" for event in events]
+
+
+def test_standing_case_is_suspended_and_offered_again() -> None:
+    log = a_position().marks({"BTC": "84"}, at_s=1).pauses(everywhere=True, at_s=2)
+    log.marks({"BTC": "83"}, at_s=3).marks({}, at_s=500).pauses(at_s=501)
+    replay = Replay().run(log)
+    assert told(replay) == ["opened liquidatable", "suspended paused", "revised resumed"]
+    _, suspended, resumed = replay.events("liquidations.v1")
+    assert (suspended["legs"], suspended["expires_us"]) == ([], None)
+    assert resumed["legs"]
+    assert [event["revision"] for event in replay.events("liquidations.v1")] == [1, 2, 3]
+
+
+def test_case_that_begins_in_a_pause_begins_suspended_once() -> None:
+    log = a_position().pauses(everywhere=True, at_s=1)
+    for at_s, price in enumerate((84, 83, 82, 70), 2):
+        log.marks({"BTC": str(price)}, at_s=at_s)
+    replay = Replay().run(log)
+    assert told(replay) == ["suspended paused"]
+    statuses = [event["status"] for event in replay.events("margin-status.v1")]
+    assert statuses == ["liquidating"]
+    assert told(Replay().run(log.pauses(at_s=9)))[1:] == ["revised resumed"]
+
+
+def test_suspended_case_ends_as_any_does() -> None:
+    log = a_position().marks({"BTC": "84"}, at_s=1).pauses(everywhere=True, at_s=2)
+    replay = Replay().run(log.marks({"BTC": "104"}, at_s=3).pauses(at_s=4))
+    assert told(replay)[-1] == "recovered market"
+    log = a_position().marks({"BTC": "84"}, at_s=1).pauses(everywhere=True, at_s=2)
+    replay = Replay().run(log.move(amount="500").pauses(at_s=4))
+    assert told(replay) == ["opened liquidatable", "suspended paused", "recovered deposit"]
+
+
+def two_markets() -> Log:
+    """Return 4 BTC at 100 and 4 ETH at 50 on 130 USDC, then a fall that liquidates."""
+    log = Log().move(amount="130").trade(size="4", price="100")
+    log.trade(market="ETH-PERP", size="4", price="50").marks({**PRICES, "BTC": "100"})
+    return log.marks({"BTC": "85"}, at_s=1)
+
+
+def test_paused_market_is_offered_no_more_and_others_are() -> None:
+    log = two_markets()
+    before = Replay().run(log).events("liquidations.v1")[-1]
+    assert {leg["market"] for leg in before["legs"]} == {"BTC-PERP"}
+    replay = Replay().run(log.pauses("BTC-PERP", at_s=2))
+    assert told(replay) == ["opened liquidatable", "revised paused"]
+    assert {leg["market"] for leg in replay.events("liquidations.v1")[-1]["legs"]} == {"ETH-PERP"}
+    replay = Replay().run(log.pauses("BTC-PERP", "ETH-PERP", at_s=3).pauses("ETH-PERP", at_s=4))
+    assert told(replay)[2:] == ["suspended paused", "revised resumed"]
+    assert {leg["market"] for leg in replay.events("liquidations.v1")[-1]["legs"]} == {"BTC-PERP"}
+
+
+def test_pause_of_another_market_says_nothing() -> None:
+    log = a_position().marks({"BTC": "84"}, at_s=1).pauses("ETH-PERP", at_s=2)
+    assert told(Replay().run(log.pauses(at_s=3))) == ["opened liquidatable"]
+
+
+def test_bankruptcy_in_a_pause_is_offered_at_its_end() -> None:
+    log = a_position().marks({"BTC": "84"}, at_s=1).pauses(everywhere=True, at_s=2)
+    replay = Replay().run(log.marks({"BTC": "60"}, at_s=3).marks({}, at_s=4).pauses(at_s=5))
+    assert told(replay) == ["opened liquidatable", "suspended paused", "revised resumed"]
+    assert replay.events("liquidations.v1")[-1]["verdict"] == "bankrupt"
+
+
+def test_pause_of_an_unknown_market_is_unsound() -> None:
+    ((topic, records),) = Log().marks(PRICES).pauses("DOGE-PERP").runs(10)
+    with pytest.raises(PartitionError, match="DOGE-PERP"):
+        Replay().shard.apply(topic, records)
+
+
+def test_pauses_are_in_the_marks_row() -> None:
+    replay = Replay().run(a_position().pauses("ODD-PERP", everywhere=True, at_s=1))
+    row = json.loads(replay.table[b"\0marks"])
+    assert row["pauses"] == {"all": True, "markets": ["ODD-PERP"]}
+    validator("accounts").validate(row)
+    replay.restore()
+    assert replay.shard.marks.is_all_paused
