@@ -407,7 +407,7 @@ def example_arguments() -> tuple[
         example_table(Orders),
         Rules(*empty(Rules)),
         Marks(*empty(Marks)),
-        new_workspace(0, 0, 0, 0),
+        new_workspace(0, 0, 0, 0, 0, 0),
         example_table(Figures),
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import LiquidationPolicy, OraclePolicy
 from solvent.kernel.layout import Rules
+from solvent.kernel.scenario_margin import grid_points
 from solvent.kernel.workspace import Workspace, new_workspace
 from solvent.rules.document import ORDERED_SECTIONS
 from solvent.rules.flatten import flatten
@@ -97,11 +98,15 @@ class CompiledRulebook:
 
     def workspace(self) -> Workspace:
         """Return room for one evaluation at a time."""
+        terms = self.rules.terms
+        scenarios = int(terms.scans["scenario_count"].max(initial=0))
         return new_workspace(
             len(self.instruments),
             len(self.assets),
-            len(self.rules.terms.expiries),
+            len(terms.expiries),
             len(self.underlyings),
+            len(terms.scans),
+            grid_points(scenarios),
         )
 
 
