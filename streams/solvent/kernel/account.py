@@ -7,6 +7,7 @@ what each adds stays in the `Workspace`, so that a figure can be explained by it
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numba.extending import register_jitable
 
@@ -19,6 +20,7 @@ from solvent.kernel.collateral import (
     size_premium,
     tiered_value,
 )
+from solvent.kernel.jit import jit
 from solvent.kernel.layout import (
     INITIAL,
     LEVELS,
@@ -33,13 +35,14 @@ from solvent.kernel.layout import (
     Units,
 )
 from solvent.kernel.portfolio import SECONDS_A_YEAR, Book
+from solvent.kernel.reference import Reference, at_address
 from solvent.kernel.requirement import counted_pnl, position_requirement
 from solvent.kernel.safe_move import feed_bit
 from solvent.kernel.terms import BRACKETS, KIND_INVERSE, KIND_OPTION
 from solvent.kernel.tree import underlying_requirement
-from solvent.kernel.workspace import Workspace
+from solvent.kernel.workspace import Tables, Workspace
 
-__all__ = ["evaluate_terms"]
+__all__ = ["evaluate_terms", "evaluate_terms_at", "terms_entry"]
 
 _LEVEL_COUNT = len(LEVELS)
 _MICROS = 1e6
@@ -580,17 +583,7 @@ def _end_and_sign(preset: int, rules: Rules, space: Workspace) -> None:
             space.required[level] = 0.0
 
 
-@register_jitable
-def evaluate_terms(
-    unit: int,
-    units: Units,
-    positions: Positions,
-    balances: Balances,
-    orders: Orders,
-    rules: Rules,
-    marks: Marks,
-    space: Workspace,
-) -> int:
+def evaluate_terms(unit: int, tables: Tables) -> int:
     """Write equity, requirement and their parts of one unit to the workspace.
 
     A position, a debt or a book whose feeds may not judge makes the unit blind; collateral whose
@@ -599,19 +592,17 @@ def evaluate_terms(
     Parameters
     ----------
     unit : int
-        Row; its preset is not plain.
-    units, positions, balances, orders : Units, Positions, Balances, Orders
-        Columns.
-    rules, marks : Rules, Marks
-        Parameters and prices in force.
-    space : Workspace
-        Written.
+        Row.
+    tables : Tables
+        Columns, parameters and prices in force; the workspace is written.
 
     Returns
     -------
     int
         Bits: `BLIND`, `UNPRICED_COLLATERAL`, `INDEBTED`.
     """
+    units, positions, balances = tables.units, tables.positions, tables.balances
+    orders, rules, marks, space = tables.orders, tables.rules, tables.marks, tables.space
     preset = units.preset[unit]
     seen = 0
     space.equity[:] = 0.0
@@ -700,3 +691,17 @@ def evaluate_terms(
                 seen |= BLIND
     _end_and_sign(preset, rules, space)
     return seen
+
+
+evaluate_terms_jit = jit(evaluate_terms)
+#: The same for compiled kernels, none of which then holds a copy of all there is above: it takes
+#: the address first, ``tables.space.entry[0]``.
+evaluate_terms_at = at_address(evaluate_terms)
+
+
+def terms_entry(example: Tables) -> int:
+    """Return the address of the compiled twin, which is compiled or loaded if it is not there."""
+    signature = (numba.int64, Reference(numba.typeof(example)))
+    evaluate_terms_jit.compile(signature)  # does nothing a second time
+    (compiled,) = evaluate_terms_jit.overloads.values()
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

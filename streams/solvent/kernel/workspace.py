@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from solvent.kernel.arrays import Float64, Int64, UInt8
+from solvent.kernel.layout import Balances, Marks, Orders, Positions, Rules, Units
 from solvent.kernel.portfolio import Prices, Scratch, new_prices, new_scratch
 from solvent.kernel.terms import MAX_STEPS
 
-__all__ = ["Workspace", "new_workspace"]
+__all__ = ["Tables", "Workspace", "new_workspace"]
 
 #: Rows of `Workspace.book`.
 BOOK_COLUMNS: Final = 15
@@ -60,6 +61,8 @@ class Workspace(NamedTuple):
     today, scanned : Prices
         Prices of options by instrument: at the market, one table of one point, and under the
         scenarios of each scan.
+    entry : int64, shape (1,)
+        Where the compiled loop of terms is (`solvent.kernel.account.terms_entry`).
     """
 
     equity: Float64
@@ -88,10 +91,30 @@ class Workspace(NamedTuple):
     scratch: Scratch
     today: Prices
     scanned: Prices
+    entry: Int64
+
+
+class Tables(NamedTuple):
+    """All that a unit is evaluated from, and in: what the loop of terms takes."""
+
+    units: Units
+    positions: Positions
+    balances: Balances
+    orders: Orders
+    rules: Rules
+    marks: Marks
+    space: Workspace
 
 
 def new_workspace(
-    instruments: int, assets: int, expiries: int, underlyings: int, scans: int, points: int
+    *,
+    instruments: int,
+    assets: int,
+    expiries: int,
+    underlyings: int,
+    scans: int,
+    points: int,
+    entry: int,
 ) -> Workspace:
     """Return room for evaluations under a rulebook of so many instruments and so on.
 
@@ -125,4 +148,5 @@ def new_workspace(
         scratch=new_scratch(),
         today=new_prices(1, options, 1),
         scanned=new_prices(scans, options, points),
+        entry=np.array([entry]),
     )

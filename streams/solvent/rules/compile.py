@@ -14,6 +14,7 @@ from pathlib import Path
 
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import LiquidationPolicy, OraclePolicy
+from solvent.kernel.evaluate import entry
 from solvent.kernel.layout import Rules
 from solvent.kernel.scenario_margin import grid_points
 from solvent.kernel.workspace import Workspace, new_workspace
@@ -101,12 +102,13 @@ class CompiledRulebook:
         terms = self.rules.terms
         scenarios = int(terms.scans["scenario_count"].max(initial=0))
         return new_workspace(
-            len(self.instruments),
-            len(self.assets),
-            len(terms.expiries),
-            len(self.underlyings),
-            len(terms.scans),
-            grid_points(scenarios),
+            instruments=len(self.instruments),
+            assets=len(self.assets),
+            expiries=len(terms.expiries),
+            underlyings=len(self.underlyings),
+            scans=len(terms.scans),
+            points=grid_points(scenarios),
+            entry=entry(),
         )
 
 
