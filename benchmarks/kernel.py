@@ -9,9 +9,14 @@ and writes counted alike. `evaluate_in_cache` does the same with 1,000 accounts,
 trades of random accounts, a tenth as many, at their marks: sequence, position, balance, flags,
 evaluation; half of the markets traded are new to an account at first.
 
-`black76` prices options of random strikes, dates and volatilities; `portfolio` is the scenario
-margin of a book of 30 options in 3 expiries, a perpetual and a hedging balance under 31 scenarios
-(1,020 prices with today's and the basis move's), `standard` the closed form of the same book.
+`black76` prices options of random strikes, dates and volatilities. `portfolio` is an account of 30
+options in 3 expiries, longs and shorts, a perpetual, cash and the underlying under the shipped
+rulebook derive-pmrm2 (31 scenarios; 1,020 prices with today's and the basis move's), `standard` one
+under derive-srm (closed form), evaluated at all levels as the worker does it, of 1,000 listed
+options (`benchmarks/option_accounts.py`). `us_per_account` is a frame: time has passed, so that all
+options are priced anew, once for all accounts; `at_the_same_marks` is what an account costs that
+trades between frames; `without_a_shared_option` takes accounts of which no two hold the same
+option, each of which pays for all of its prices.
 """
 
 from __future__ import annotations
@@ -27,24 +32,27 @@ import numpy as np
 
 from benchmarks import command
 from benchmarks.command import Measured, option, say
+from benchmarks.option_accounts import OptionAccounts
 from benchmarks.population import POSITIONS, Population, frames_of
 from benchmarks.workload import START_US
 from solvent.engine.margin import MarginShard, warm_up
 from solvent.errors import InvariantError
 from solvent.kernel.black import CHUNK, black76_prices_jit
 from solvent.kernel.evaluate import evaluate_units_jit
-from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE, OUTCOME_APPLIED, STOP_END, Rules, Trades
-from solvent.kernel.ledger import fold_trades_jit, total_count
-from solvent.kernel.option_margin import StandardRules, option_margin_jit
-from solvent.kernel.portfolio import Book, new_scratch
-from solvent.kernel.scenario_margin import (
-    DIRECTIONS,
-    ContingencyRules,
-    ScenarioRules,
-    scenario_margin_jit,
+from solvent.kernel.layout import (
+    COUNT_UNITS,
+    CROSS,
+    NONE,
+    OUTCOME_APPLIED,
+    STOP_END,
+    VERDICT_UNKNOWN,
+    Rules,
+    Trades,
 )
+from solvent.kernel.ledger import fold_trades_jit, total_count
+from solvent.kernel.workspace import Workspace
 from solvent.rules import builtin_rulebook
-from solvent.wire.topics import MARKS
+from solvent.wire.topics import ACCOUNT_SNAPSHOTS, MARKS
 
 # What evaluating an account reads (status, preset, places and counts; rows) and writes.
 _POSITION_BYTES: Final = 4 + 8 + 8
@@ -62,6 +70,7 @@ class Options:
 
     accounts: int = option(1_000_000, "accounts evaluated", least=10_000, most=9_999_999)
     trades: int = option(1_000_000, "trades folded", least=1_000, most=10**8)
+    option_accounts: int = option(1_000, "accounts of options evaluated", least=100, most=100_000)
     rounds: int = option(7, "rounds of each, of which the fastest counts", least=1, most=1_000)
     seed: int = option(7, "seed of the trades")
 
@@ -73,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         __doc__,
         measure,
         full=Options(),
-        smoke=Options(accounts=10_000, trades=5_000, rounds=2),
+        smoke=Options(accounts=10_000, trades=5_000, option_accounts=100, rounds=2),
         arguments=arguments,
     )
 
@@ -116,8 +125,11 @@ def measure(options: Options) -> Measured:
     fold_s = _fold(folding, _trades(few_accounts, options.trades, options.seed))
     hashed.update(_figures(folding))
 
-    say("options")
-    of_options = _options(options, hashed)
+    of_options = {
+        **_black76(options, hashed),
+        **_option_accounts("portfolio", "derive-pmrm2", options, hashed),
+        **_option_accounts("standard", "derive-srm", options, hashed),
+    }
     evaluate_bytes = options.accounts * _ACCOUNT_BYTES / whole_s
     copied = 2 * block.nbytes / copy_s
     figures: dict[str, float | None] = {
@@ -155,8 +167,8 @@ def _under_terms(shard: MarginShard, count: int, rounds: int) -> float:
     return seconds
 
 
-def _options(options: Options, hashed: hashlib.blake2b) -> dict[str, float | None]:
-    """Measure the kernels of options; their results go into the hash."""
+def _black76(options: Options, hashed: hashlib.blake2b) -> dict[str, float | None]:
+    """Measure the pricing kernel; its results go into the hash."""
     chance = np.random.default_rng(options.seed)
     count, again = 4_096, 50
     forward, strike = 100.0 * np.exp(chance.normal(0.0, 0.3, (2, count)))
@@ -172,124 +184,52 @@ def _options(options: Options, hashed: hashlib.blake2b) -> dict[str, float | Non
     price()  # compiles
     black_s = _fastest(options.rounds, price) / again
     hashed.update(out.tobytes())
-    book, scratch, three = _option_book(chance), new_scratch(), np.empty(3)
-
-    def scan() -> None:
-        for _ in range(again):
-            scenario_margin_jit(book, _SCENARIOS, scratch, three)
-
-    def standard() -> None:
-        for _ in range(again):
-            option_margin_jit(book, _STANDARD, scratch, three)
-
-    figures: dict[str, float | None] = {"black76.prices_per_s": round(count / black_s)}
-    for name, call in (("portfolio", scan), ("standard", standard)):
-        call()  # compiles
-        spent_s = _fastest(options.rounds, call) / again
-        hashed.update(three.tobytes())
-        figures[f"{name}.us_per_account"] = round(spent_s * 1e6, 2)
-        figures[f"{name}.accounts_per_s"] = round(1 / spent_s)
-    return figures
+    return {"black76.prices_per_s": round(count / black_s)}
 
 
-def _option_book(chance: np.random.Generator) -> Book:
-    """Return 30 options in 3 expiries, a perpetual and a hedging balance."""
-    expiries, each = 3, 10
-    strike = np.tile(np.linspace(60_000.0, 80_000.0, each), expiries)
-    return Book(
-        amount=chance.integers(-8, 9, strike.size) / 4.0,
-        strike=strike,
-        log_strike=np.log(strike),
-        sign=np.where(chance.random(strike.size) < 0.5, 1.0, -1.0),
-        volatility=chance.uniform(0.4, 0.9, strike.size),
-        first=np.arange(0, strike.size + 1, each),
-        ends=np.zeros(strike.size // each, np.int64),
-        forward=np.full(expiries, 70_000.0),
-        years=np.array([7.0, 30.0, 180.0]) / 365.0,
-        rate=np.full(expiries, 0.04),
-        quality=np.ones(expiries),
-        size=np.array([-1.5]),
-        price=np.array([70_100.0]),
-        linear_quality=np.ones(1),
-        dates=np.zeros(1, np.int64),
-        collateral=np.array([140_000.0]),
-        collateral_quality=np.ones(1),
-        haircut=np.array([0.05]),
-        haircut_more=np.array([0.02]),
-        is_hedging=np.ones(1, np.uint8),
-        spot=70_000.0,
-        spot_quality=1.0,
-        stable=1.0,
-    )
+def _option_accounts(
+    figure: str, name: str, options: Options, hashed: hashlib.blake2b
+) -> dict[str, float | None]:
+    """Measure accounts of 30 options under a shipped rulebook, the way the worker judges them.
 
+    Raises
+    ------
+    InvariantError
+        An account was not judged.
+    """
+    say(f"{options.option_accounts:,} accounts of options, {name}")
+    population = OptionAccounts(name=name, accounts=options.option_accounts, seed=options.seed)
+    shard = MarginShard(0, population.rulebook)
+    shard.resume({}, {})
+    shard.apply(MARKS, [population.frame()])
+    shard.apply(ACCOUNT_SNAPSHOTS, list(population.snapshots()))
+    count = int(shard.columns.counts[COUNT_UNITS])
+    space = population.rulebook.workspace()
 
-_SHOCKS: Final = (
-    *((m, d, 1.0) for m in (0.82, 0.91, 1.0, 1.09, 1.18) for d in ("up", "none", "down")),
-    *((m, d, 1.0) for m in (0.865, 0.955, 1.045, 1.135) for d in ("up", "down")),
-    *((m, "up", 0.05) for m in (0.34, 0.67, 1.5, 2.0, 3.0, 4.0)),
-    (1.0, "linear", 1.0),
-    (1.0, "abs", 1.0),
-)
-_SCENARIOS: Final = ScenarioRules(
-    shock=np.array([m for m, _, _ in _SHOCKS]),
-    damp=np.array([damp for _, _, damp in _SHOCKS]),
-    direction=np.array([DIRECTIONS.index(d) for _, d, _ in _SHOCKS], np.uint8),
-    range_up=0.5,
-    range_down=0.275,
-    least_volatility=0.45,
-    short_power=0.3,
-    long_power=0.13,
-    floor_days=1.0,
-    loss_maintenance=0.8,
-    loss_initial=1.0,
-    gain_share=0.95,
-    gain_rate_share=1.0,
-    gain_rate_more=0.08,
-    loss_share=1.04,
-    loss_rate_share=0.5,
-    loss_rate_more=0.08,
-    basis_up=1.045,
-    basis_down=0.955,
-    basis_share=0.5,
-    basis_share_a_year=2.0,
-    peg=0.98,
-    peg_factor=2.0,
-    linear_cap=0.15,
-    linear_base=-0.05,
-    abs_cap=0.15,
-    abs_base=-0.05,
-    least_width=0.01,
-    width=4.0,
-    width_volatility=0.6,
-    width_slope=-0.1,
-    beside=ContingencyRules(
-        quality_threshold=0.55,
-        quality_factor=1.0,
-        linear_maintenance=0.015,
-        linear_more=0.005,
-        option_maintenance=0.003,
-        option_more=0.002,
-    ),
-)
-_STANDARD: Final = StandardRules(
-    initial_share=0.15,
-    initial_least=0.1,
-    maintenance_call=0.075,
-    maintenance_put=0.075,
-    maintenance_put_value=0.075,
-    put_ratio=1.05,
-    unpaired_initial=1.2,
-    unpaired_maintenance=1.1,
-    linear_initial=0.065,
-    linear_maintenance=0.05,
-    base_initial=0.8,
-    base_maintenance=0.9,
-    quality_threshold=0.4,
-    quality_factor=0.4,
-    peg=0.98,
-    peg_factor=1.2,
-    has_max_loss=True,
-)
+    def judge(accounts: int) -> Callable[[], None]:
+        return lambda: _evaluate(shard, accounts, space=space)
+
+    judge(count)()
+    verdicts = shard.columns.figures.verdict[:count]
+    if count != options.option_accounts or (verdicts == VERDICT_UNKNOWN).any():
+        msg = f"accounts of {name} were not judged"
+        raise InvariantError(msg)
+    hashed.update(_figures(shard))
+
+    def passing() -> None:
+        shard.marks.stream_us += 1_000_000  # every option has another price from here on
+
+    frame_s = _fastest(options.rounds, judge(count), before=passing)
+    again_s = _fastest(options.rounds, judge(count))
+    apart_s = _fastest(options.rounds, judge(population.apart), before=passing)
+    return {
+        f"{figure}.us_per_account": round(frame_s / count * 1e6, 2),
+        f"{figure}.accounts_per_s": round(count / frame_s),
+        f"{figure}.us_per_account_at_the_same_marks": round(again_s / count * 1e6, 2),
+        f"{figure}.us_per_account_without_a_shared_option": round(
+            apart_s / population.apart * 1e6, 2
+        ),
+    }
 
 
 def _a_shard(population: Population) -> MarginShard:
@@ -302,22 +242,33 @@ def _a_shard(population: Population) -> MarginShard:
     return shard
 
 
-def _fastest(rounds: int, call: Callable[[], object]) -> float:
-    """Return the CPU seconds of the fastest of some calls; kernels wait for nothing."""
+def _fastest(
+    rounds: int, call: Callable[[], object], *, before: Callable[[], object] = lambda: None
+) -> float:
+    """Return the CPU seconds of the fastest of some calls; kernels wait for nothing.
+
+    What is to be done before each call is not timed.
+    """
     best = float("inf")
     for _ in range(rounds):
-        before = time.thread_time_ns()
+        before()
+        start = time.thread_time_ns()
         call()
-        best = min(best, time.thread_time_ns() - before)
+        best = min(best, time.thread_time_ns() - start)
     return max(best, 1) / 1e9
 
 
 def _evaluate(
-    shard: MarginShard, count: int, *, times: int = 1, rules: Rules | None = None
+    shard: MarginShard,
+    count: int,
+    *,
+    times: int = 1,
+    rules: Rules | None = None,
+    space: Workspace | None = None,
 ) -> None:
     columns = shard.columns
     rules = rules or shard.rulebook.rules
-    space = shard.rulebook.workspace()
+    space = space or shard.rulebook.workspace()
     for _ in range(times):
         evaluate_units_jit(
             columns.units,

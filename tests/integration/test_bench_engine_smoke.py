@@ -38,6 +38,7 @@ def test_bench_kernel_smoke_leaves_equal_figures_however_often_it_is_run(
 ) -> None:
     one = result_of(kernel, capsys)
     names = {"evaluate.accounts_per_s", "memory_copy.bytes_per_s", "fold.trades_per_s"}
+    names |= {"portfolio.us_per_account", "standard.us_per_account"}
     assert names <= one["figures"].keys()
     assert result_of(kernel, capsys, "--rounds", "1")["result_hash"] == one["result_hash"]
     assert result_of(kernel, capsys, "--seed", "8")["result_hash"] != one["result_hash"]

@@ -16,7 +16,7 @@ TWINS = [
     (margin, "fold_trades_jit", ledger.fold_trades_reference),
     (margin, "fold_moves_jit", ledger.fold_moves_reference),
     (safe_moves, "look_jit", watch.look_reference),
-    (margin, "judge_unit_jit", ledger.judge_unit),
+    (margin, "judge_unit_jit", ledger.judge_unit_reference),
     (margin, "settle_contract_jit", ledger.settle_contract_reference),
     (margin, "find_holders_jit", ledger.find_holders_reference),
     (intake, "read_trades_jit", reading.read_trades_reference),

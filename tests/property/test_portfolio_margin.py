@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from solvent.kernel.black import CHUNK
 from solvent.kernel.option_margin import option_margin, option_margin_jit
-from solvent.kernel.portfolio import new_scratch
+from solvent.kernel.portfolio import Prices, new_prices, new_scratch
 from solvent.kernel.scenario_margin import (
     DIRECTIONS,
     ScenarioRules,
@@ -98,10 +99,16 @@ portfolios = st.builds(
 )
 
 
-def figures(kernel, held: Portfolio, rules) -> tuple[float, float, float]:
+def no_prices() -> Prices:
+    """Return an empty table, large enough for any book here and any rules."""
+    made_of, price = new_prices(1, 64, CHUNK)
+    return Prices(made_of[0], price[0])
+
+
+def figures(kernel, held: Portfolio, rules, prices=None) -> tuple[float, float, float]:
     """Return equity after requirement at initial and maintenance, and value, as the slow ones."""
     out = np.empty(3)
-    kernel(held.book(), rules, new_scratch(), out)
+    kernel(held.book(), rules, prices or no_prices(), new_scratch(), out)
     value = float(out[0]) + sum(
         c.value
         for c in held.collateral
@@ -142,6 +149,34 @@ def test_compiled_kernels_equal_the_readable_ones_bit_for_bit(held: Portfolio) -
     standard = standard_rules(STANDARD)
     assert figures(option_margin, held, standard) == figures(option_margin_jit, held, standard)
     assert figures(scenario_margin, held, RULES) == figures(scenario_margin_jit, held, RULES)
+
+
+@given(portfolios, st.data())
+def test_prices_kept_from_other_markets_change_no_bit(held: Portfolio, data: st.DataObject) -> None:
+    """A table holds what pricing would give again, whatever it was filled with before."""
+    factors = st.sampled_from([1.0, 1.01, 0.5])
+
+    def moved(expiry: Expiry) -> Expiry:
+        return replace(
+            expiry,
+            forward=expiry.forward * data.draw(factors),
+            years=expiry.years * data.draw(factors),
+            options=[o._replace(volatility=o.volatility * data.draw(factors))
+                     for o in expiry.options],
+        )  # fmt: skip
+
+    other = replace(held, expiries=[moved(expiry) for expiry in held.expiries])
+    books = [held, other, held, held, other]
+    kernels = (
+        (option_margin, option_margin_jit, standard_rules(STANDARD)),
+        (scenario_margin, scenario_margin_jit, RULES),
+    )
+    for readable, compiled, rules in kernels:
+        kept, kept_compiled = no_prices(), no_prices()
+        for book in books:
+            expected = figures(compiled, book, rules)
+            assert figures(readable, book, rules, kept) == expected
+            assert figures(compiled, book, rules, kept_compiled) == expected
 
 
 @given(portfolios)
@@ -211,7 +246,7 @@ def test_worked_example_e9_of_the_model() -> None:
     held = Portfolio(100.0, [Expiry(0.25, 100.0, [call])], [Linear(-10.0, 100.0)])
     rules = scenario_rules(scenarios, groups)
     scratch, out = new_scratch(), np.empty(3)
-    worst = scenario_margin_jit(held.book(), rules, scratch, out)
+    worst = scenario_margin_jit(held.book(), rules, no_prices(), scratch, out)
     assert worst == 2
     np.testing.assert_allclose(scratch.total[:4], [150.0, 0.0, -100.0, -30.0], atol=1e-9)
     np.testing.assert_allclose(out, [0.0, 100.0, 80.0], atol=1e-9)

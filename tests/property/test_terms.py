@@ -25,6 +25,7 @@ from solvent.engine.snapshot import _add_unit, evaluate_snapshot
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.layout import COUNT_UNITS
 from solvent.kernel.trial import AMOUNTS, RAW, weigh, weigh_jit
+from solvent.kernel.workspace import Workspace
 from solvent.rules.compile import CompiledRulebook, compile_rulebook
 from solvent.rules.model import RulebookModel
 from solvent.rules.source import builtin_names, builtin_text, read_model
@@ -267,10 +268,15 @@ def arguments_of(case: Case, columns: Columns, marks: MarkBook) -> tuple[Any, ..
 
 
 def weighed(
-    kernel: Callable[..., int], case: Case, columns: Columns, marks: MarkBook, unit: int
+    kernel: Callable[..., int],
+    case: Case,
+    columns: Columns,
+    marks: MarkBook,
+    unit: int,
+    space: Workspace | None = None,
 ) -> tuple[int, bytes, dict[str, bytes]]:
     """Return what a kernel writes: bits, micros, and the bytes of the workspace."""
-    space, out = case.rulebook.workspace(), np.zeros(AMOUNTS, np.int64)
+    space, out = space or case.rulebook.workspace(), np.zeros(AMOUNTS, np.int64)
     seen = kernel(unit, *arguments_of(case, columns, marks), space, out)
     told = {
         key: getattr(space, key).tobytes()
@@ -292,6 +298,25 @@ def test_compiled_terms_equal_the_readable_ones_bit_for_bit(name: str, seed: int
     readable = weighed(weigh, case, columns, marks, 0)
     assert weighed(weigh_jit, case, columns, marks, 0) == readable
     assert len(weigh_jit.nopython_signatures) == 1
+
+
+@every_rulebook
+@settings(max_examples=10)
+@given(seed=seeds)
+def test_what_a_workspace_was_used_for_before_changes_no_bit(name: str, seed: int) -> None:
+    """Prices of options are kept in it, until forward, time left or volatility move."""
+    case = case_of(name)
+    columns, marks = columns_of(case, snapshot_of(case, seed, accounts=3))
+    _, other = columns_of(case, snapshot_of(case, seed + 1))
+    later = deepcopy(marks)
+    later.stream_us += 1
+    space = case.rulebook.workspace()
+    for book in (marks, later, other, marks, marks):
+        for unit in range(3):
+            fresh = weighed(weigh_jit, case, columns, book, unit)
+            used = weighed(weigh_jit, case, columns, book, unit, space)
+            assert used[:2] == fresh[:2]
+            assert all(used[2][key] == fresh[2][key] for key in ("equity", "required", "raw"))
 
 
 @every_rulebook

@@ -98,6 +98,7 @@ class Portfolio:
             log_strike=floats([math.log(o.strike) for o in flat]),
             sign=floats([1.0 if o.is_call else -1.0 for o in flat]),
             volatility=floats([o.volatility for o in flat]),
+            option=np.arange(len(flat)),
             first=np.cumsum([0, *(len(options) for options in ordered)], dtype=np.int64),
             ends=np.zeros(len(self.expiries), np.int64),
             forward=floats([e.forward for e in self.expiries]),

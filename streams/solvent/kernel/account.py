@@ -7,6 +7,7 @@ what each adds stays in the `Workspace`, so that a figure can be explained by it
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numba.extending import register_jitable
 
@@ -19,6 +20,7 @@ from solvent.kernel.collateral import (
     size_premium,
     tiered_value,
 )
+from solvent.kernel.jit import jit
 from solvent.kernel.layout import (
     INITIAL,
     LEVELS,
@@ -33,13 +35,14 @@ from solvent.kernel.layout import (
     Units,
 )
 from solvent.kernel.portfolio import SECONDS_A_YEAR, Book
+from solvent.kernel.reference import Reference, at_address
 from solvent.kernel.requirement import counted_pnl, position_requirement
 from solvent.kernel.safe_move import feed_bit
 from solvent.kernel.terms import BRACKETS, KIND_INVERSE, KIND_OPTION
 from solvent.kernel.tree import underlying_requirement
-from solvent.kernel.workspace import Workspace
+from solvent.kernel.workspace import Tables, Workspace
 
-__all__ = ["evaluate_terms"]
+__all__ = ["evaluate_terms", "evaluate_terms_at", "terms_entry"]
 
 _LEVEL_COUNT = len(LEVELS)
 _MICROS = 1e6
@@ -336,9 +339,14 @@ def _lay_options(
     rules: Rules,
     marks: Marks,
     space: Workspace,
-) -> tuple[int, int, int]:
-    """Write a unit's contracts in one underlying to the book; return options, expiries, linear."""
+) -> tuple[int, int, int, bool]:
+    """Write a unit's contracts in one underlying to the book.
+
+    Return how many options, expiries and linear contracts there are, and whether every feed that
+    they need may judge.
+    """
     instruments = rules.terms.instruments
+    is_usable = True
     first = units.first_position[unit]
     last = first + units.position_count[unit]
     options = linear = 0
@@ -346,6 +354,7 @@ def _lay_options(
         instrument = positions.instrument[row]
         if instruments[instrument]["underlying"] != underlying or positions.size_lots[row] == 0:
             continue
+        is_usable = is_usable and _is_usable(instruments[instrument]["quality_feed"], marks)
         if instruments[instrument]["kind"] != KIND_OPTION:
             mark = feed_value(rules.instrument_feed[instrument], rules, marks)
             lots = float(positions.size_lots[row])
@@ -385,6 +394,12 @@ def _lay_options(
                 rate = feed_value(expiry["rate_feed"], rules, marks)
             space.book[_RATE, expiries] = rate
             space.book[_QUALITY, expiries] = _quality(expiry["quality_feed"], rules, marks)
+            is_usable = (
+                is_usable
+                and _is_usable(expiry["forward_feed"], marks)
+                and _is_usable(expiry["rate_feed"], marks)
+                and _is_usable(expiry["quality_feed"], marks)
+            )
             expiries += 1
         lots = float(positions.size_lots[row])
         space.book[_AMOUNT, place] = _coins(lots, instrument, 1.0, rules)
@@ -392,42 +407,10 @@ def _lay_options(
         space.book[_LOG_STRIKE, place] = contract["log_strike"]
         space.book[_SIGN, place] = contract["sign"]
         space.book[_VOLATILITY, place] = feed_value(contract["volatility_feed"], rules, marks)
+        space.book_option[place] = instrument
+        is_usable = is_usable and _is_usable(contract["volatility_feed"], marks)
     space.book_first[expiries] = options
-    return options, expiries, linear
-
-
-@register_jitable
-def _is_book_usable(
-    unit: int,
-    underlying: int,
-    units: Units,
-    positions: Positions,
-    rules: Rules,
-    marks: Marks,
-) -> bool:
-    """Tell whether every feed that a unit's book in an underlying needs may judge."""
-    of = rules.terms.underlyings[underlying]
-    is_usable = (
-        _is_usable(of["spot_feed"], marks)
-        and _is_usable(of["quality_feed"], marks)
-        and _is_usable(of["stable_feed"], marks)
-    )
-    first = units.first_position[unit]
-    for row in range(first, first + units.position_count[unit]):
-        contract = rules.terms.instruments[positions.instrument[row]]
-        if contract["underlying"] != underlying or positions.size_lots[row] == 0:
-            continue
-        is_usable = is_usable and _is_usable(contract["quality_feed"], marks)
-        if contract["kind"] == KIND_OPTION:
-            expiry = rules.terms.expiries[contract["expiry"]]
-            is_usable = (
-                is_usable
-                and _is_usable(contract["volatility_feed"], marks)
-                and _is_usable(expiry["forward_feed"], marks)
-                and _is_usable(expiry["rate_feed"], marks)
-                and _is_usable(expiry["quality_feed"], marks)
-            )
-    return bool(is_usable)
+    return options, expiries, linear, bool(is_usable)
 
 
 @register_jitable
@@ -442,7 +425,7 @@ def _add_underlying(
     space: Workspace,
 ) -> bool:
     """Add what a unit's book in one underlying requires; return whether its feeds may judge."""
-    options, expiries, linear = _lay_options(
+    options, expiries, linear, is_usable = _lay_options(
         unit, underlying, units, positions, rules, marks, space
     )
     held = 0
@@ -464,9 +447,14 @@ def _add_underlying(
         held += 1
     if options == 0 and linear == 0 and held == 0:
         return True
-    if not _is_book_usable(unit, underlying, units, positions, rules, marks):
-        return False
     of = rules.terms.underlyings[underlying]
+    if not (
+        is_usable
+        and _is_usable(of["spot_feed"], marks)
+        and _is_usable(of["quality_feed"], marks)
+        and _is_usable(of["stable_feed"], marks)
+    ):
+        return False
     book = space.book
     stable = 1.0
     if of["stable_feed"] != NONE:
@@ -477,6 +465,7 @@ def _add_underlying(
         book[_LOG_STRIKE, :options],
         book[_SIGN, :options],
         book[_VOLATILITY, :options],
+        space.book_option[:options],
         space.book_first[: expiries + 1],
         space.book_ends[:expiries],
         book[_FORWARD, :expiries],
@@ -595,17 +584,7 @@ def _end_and_sign(preset: int, rules: Rules, space: Workspace) -> None:
             space.required[level] = 0.0
 
 
-@register_jitable
-def evaluate_terms(
-    unit: int,
-    units: Units,
-    positions: Positions,
-    balances: Balances,
-    orders: Orders,
-    rules: Rules,
-    marks: Marks,
-    space: Workspace,
-) -> int:
+def evaluate_terms(unit: int, tables: Tables) -> int:
     """Write equity, requirement and their parts of one unit to the workspace.
 
     A position, a debt or a book whose feeds may not judge makes the unit blind; collateral whose
@@ -614,19 +593,17 @@ def evaluate_terms(
     Parameters
     ----------
     unit : int
-        Row; its preset is not plain.
-    units, positions, balances, orders : Units, Positions, Balances, Orders
-        Columns.
-    rules, marks : Rules, Marks
-        Parameters and prices in force.
-    space : Workspace
-        Written.
+        Row.
+    tables : Tables
+        Columns, parameters and prices in force; the workspace is written.
 
     Returns
     -------
     int
         Bits: `BLIND`, `UNPRICED_COLLATERAL`, `INDEBTED`.
     """
+    units, positions, balances = tables.units, tables.positions, tables.balances
+    orders, rules, marks, space = tables.orders, tables.rules, tables.marks, tables.space
     preset = units.preset[unit]
     seen = 0
     space.equity[:] = 0.0
@@ -637,12 +614,8 @@ def evaluate_terms(
     instruments = rules.terms.instruments
     first = units.first_position[unit]
     last = first + units.position_count[unit]
-    for row in range(first, last):
-        space.fold[instruments[positions.instrument[row]]["settles_in"]] = 0.0
     order = units.first_order[unit]
     last_order = order + units.order_count[unit]
-    for at in range(order, last_order):
-        space.fold[instruments[orders.instrument[at]]["settles_in"]] = 0.0
     beyond = last - first  # places of markets with orders alone
     row = first
     while row < last or order < last_order:
@@ -719,3 +692,17 @@ def evaluate_terms(
                 seen |= BLIND
     _end_and_sign(preset, rules, space)
     return seen
+
+
+evaluate_terms_jit = jit(evaluate_terms)
+#: The same for compiled kernels, none of which then holds a copy of all there is above: it takes
+#: the address first, ``tables.space.entry[0]``.
+evaluate_terms_at = at_address(evaluate_terms)
+
+
+def terms_entry(example: Tables) -> int:
+    """Return the address of the compiled twin, which is compiled or loaded if it is not there."""
+    signature = (numba.int64, Reference(numba.typeof(example)))
+    evaluate_terms_jit.compile(signature)  # does nothing a second time
+    (compiled,) = evaluate_terms_jit.overloads.values()
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

@@ -14,13 +14,20 @@ health(maintenance)`` holds to the bit.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, get_type_hints
 
 import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from solvent.kernel.account import BLIND, INDEBTED, UNPRICED_COLLATERAL, evaluate_terms
+from solvent.kernel.account import (
+    BLIND,
+    INDEBTED,
+    UNPRICED_COLLATERAL,
+    evaluate_terms_at,
+    terms_entry,
+)
 from solvent.kernel.jit import jit
 from solvent.kernel.judge import clearing_micros, judge_amounts, next_status_jit
 from solvent.kernel.layout import (
@@ -44,12 +51,20 @@ from solvent.kernel.layout import (
     UInt8,
     Units,
 )
+from solvent.kernel.reference import by_reference
 from solvent.kernel.safe_move import LEVEL_HOT, LEVEL_TOP, feed_bit, level_of, safe_move_of
 from solvent.kernel.tables import example_table
 from solvent.kernel.terms import Terms, no_terms
-from solvent.kernel.workspace import Workspace, new_workspace
+from solvent.kernel.workspace import Tables, Workspace, new_workspace
 
-__all__ = ["evaluate_unit", "evaluate_units", "evaluate_units_jit", "example_arguments", "warm_up"]
+__all__ = [
+    "entry",
+    "evaluate_unit",
+    "evaluate_units",
+    "evaluate_units_jit",
+    "example_arguments",
+    "warm_up",
+]
 
 _DTYPES: dict[Any, Any] = {
     Int64: np.int64,
@@ -175,19 +190,10 @@ def _finish(
 
 
 @register_jitable
-def evaluate_unit_terms(
-    units: Units,
-    unit: int,
-    positions: Positions,
-    balances: Balances,
-    orders: Orders,
-    rules: Rules,
-    marks: Marks,
-    space: Workspace,
-    figures: Figures,
-) -> int:
+def evaluate_unit_terms(unit: int, figures: Figures, tables: Tables) -> int:
     """Do what `evaluate_unit` does for a unit whose preset is not plain."""
-    seen = evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
+    units, rules, space = tables.units, tables.rules, tables.space
+    seen = evaluate_terms_at(int(space.entry[0]), unit, tables)
     preset = units.preset[unit]
     swing = space.move[0] if rules.terms.is_steady[preset] != 0 else math.inf
     return int(
@@ -221,11 +227,10 @@ def evaluate_unit(
     unit: int,
     positions: Positions,
     balances: Balances,
-    orders: Orders,
     rules: Rules,
     marks: Marks,
-    space: Workspace,
     figures: Figures,
+    tables: Tables,
 ) -> int:
     """Write the figures of one unit, and how far marks may then move; return its verdict.
 
@@ -244,10 +249,11 @@ def evaluate_unit(
         Parameters in force.
     marks : Marks
         Prices in force.
-    space : Workspace
-        Overwritten by a unit whose preset is not plain.
     figures : Figures
         Written at row `unit` alone.
+    tables : Tables
+        The same tables and more, by reference; a unit whose preset is not plain is evaluated from
+        these alone, and overwrites the workspace.
 
     Returns
     -------
@@ -256,11 +262,7 @@ def evaluate_unit(
     """
     preset = units.preset[unit]
     if rules.terms.is_plain[preset] == 0:
-        return int(
-            evaluate_unit_terms(
-                units, unit, positions, balances, orders, rules, marks, space, figures
-            )
-        )
+        return int(evaluate_unit_terms(unit, figures, tables))
     base_status = _base_status(units, unit)
     feeds = 0
     term_count = 0
@@ -374,10 +376,12 @@ def evaluate_units(
 ) -> None:
     """Write the figures of units ``first <= unit < min(last, unit_count)``; other rows stay.
 
-    Parameters are those of `evaluate_unit`. Indices are trusted: the columns check them on write.
+    Parameters are those of `evaluate_unit`, and the workspace that such units overwrite. Indices
+    are trusted: the columns check them on write.
     """
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
     for unit in range(first, min(last, unit_count)):
-        evaluate_unit(units, unit, positions, balances, orders, rules, marks, space, figures)
+        evaluate_unit(units, unit, positions, balances, rules, marks, figures, tables)
 
 
 evaluate_units_jit = jit(evaluate_units)
@@ -407,13 +411,23 @@ def example_arguments() -> tuple[
         example_table(Orders),
         Rules(*empty(Rules)),
         Marks(*empty(Marks)),
-        new_workspace(0, 0, 0, 0),
+        new_workspace(
+            instruments=0, assets=0, expiries=0, underlyings=0, scans=0, points=0, entry=0
+        ),
         example_table(Figures),
     )
 
 
+@cache
+def entry() -> int:
+    """Return where the compiled loop of terms is, for a workspace."""
+    units, positions, balances, orders, rules, marks, space, _ = example_arguments()
+    return terms_entry(Tables(units, positions, balances, orders, rules, marks, space))
+
+
 def warm_up() -> None:
     """Compile the one accepted signature of each kernel here; other types raise from then on."""
+    entry()
     if not evaluate_units_jit.nopython_signatures:
         units, positions, balances, orders, rules, marks, space, figures = example_arguments()
         of = numba.typeof

@@ -83,6 +83,7 @@ from solvent.kernel.layout import (
     UInt8,
     Units,
 )
+from solvent.kernel.reference import by_reference
 from solvent.kernel.safe_move import LEVEL_HOT, LEVEL_TOP
 from solvent.kernel.tables import (
     example_table,
@@ -92,7 +93,7 @@ from solvent.kernel.tables import (
     prefetch_unit,
 )
 from solvent.kernel.terms import KIND_INVERSE, KIND_OPTION
-from solvent.kernel.workspace import Workspace
+from solvent.kernel.workspace import Tables, Workspace
 
 __all__ = [
     "TOTAL_FEES",
@@ -386,11 +387,10 @@ def judge_at_marks(
     units: Units,
     positions: Positions,
     balances: Balances,
-    orders: Orders,
     rules: Rules,
     marks: Marks,
-    space: Workspace,
     figures: Figures,
+    tables: Tables,
 ) -> int:
     """Evaluate one unit, write the level of its safe move and return its next status.
 
@@ -399,7 +399,7 @@ def judge_at_marks(
     is_quarantined : bool
         The account's state is not known: verdict and status are unknown whatever the figures.
     """
-    evaluate_unit(units, unit, positions, balances, orders, rules, marks, space, figures)
+    evaluate_unit(units, unit, positions, balances, rules, marks, figures, tables)
     if is_quarantined:
         figures.verdict[unit] = VERDICT_UNKNOWN
         figures.level[unit] = LEVEL_TOP
@@ -430,11 +430,10 @@ def judge_unit(
     units: Units,
     positions: Positions,
     balances: Balances,
-    orders: Orders,
     rules: Rules,
     marks: Marks,
-    space: Workspace,
     figures: Figures,
+    tables: Tables,
 ) -> int:
     """Judge one unit outside a frame, as `judge_at_marks`; return its next status.
 
@@ -448,13 +447,44 @@ def judge_unit(
         return STATUS_UNKNOWN if is_quarantined else int(units.status[unit])
     status = int(
         judge_at_marks(
-            unit, is_quarantined, units, positions, balances, orders, rules, marks, space, figures
+            unit, is_quarantined, units, positions, balances, rules, marks, figures, tables
         )
     )
     if status == STATUS_LIQUIDATING:
         figures.level[unit] = LEVEL_HOT  # only a frame knows when its offer expires
     figures.block_levels[unit // BLOCK_UNITS] |= 1 << int(figures.level[unit])
     return status
+
+
+def judge_unit_reference(
+    unit: int,
+    is_quarantined: bool,
+    is_judging: bool,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    orders: Orders,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+    figures: Figures,
+) -> int:
+    """Do what `judge_unit` does, as a kernel of its own."""
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
+    return int(
+        judge_unit(
+            unit,
+            is_quarantined,
+            is_judging,
+            units,
+            positions,
+            balances,
+            rules,
+            marks,
+            figures,
+            tables,
+        )
+    )
 
 
 @register_jitable(inline="always")  # type: ignore[untyped-decorator, unused-ignore]
@@ -529,6 +559,7 @@ def fold_trades_reference(
         are fresh.
     """
     settlement = int(rules.settlement_asset)
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
     for record in range(first, trades.account.size):
         _prefetch(record, trades.account, accounts, units, positions, balances, figures)
         account = int(trades.account[record])
@@ -652,11 +683,10 @@ def fold_trades_reference(
             units,
             positions,
             balances,
-            orders,
             rules,
             marks,
-            space,
             figures,
+            tables,
         )
         if is_judging:
             refresh_withdrawal_flag(unit, False, units, figures)
@@ -682,6 +712,7 @@ def fold_moves_reference(
     figures: Figures,
 ) -> tuple[int, int, int]:
     """Apply collateral moves from record `first` on until Python must act; as `fold_trades`."""
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
     for record in range(first, moves.account.size):
         _prefetch(record, moves.account, accounts, units, positions, balances, figures)
         account = int(moves.account[record])
@@ -734,11 +765,10 @@ def fold_moves_reference(
             units,
             positions,
             balances,
-            orders,
             rules,
             marks,
-            space,
             figures,
+            tables,
         )
         if is_judging:
             refresh_withdrawal_flag(unit, is_outflow, units, figures)
@@ -843,7 +873,7 @@ def find_holders_reference(
 
 fold_trades_jit = jit(fold_trades_reference)
 fold_moves_jit = jit(fold_moves_reference)
-judge_unit_jit = jit(judge_unit)
+judge_unit_jit = jit(judge_unit_reference)
 settle_contract_jit = jit(settle_contract_reference)
 find_holders_jit = jit(find_holders_reference)
 

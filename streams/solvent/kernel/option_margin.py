@@ -16,7 +16,15 @@ from solvent.kernel.black import CHUNK, black76_prices
 from solvent.kernel.elementary import logarithm
 from solvent.kernel.jit import jit
 from solvent.kernel.layout import Float64
-from solvent.kernel.portfolio import Book, Scratch, below, payoff_floor
+from solvent.kernel.portfolio import (
+    Book,
+    Prices,
+    Scratch,
+    below,
+    is_priced,
+    note_priced,
+    payoff_floor,
+)
 
 __all__ = ["StandardRules", "option_margin", "option_margin_jit", "option_margin_of"]
 
@@ -66,8 +74,15 @@ class StandardRules(NamedTuple):
 
 
 @register_jitable
-def _price_options(book: Book, first: int, last: int, expiry: int, scratch: Scratch) -> None:
-    """Write the undiscounted prices of at most `CHUNK` options of one expiry."""
+def _price_options(
+    book: Book, first: int, last: int, expiry: int, prices: Prices, scratch: Scratch
+) -> None:
+    """Price at most `CHUNK` options of one expiry, undiscounted, if the market has moved."""
+    is_known = True
+    for row in range(first, last):
+        is_known = is_known and is_priced(book, row, expiry, prices)
+    if is_known:
+        return
     root = math.sqrt(max(book.years[expiry], 0.0))
     log_forward = logarithm(book.forward[expiry])
     count = last - first
@@ -85,11 +100,14 @@ def _price_options(book: Book, first: int, last: int, expiry: int, scratch: Scra
         scratch.work,
         scratch.price[:count],
     )
+    for point in range(count):
+        prices.price[book.option[first + point], 0] = scratch.price[point]
+        note_priced(book, first + point, expiry, prices)
 
 
 @register_jitable
 def option_margin_of(
-    book: Book, rules: StandardRules, scratch: Scratch
+    book: Book, rules: StandardRules, prices: Prices, scratch: Scratch
 ) -> tuple[float, float, float]:
     """Return value of the options, equity needed by them at initial and at maintenance.
 
@@ -101,6 +119,8 @@ def option_margin_of(
         linear contracts and of collateral are the caller's to add to equity.
     rules : StandardRules
         Parameters.
+    prices : Prices
+        Today's, a grid of one point; made anew where the market has moved.
     scratch : Scratch
         Overwritten.
 
@@ -124,10 +144,10 @@ def option_margin_of(
         first, end = book.first[expiry], book.first[expiry + 1]
         for chunk in range(first, end, CHUNK):
             last = min(end, chunk + CHUNK)
-            _price_options(book, chunk, last, expiry, scratch)
+            _price_options(book, chunk, last, expiry, prices, scratch)
             for row in range(chunk, last):
                 amount = book.amount[row]
-                worth = amount * scratch.price[row - chunk]
+                worth = amount * prices.price[book.option[row], 0]
                 expiry_value += worth
                 if amount >= 0.0:
                     continue
@@ -179,9 +199,11 @@ def option_margin_of(
     return value, initial, maintenance
 
 
-def option_margin(book: Book, rules: StandardRules, scratch: Scratch, out: Float64) -> None:
+def option_margin(
+    book: Book, rules: StandardRules, prices: Prices, scratch: Scratch, out: Float64
+) -> None:
     """Write what `option_margin_of` returns: ``out = value, initial, maintenance``."""
-    value, initial, maintenance = option_margin_of(book, rules, scratch)
+    value, initial, maintenance = option_margin_of(book, rules, prices, scratch)
     out[0] = value
     out[1] = initial
     out[2] = maintenance

@@ -18,9 +18,13 @@ __all__ = [
     "DAYS_A_YEAR",
     "SECONDS_A_YEAR",
     "Book",
+    "Prices",
     "Scratch",
     "below",
+    "is_priced",
+    "new_prices",
     "new_scratch",
+    "note_priced",
     "payoff_floor",
 ]
 
@@ -38,6 +42,8 @@ class Book(NamedTuple):
     amount, strike, log_strike, sign, volatility : float64, shape (N,)
         Options: coins (short < 0), strike and its logarithm, 1.0 a call and -1.0 a put, volatility
         a square root of a year. Ordered by expiry, then by strike.
+    option : int64, shape (N,)
+        Which option each is: its row in `Prices`, the same in every book.
     first : int64, shape (X + 1,)
         Options of expiry x are ``first[x] : first[x + 1]``.
     ends : int64, shape (X,)
@@ -64,6 +70,7 @@ class Book(NamedTuple):
     log_strike: Float64
     sign: Float64
     volatility: Float64
+    option: Int64
     first: Int64
     ends: Int64
     forward: Float64
@@ -82,6 +89,34 @@ class Book(NamedTuple):
     spot: float
     spot_quality: float
     stable: float
+
+
+class Prices(NamedTuple):
+    """Undiscounted prices of options, kept from one book to the next.
+
+    Whose book an option is in does not change its price. That is a function of its expiry's forward
+    and time left and of its volatility, all else is the rulebook's; so it is kept with these three
+    and made anew where one differs (`is_priced`). A table holds nothing that pricing would not give
+    again, whatever was priced before: nobody refreshes it, and no figure depends on its history.
+
+    Attributes
+    ----------
+    made_of : float64, shape (I, 3)
+        Forward, years and volatility that each row was made of, NaN where there is none.
+    price : float64, shape (I, G)
+        Prices at the points of a grid, by option.
+    """
+
+    made_of: Float64
+    price: Float64
+
+
+def new_prices(tables: int, options: int, points: int) -> Prices:
+    """Return empty tables, one behind the other: shapes (tables, options, 3 and points)."""
+    return Prices(
+        made_of=np.full((tables, options, 3), np.nan),
+        price=np.zeros((tables, options, points)),
+    )
 
 
 class Scratch(NamedTuple):
@@ -116,6 +151,26 @@ def new_scratch() -> Scratch:
         total=np.zeros(CHUNK),
         work=np.zeros(2 * CHUNK),
     )
+
+
+@register_jitable
+def is_priced(book: Book, row: int, expiry: int, prices: Prices) -> bool:
+    """Tell whether an option's prices are those of the market as the book has it."""
+    made_of = prices.made_of[book.option[row]]
+    return bool(
+        made_of[0] == book.forward[expiry]
+        and made_of[1] == book.years[expiry]
+        and made_of[2] == book.volatility[row]
+    )
+
+
+@register_jitable
+def note_priced(book: Book, row: int, expiry: int, prices: Prices) -> None:
+    """Note what an option's prices have just been made of."""
+    made_of = prices.made_of[book.option[row]]
+    made_of[0] = book.forward[expiry]
+    made_of[1] = book.years[expiry]
+    made_of[2] = book.volatility[row]
 
 
 @register_jitable

@@ -18,7 +18,16 @@ from solvent.kernel.black import CHUNK, black76_grid
 from solvent.kernel.elementary import exponential, logarithm, power
 from solvent.kernel.jit import jit
 from solvent.kernel.layout import Float64, UInt8
-from solvent.kernel.portfolio import DAYS_A_YEAR, SECONDS_A_YEAR, Book, Scratch, below
+from solvent.kernel.portfolio import (
+    DAYS_A_YEAR,
+    SECONDS_A_YEAR,
+    Book,
+    Prices,
+    Scratch,
+    below,
+    is_priced,
+    note_priced,
+)
 
 __all__ = [
     "DIRECTIONS",
@@ -26,6 +35,7 @@ __all__ = [
     "ContingencyRules",
     "ScenarioRules",
     "contingencies_of",
+    "grid_points",
     "initial_share",
     "scan_of",
     "scenario_margin",
@@ -135,6 +145,12 @@ class ScenarioRules(NamedTuple):
 
 
 @register_jitable
+def grid_points(scenarios: int) -> int:
+    """Return the points of a grid of so many scenarios, those that fill it up included."""
+    return (scenarios + _MORE_POINTS + _LANES - 1) // _LANES * _LANES
+
+
+@register_jitable
 def _lay_out(book: Book, expiry: int, rules: ScenarioRules, scratch: Scratch, points: int) -> None:
     """Write forwards, their logarithms and volatility shocks of one expiry's grid."""
     scenarios = rules.shock.size
@@ -151,7 +167,6 @@ def _lay_out(book: Book, expiry: int, rules: ScenarioRules, scratch: Scratch, po
         scratch.forward[point] = forward
         scratch.multiple[point] = 1.0
         scratch.least[point] = 0.0
-        scratch.value[point] = 0.0
     for point in range(scenarios):
         direction = rules.direction[point]
         if direction < _LINEAR:
@@ -176,21 +191,26 @@ def _skew(distance: float, cap: float, width: float) -> float:
 
 
 @register_jitable
-def _discounted(value: float, years: float, rate: float, rules: ScenarioRules) -> float:
-    """Return a shocked value less the static discount, or plus the mark-up of a negative one."""
-    if value > 0.0:
-        falling = rate * rules.gain_rate_share + rules.gain_rate_more
-        return float(value * rules.gain_share * exponential(-years * falling))
+def _static_discount(years: float, rate: float, rules: ScenarioRules) -> tuple[float, float]:
+    """Return what a shocked value above 0 falls by with time, and the mark-up of a negative one."""
+    falling = rate * rules.gain_rate_share + rules.gain_rate_more
     rising = rate * rules.loss_rate_share + rules.loss_rate_more
     most = exponential(rate * years)
-    return float(value * min(most, rules.loss_share * exponential(years * rising)))
+    return (
+        exponential(-years * falling),
+        min(most, rules.loss_share * exponential(years * rising)),
+    )
 
 
 @register_jitable
-def _value_expiry(
-    book: Book, expiry: int, rules: ScenarioRules, scratch: Scratch, points: int
+def _price_expiry(
+    book: Book, expiry: int, rules: ScenarioRules, prices: Prices, scratch: Scratch, points: int
 ) -> None:
-    """Write the undiscounted value of one expiry's options at each point of its grid."""
+    """Price those of one expiry's options anew that the market has moved for.
+
+    Undiscounted, at each point of the grid.
+    """
+    _lay_out(book, expiry, rules, scratch, points)
     root = math.sqrt(max(book.years[expiry], 0.0))
     log_forward = logarithm(book.forward[expiry])
     linear_cap = rules.linear_base * root + rules.linear_cap
@@ -198,7 +218,8 @@ def _value_expiry(
     width = root * rules.width * (rules.width_volatility + rules.width_slope * root)
     width = max(rules.least_width, width)
     for row in range(book.first[expiry], book.first[expiry + 1]):
-        amount = book.amount[row]
+        if is_priced(book, row, expiry, prices):
+            continue
         volatility = book.volatility[row]
         distance = book.log_strike[row] - log_forward
         for point in range(points):
@@ -220,10 +241,28 @@ def _value_expiry(
             book.sign[row],
             points,
             scratch.work,
-            scratch.price,
+            prices.price[book.option[row]],
         )
+        note_priced(book, row, expiry, prices)
+
+
+@register_jitable
+def _value_expiry(
+    book: Book, expiry: int, rules: ScenarioRules, prices: Prices, scratch: Scratch, points: int
+) -> None:
+    """Write the undiscounted value of one expiry's options at each point of its grid."""
+    first, last = book.first[expiry], book.first[expiry + 1]
+    for row in range(first, last):
+        if not is_priced(book, row, expiry, prices):
+            _price_expiry(book, expiry, rules, prices, scratch, points)
+            break
+    for point in range(points):
+        scratch.value[point] = 0.0
+    for row in range(first, last):
+        amount = book.amount[row]
+        price = prices.price[book.option[row]]
         for point in range(points):
-            scratch.value[point] += amount * scratch.price[point]
+            scratch.value[point] += amount * price[point]
 
 
 @register_jitable
@@ -264,7 +303,9 @@ def contingencies_of(book: Book, rules: ContingencyRules) -> tuple[float, float]
 
 
 @register_jitable
-def scan_of(book: Book, rules: ScenarioRules, scratch: Scratch) -> tuple[float, float, int]:
+def scan_of(
+    book: Book, rules: ScenarioRules, prices: Prices, scratch: Scratch
+) -> tuple[float, float, int]:
     """Return value of the options, what the worst scenario makes of the book (<= 0), and which.
 
     Parameters
@@ -274,6 +315,8 @@ def scan_of(book: Book, rules: ScenarioRules, scratch: Scratch) -> tuple[float, 
         add to equity; here they only move.
     rules : ScenarioRules
         At most `MAX_SCENARIOS` scenarios.
+    prices : Prices
+        Of these rules, at `grid_points` points; made anew where the market has moved.
     scratch : Scratch
         Overwritten; afterwards ``total`` holds the gain of each scenario.
 
@@ -285,7 +328,7 @@ def scan_of(book: Book, rules: ScenarioRules, scratch: Scratch) -> tuple[float, 
     """
     scenarios = rules.shock.size
     today, basis_up, basis_down = scenarios, scenarios + 1, scenarios + 2
-    points = (scenarios + _MORE_POINTS + _LANES - 1) // _LANES * _LANES
+    points = grid_points(scenarios)
     moving = 0.0
     for row in range(book.size.size):
         moving += book.size[row] * book.price[row]
@@ -300,15 +343,15 @@ def scan_of(book: Book, rules: ScenarioRules, scratch: Scratch) -> tuple[float, 
         years = book.years[expiry]
         rate = max(book.rate[expiry], 0.0)
         discount = exponential(-rate * years)
-        _lay_out(book, expiry, rules, scratch, points)
-        _value_expiry(book, expiry, rules, scratch, points)
+        _value_expiry(book, expiry, rules, prices, scratch, points)
         now = scratch.value[today] * discount
         value += now
+        fall, rise = _static_discount(years, rate, rules)
         for point in range(scenarios):
-            change = _discounted(scratch.value[point] * discount, years, rate, rules) - now
-            if rules.direction[point] >= _LINEAR:
-                change = -abs(change)
-            scratch.total[point] += change
+            shocked = scratch.value[point] * discount
+            discounted = shocked * rules.gain_share * fall if shocked > 0.0 else shocked * rise
+            change = discounted - now
+            scratch.total[point] += -abs(change) if rules.direction[point] >= _LINEAR else change
         least = min(scratch.value[basis_up], scratch.value[basis_down]) * discount - now
         share = rules.basis_share + rules.basis_share_a_year * years
         basis += min(least, 0.0) * share
@@ -333,13 +376,13 @@ def initial_share(book: Book, rules: ScenarioRules) -> float:
 
 @register_jitable
 def scenario_margin_of(
-    book: Book, rules: ScenarioRules, scratch: Scratch
+    book: Book, rules: ScenarioRules, prices: Prices, scratch: Scratch
 ) -> tuple[float, float, float, int]:
     """Return value of the options, requirements at initial and maintenance (>= 0), worst scenario.
 
     Parameters and the worst scenario are those of `scan_of`.
     """
-    value, least, worst = scan_of(book, rules, scratch)
+    value, least, worst = scan_of(book, rules, prices, scratch)
     maintenance, more = contingencies_of(book, rules.beside)
     return (
         value,
@@ -349,9 +392,11 @@ def scenario_margin_of(
     )
 
 
-def scenario_margin(book: Book, rules: ScenarioRules, scratch: Scratch, out: Float64) -> int:
+def scenario_margin(
+    book: Book, rules: ScenarioRules, prices: Prices, scratch: Scratch, out: Float64
+) -> int:
     """Write what `scenario_margin_of` returns: ``out = value, initial, maintenance``."""
-    value, initial, maintenance, worst = scenario_margin_of(book, rules, scratch)
+    value, initial, maintenance, worst = scenario_margin_of(book, rules, prices, scratch)
     out[0] = value
     out[1] = initial
     out[2] = maintenance

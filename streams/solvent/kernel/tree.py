@@ -13,7 +13,7 @@ from numba.extending import register_jitable
 
 from solvent.kernel.elementary import logarithm, normal_cdf
 from solvent.kernel.option_margin import StandardRules, option_margin_of
-from solvent.kernel.portfolio import Book
+from solvent.kernel.portfolio import Book, Prices
 from solvent.kernel.scenario_margin import (
     ContingencyRules,
     ScenarioRules,
@@ -230,7 +230,7 @@ def underlying_requirement(
     terms : Terms
         Parameters.
     space : Workspace
-        Its stack and scratch are overwritten.
+        Its stack and scratch are overwritten, its prices brought up to date.
 
     Returns
     -------
@@ -266,12 +266,14 @@ def underlying_requirement(
         maintenance = 0.0
         if step == STEP_SCAN:
             rules = _scenario_rules(terms, row)
-            value, least, worst = scan_of(book, rules, space.scratch)
+            prices = Prices(space.scanned.made_of[row], space.scanned.price[row])
+            value, least, worst = scan_of(book, rules, prices, space.scratch)
             initial = -least * initial_share(book, rules)
             maintenance = -least * rules.loss_maintenance
         elif step == STEP_STANDARD:
+            prices = Prices(space.today.made_of[0], space.today.price[0])
             value, initial, maintenance = option_margin_of(
-                book, _standard_rules(terms, row), space.scratch
+                book, _standard_rules(terms, row), prices, space.scratch
             )
         elif step == STEP_CONTINGENCIES:
             maintenance, more = contingencies_of(book, _contingency_rules(terms, row))

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numba.extending import register_jitable
 
-from solvent.kernel.account import evaluate_terms
+from solvent.kernel.account import evaluate_terms_at
 from solvent.kernel.jit import jit
 from solvent.kernel.layout import (
     LEVELS,
@@ -25,7 +25,8 @@ from solvent.kernel.layout import (
     Rules,
     Units,
 )
-from solvent.kernel.workspace import Workspace
+from solvent.kernel.reference import by_reference
+from solvent.kernel.workspace import Tables, Workspace
 
 __all__ = [
     "AMOUNTS",
@@ -52,33 +53,11 @@ _MAX_EXACT = 2.0**53
 _MAX_PRICE = 2**53
 
 
-def weigh(
-    unit: int,
-    units: Units,
-    positions: Positions,
-    balances: Balances,
-    orders: Orders,
-    rules: Rules,
-    marks: Marks,
-    space: Workspace,
-    out: Int64,
-) -> int:
-    """Write the amounts of one unit in micros, as the kernel rounds them; return what it met.
-
-    Parameters
-    ----------
-    unit, units, positions, balances, orders, rules, marks, space
-        As `solvent.kernel.account.evaluate_terms`; the workspace keeps what the amounts are made
-        of. Any preset, plain ones included.
-    out : int64, shape (AMOUNTS,)
-        Equity by level floored, requirement by level ceiled, raw equity floored; 0 where not exact.
-
-    Returns
-    -------
-    int
-        Bits of `solvent.kernel.account`; -1 if an amount is not finite or beyond 2**53.
-    """
-    seen = int(evaluate_terms(unit, units, positions, balances, orders, rules, marks, space))
+@register_jitable
+def _weigh(unit: int, tables: Tables, out: Int64) -> int:
+    """Do what `weigh` does."""
+    space = tables.space
+    seen = int(evaluate_terms_at(int(space.entry[0]), unit, tables))
     for level in range(len(LEVELS)):
         equity = np.floor(space.equity[level] * _MICROS)
         required = np.ceil(space.required[level] * _MICROS)
@@ -97,7 +76,37 @@ def weigh(
     return seen
 
 
-weigh = register_jitable(weigh)
+def weigh(
+    unit: int,
+    units: Units,
+    positions: Positions,
+    balances: Balances,
+    orders: Orders,
+    rules: Rules,
+    marks: Marks,
+    space: Workspace,
+    out: Int64,
+) -> int:
+    """Write the amounts of one unit in micros, as the kernel rounds them; return what it met.
+
+    Parameters
+    ----------
+    unit : int
+        Row; any preset, plain ones included.
+    units, positions, balances, orders, rules, marks, space
+        As `solvent.kernel.workspace.Tables`; the workspace keeps what the amounts are made of.
+    out : int64, shape (AMOUNTS,)
+        Equity by level floored, requirement by level ceiled, raw equity floored; 0 where not exact.
+
+    Returns
+    -------
+    int
+        Bits of `solvent.kernel.account`; -1 if an amount is not finite or beyond 2**53.
+    """
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
+    return int(_weigh(unit, tables, out))
+
+
 weigh_jit = jit(weigh)
 
 
@@ -152,12 +161,13 @@ def crossing_price(
         it is below 0 already, the price lies on the other side. `NOWHERE` if no price above 0 and
         within 2**53 is one.
     """
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
     price = marks.price[feed]
     good = bad = NOWHERE
     at = price
     while at != NOWHERE:
         marks.price[feed] = at
-        seen = weigh(unit, units, positions, balances, orders, rules, marks, space, out)
+        seen = _weigh(unit, tables, out)
         amount = out[RAW] if what == OF_RAW else out[what] - out[len(LEVELS) + what]
         if seen >= 0 and amount >= 0:
             good = at
@@ -173,25 +183,14 @@ crossing_price_jit = jit(crossing_price)
 
 @register_jitable
 def _health_closed(
-    row: int,
-    lots: int,
-    size: int,
-    cost: int,
-    cash: float,
-    unit: int,
-    units: Units,
-    positions: Positions,
-    balances: Balances,
-    orders: Orders,
-    rules: Rules,
-    marks: Marks,
-    space: Workspace,
+    row: int, lots: int, size: int, cost: int, cash: float, unit: int, tables: Tables
 ) -> float:
     """Return health(liquidation_end) with so many lots of a position closed and so much cash."""
+    positions, space = tables.positions, tables.space
     left = abs(size) - lots
     positions.size_lots[row] = left if size > 0 else -left
     positions.cost_basis_micros[row] = int(float(cost) * (float(left) / float(abs(size))))
-    evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
+    evaluate_terms_at(int(space.entry[0]), unit, tables)
     positions.size_lots[row] = size
     positions.cost_basis_micros[row] = cost
     return float(space.equity[LIQUIDATION_END] + cash - space.required[LIQUIDATION_END])
@@ -233,16 +232,16 @@ def least_close(
     size = positions.size_lots[row]
     cost = positions.cost_basis_micros[row]
     whole = abs(size)
-    arguments = (unit, units, positions, balances, orders, rules, marks, space)
-    if _health_closed(row, 0, size, cost, cash, *arguments) >= 0.0:
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
+    if _health_closed(row, 0, size, cost, cash, unit, tables) >= 0.0:
         return 0
-    if not _health_closed(row, whole, size, cost, cash + proceeds, *arguments) >= 0.0:
+    if not _health_closed(row, whole, size, cost, cash + proceeds, unit, tables) >= 0.0:
         return NOWHERE
     bad, good = 0, whole
     while good - bad > 1:
         middle = bad + (good - bad) // 2
         more = proceeds * (float(middle) / float(whole))
-        if _health_closed(row, middle, size, cost, cash + more, *arguments) >= 0.0:
+        if _health_closed(row, middle, size, cost, cash + more, unit, tables) >= 0.0:
             good = middle
         else:
             bad = middle
@@ -265,8 +264,9 @@ def health_without(
     space: Workspace,
 ) -> float:
     """Return health(liquidation_end) without a position (`NOWHERE`: with all), with some cash."""
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
     if row == NOWHERE:
-        evaluate_terms(unit, units, positions, balances, orders, rules, marks, space)
+        evaluate_terms_at(int(space.entry[0]), unit, tables)
         return float(space.equity[LIQUIDATION_END] + cash - space.required[LIQUIDATION_END])
     size = positions.size_lots[row]
     return float(
@@ -277,13 +277,7 @@ def health_without(
             positions.cost_basis_micros[row],
             cash,
             unit,
-            units,
-            positions,
-            balances,
-            orders,
-            rules,
-            marks,
-            space,
+            tables,
         )
     )
 

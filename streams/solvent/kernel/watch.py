@@ -48,9 +48,10 @@ from solvent.kernel.layout import (
     Watch,
 )
 from solvent.kernel.ledger import can_close, judge_at_marks
+from solvent.kernel.reference import by_reference
 from solvent.kernel.safe_move import LEVEL_HOT, LEVELS, feed_bit, move_of
 from solvent.kernel.tables import example_table
-from solvent.kernel.workspace import Workspace
+from solvent.kernel.workspace import Tables, Workspace
 
 __all__ = ["look_jit", "look_reference", "warm_up"]
 
@@ -254,6 +255,7 @@ def look_reference(
     news, judged : int
         How many units have news, how many were judged.
     """
+    tables = by_reference(Tables(units, positions, balances, orders, rules, marks, space))
     due_levels = _fire(is_all, rules, marks, watch) | _HOT_BIT
     due = out_news  # those with news are written over those judged before
     due_count = int(
@@ -274,11 +276,10 @@ def look_reference(
                 units,
                 positions,
                 balances,
-                orders,
                 rules,
                 marks,
-                space,
                 figures,
+                tables,
             )
             if _has_news(unit, status, stream_us, units, balances, rules, figures):
                 figures.level[unit] = LEVEL_HOT

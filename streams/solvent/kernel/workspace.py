@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from solvent.kernel.arrays import Float64, Int64, UInt8
-from solvent.kernel.portfolio import Scratch, new_scratch
+from solvent.kernel.layout import Balances, Marks, Orders, Positions, Rules, Units
+from solvent.kernel.portfolio import Prices, Scratch, new_prices, new_scratch
 from solvent.kernel.terms import MAX_STEPS
 
-__all__ = ["Workspace", "new_workspace"]
+__all__ = ["Tables", "Workspace", "new_workspace"]
 
 #: Rows of `Workspace.book`.
 BOOK_COLUMNS: Final = 15
@@ -18,6 +19,8 @@ BOOK_COLUMNS: Final = 15
 
 class Workspace(NamedTuple):
     """Room for one evaluation, overwritten by each; what it leaves behind explains the figures.
+
+    Prices of options alone outlive an evaluation, so a workspace serves one rulebook.
 
     Attributes
     ----------
@@ -39,14 +42,14 @@ class Workspace(NamedTuple):
     balance_equity, balance_required : float64, shape (A, 3)
         What counts of it, and what is required for it.
     fold : float64, shape (A, 3)
-        Pnl that joins a balance before weighting (P7).
+        Pnl that joins a balance before weighting (P7); 0 between evaluations.
     book : float64, shape (15, >= I + A)
         Columns of the book of one underlying; the last stays 0.
     book_first, book_ends, book_dates : int64, shape (X + 1,), (X,) and (I,)
         Where each expiry begins, when it ends, and when linear contracts end (0: never).
     book_hedging : uint8, shape (A,)
-    order : int64, shape (I,)
-        Places of options, by rank.
+    order, book_option : int64, shape (I,)
+        Rows of options in the arena, by rank, and which instruments they are.
     stack : float64, shape (MAX_STEPS, 2)
         Results of a requirement tree, initial and maintenance.
     group : float64, shape (V, 3)
@@ -55,6 +58,11 @@ class Workspace(NamedTuple):
         Worst scenario of the underlying's last scan, -1 none.
     scratch : Scratch
         Of option pricing.
+    today, scanned : Prices
+        Prices of options by instrument: at the market, one table of one point, and under the
+        scenarios of each scan.
+    entry : int64, shape (1,)
+        Where the compiled loop of terms is (`solvent.kernel.account.terms_entry`).
     """
 
     equity: Float64
@@ -76,14 +84,43 @@ class Workspace(NamedTuple):
     book_dates: Int64
     book_hedging: UInt8
     order: Int64
+    book_option: Int64
     stack: Float64
     group: Float64
     worst: Int64
     scratch: Scratch
+    today: Prices
+    scanned: Prices
+    entry: Int64
 
 
-def new_workspace(instruments: int, assets: int, expiries: int, underlyings: int) -> Workspace:
-    """Return room for evaluations under a rulebook of so many instruments and so on."""
+class Tables(NamedTuple):
+    """All that a unit is evaluated from, and in: what the loop of terms takes."""
+
+    units: Units
+    positions: Positions
+    balances: Balances
+    orders: Orders
+    rules: Rules
+    marks: Marks
+    space: Workspace
+
+
+def new_workspace(
+    *,
+    instruments: int,
+    assets: int,
+    expiries: int,
+    underlyings: int,
+    scans: int,
+    points: int,
+    entry: int,
+) -> Workspace:
+    """Return room for evaluations under a rulebook of so many instruments and so on.
+
+    `points` are those of the largest grid of its scans.
+    """
+    options = instruments if expiries else 0
     return Workspace(
         equity=np.zeros(3),
         required=np.zeros(3),
@@ -104,8 +141,12 @@ def new_workspace(instruments: int, assets: int, expiries: int, underlyings: int
         book_dates=np.zeros(instruments, np.int64),
         book_hedging=np.zeros(assets, np.uint8),
         order=np.zeros(instruments, np.int64),
+        book_option=np.zeros(instruments, np.int64),
         stack=np.zeros((MAX_STEPS, 2)),
         group=np.zeros((underlyings, 3)),
         worst=np.zeros(underlyings, np.int64),
         scratch=new_scratch(),
+        today=new_prices(1, options, 1),
+        scanned=new_prices(scans, options, points),
+        entry=np.array([entry]),
     )

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import LiquidationPolicy, OraclePolicy
+from solvent.kernel.evaluate import entry
 from solvent.kernel.layout import Rules
+from solvent.kernel.scenario_margin import grid_points
 from solvent.kernel.workspace import Workspace, new_workspace
 from solvent.rules.document import ORDERED_SECTIONS, resolved_document
 from solvent.rules.flatten import flatten
@@ -111,11 +113,16 @@ class CompiledRulebook:
 
     def workspace(self) -> Workspace:
         """Return room for one evaluation at a time."""
+        terms = self.rules.terms
+        scenarios = int(terms.scans["scenario_count"].max(initial=0))
         return new_workspace(
-            len(self.instruments),
-            len(self.assets),
-            len(self.rules.terms.expiries),
-            len(self.underlyings),
+            instruments=len(self.instruments),
+            assets=len(self.assets),
+            expiries=len(terms.expiries),
+            underlyings=len(self.underlyings),
+            scans=len(terms.scans),
+            points=grid_points(scenarios),
+            entry=entry(),
         )
 
 
