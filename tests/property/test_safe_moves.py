@@ -2,7 +2,8 @@
 
 First which units a state feed makes due, since no move of its value is safe; then one unit under
 marks anywhere within its safe move; then whole shards, one of which judges all units at every
-frame, over walks, jumps, trades, moves, outages of feeds, rulebooks, expiries and restores.
+frame, over walks, jumps, trades, moves, outages of feeds, pauses, rulebooks, expiries and
+restores.
 """
 
 from __future__ import annotations
@@ -373,6 +374,9 @@ steps = st.one_of(
     st.tuples(st.just("state"), st.integers(0, 2), st.sampled_from(["stale", "valid", "valid"])),
     st.tuples(st.just("wait"), st.integers(1, 70)),
     st.tuples(st.just("restore")),
+    st.tuples(
+        st.just("pause"), st.booleans(), st.sets(st.sampled_from(["BTC-PERP", "ETH-PERP"]))
+    ),
     st.tuples(st.just("rulebook"), st.sampled_from([20_000, 125_000, 400_000])),
     st.tuples(st.just("gap"), accounts),
     st.tuples(st.just("class"), accounts, st.sampled_from(["trader", "careful"])),
@@ -402,6 +406,8 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
         pair.snapshot(*values)
     elif kind == "restore":
         pair.indexed.restore(pair.rulebook)  # what its worker was started with
+    elif kind == "pause":
+        pair.log.pauses(*sorted(values[1]), everywhere=values[0], at_s=pair.time_s)
     elif kind == "rulebook":
         pair.publish(*values)
     else:

@@ -160,7 +160,7 @@ def two_markets() -> Log:
     """Return 4 BTC at 100 and 4 ETH at 50 on 130 USDC, then a fall that liquidates."""
     log = Log().move(amount="130").trade(size="4", price="100")
     log.trade(market="ETH-PERP", size="4", price="50").marks({**PRICES, "BTC": "100"})
-    return log.marks({"BTC": "85"}, at_s=1)
+    return log.marks({"BTC": "84"}, at_s=1)
 
 
 def test_paused_market_is_offered_no_more_and_others_are() -> None:

@@ -444,6 +444,8 @@ class MarginShard:
         for instrument, price in self.marks.settling:
             self._settle_contract(instrument, price, record.offset)
         is_succeeded = self.marks.published is not None and self._succeed(self.marks.published)
+        if self.marks.pauses_changed:
+            self.safe_moves.forget()  # what is said of cases that stand must be as of now
         signalled = self.safe_moves.look(
             self.columns, self.rulebook.rules, self.marks.marks, self._space, self.marks.stream_us
         )
