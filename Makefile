@@ -13,12 +13,12 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
 UV_VERSION := 0.9.30
 
-.PHONY: help demo test check bench chaos lock clean needs-python needs-java
+.PHONY: help demo test check release-schemas bench chaos lock clean needs-python needs-java
 
 help:
 	@echo "make demo    real crash prices through a local Kafka, live liquidations  (ARGS=...)"
 	@echo "make test    the whole suite on a real local Kafka                       (ARGS=...)"
-	@echo "make check   format, lint, types, layers"
+	@echo "make check   format, lint, types, layers, released schemas"
 	@echo "make bench   measure this machine                                        (ARGS=...)"
 	@echo "make chaos   kill, freeze and cut off workers and broker, long            (ARGS=...)"
 	@echo "make lock    write requirements/*.txt again from pyproject.toml"
@@ -37,6 +37,11 @@ check: $(STAMP)
 	@$(BIN)/ruff check streams tests benchmarks
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@PYTHONPATH=tests $(BIN)/python -m compatibility
+
+# Once a release: what is released now is what the next one is held against.
+release-schemas: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python -m compatibility release
 
 bench: needs-java $(STAMP) $(PEERS)/.installed
 	@$(BIN)/solvent bench $(ARGS)
