@@ -243,7 +243,7 @@ BREAKING: dict[str, tuple[str, Change, str, str, str]] = {
     ),
     "words no longer listed": (
         *("liquidations", put("properties/event", TEXT)),
-        *("#/properties/event/enum", '["opened", "revised", "recovered", "closed"]', "nothing"),
+        *("#/properties/event/enum", '["opened", "revised", ', "nothing"),
     ),
     "version of an output widened": (
         *("liquidations", put("properties/schema_version", {"enum": [1, 2]})),
