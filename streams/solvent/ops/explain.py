@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +26,7 @@ from solvent.engine.margin import MarginShard, warm_up
 from solvent.engine.replay import JournalledSlice, Log, SliceReplay, read_slice
 from solvent.engine.rewind import restore_at
 from solvent.engine.run import Record, Run
-from solvent.errors import ConfigError, PartitionError, SolventError
+from solvent.errors import ConfigError, InvariantError, PartitionError, SolventError
 from solvent.ops.logs import Logs
 from solvent.rules import CompiledRulebook
 from solvent.wire.topics import (
@@ -167,6 +167,10 @@ def explain(logs: Logs, rulebook: CompiledRulebook, options: ExplainOptions) -> 
         told["liquidation"]["preset"] = explainer.policy.name
         told["liquidation"]["preset_path"] = explainer.path
         told["verdict"] = explainer.verdict()
+        for name in ("equity", "requirement"):
+            if told["verdict"][name]["published"] != event[name]:
+                msg = f"liquidation {liquidation}: {name} of the state that brought it differs"
+                raise InvariantError(msg)
         told["marks"] = _marks(logs, partition, event, explainer)
         told["records"] = _records(logs, partition, event, liquidation, options.records)
         told["sizing"] = explainer.sizing(event["legs"]) if event["expires_us"] else None
@@ -234,21 +238,51 @@ def _find_slice(
 ) -> tuple[JournalledSlice | None, JournalledSlice]:
     """Return the slice that applied a record, and the one before if it is there."""
     topic, offset = trigger
+    log = logs.log(JOURNAL, partition)
+
+    def is_before(record: Record) -> bool | None:
+        entry = read_slice(record, _AGENT, partition)
+        lasts = [last for name, _, last in entry.runs if name == topic]
+        return lasts[-1] < offset if lasts else None
+
     before: JournalledSlice | None = None
-    for entry in _slices(logs.log(JOURNAL, partition)):
+    for entry in _slices(log, _start_near(log, logs.end(JOURNAL, partition), is_before)):
         if any(name == topic and first <= offset <= last for name, first, last in entry.runs):
             return before, entry
         before = entry
-    log = logs.log(JOURNAL, partition)
     gone = f" and begins at offset {log.first}, what is below was deleted" if log.first else ""
     msg = f"{JOURNAL} partition {partition}: names no slice with {topic} offset {offset}{gone}"
     raise PartitionError(msg, code="SLV-513")
 
 
-def _slices(journal: Log) -> Iterator[JournalledSlice]:
-    for run in journal.runs(journal.first):
+def _start_near(log: Log, end: int, is_before: Callable[[Record], bool | None]) -> int:
+    """Return an offset below what is looked for, or the log's first, by halving while it is far.
+
+    `is_before` tells of a record whether it lies below, None where it does not say.
+    """
+    low, high = log.first, end
+    while high - low > _CHUNK:
+        middle = low + (high - low) // 2
+        found: tuple[int, bool] | None = None
+        for run in log.runs(middle):
+            for record in run:
+                says = is_before(record) if record.offset < high else False
+                if says is not None:
+                    found = record.offset, says
+                    break
+            if found is not None:
+                break
+        if found is not None and found[1]:
+            low = found[0]
+        else:
+            high = middle
+    return low
+
+
+def _slices(journal: Log, start: int, agent: str = _AGENT) -> Iterator[JournalledSlice]:
+    for run in journal.runs(start):
         for record in run:
-            yield read_slice(record, _AGENT, journal.partition)
+            yield read_slice(record, agent, journal.partition)
 
 
 def _check_inputs(entry: JournalledSlice, inputs: Mapping[str, Log]) -> None:
@@ -256,8 +290,8 @@ def _check_inputs(entry: JournalledSlice, inputs: Mapping[str, Log]) -> None:
         log = inputs[topic]
         if first < log.first:
             msg = (
-                f"slice {entry.number} needs {topic} partition {log.partition} from offset {first}, "
-                f"it begins at {log.first}: what is below was deleted"
+                f"slice {entry.number} needs {topic} partition {log.partition} from offset "
+                f"{first}, it begins at {log.first}: what is below was deleted"
             )
             raise PartitionError(msg, code="SLV-513")
 
@@ -320,7 +354,8 @@ def _replayed(
     journal = SliceJournal(_AGENT, partition)
     replay = SliceReplay(shard, journal)
     cursors = {topic: InputCursor(log, log.first) for topic, log in inputs.items()}
-    for each in _slices(logs.log(JOURNAL, partition)):
+    journal_log = logs.log(JOURNAL, partition)
+    for each in _slices(journal_log, journal_log.first):
         if each.number == entry.number:
             break
         if each.number != journal.slice_number + 1:
@@ -479,25 +514,32 @@ class _TickRanges:
             elif number == 1:
                 self._slice_of.append((0, seq, number))
             before = number, seq
-        self._runs: dict[int, list[dict[str, Any]]] | None = None
+        self._runs: dict[int, list[dict[str, Any]] | None] = {}
 
     def of(self, seq: int) -> list[dict[str, Any]] | None:
         """Return the runs of ticks of the slice that made a frame; None if it is not known."""
         number = next((n for above, upto, n in self._slice_of if above < seq <= upto), None)
         if number is None:
             return None
-        if self._runs is None:
-            self._runs = {}
-            log = self._logs.log(PRICE_JOURNAL, 0)
-            for run in log.runs(log.first):
-                for record in run:
-                    entry = read_slice(record, "prices", 0)
-                    self._runs[entry.number] = [
-                        {"topic": topic, "partition": 0, "first": first, "last": last}
-                        for topic, first, last in entry.runs
-                        if topic == ORACLE_TICKS
-                    ]
-        return self._runs.get(number)
+        if number not in self._runs:
+            self._runs[number] = self._read(number)
+        return self._runs[number]
+
+    def _read(self, number: int) -> list[dict[str, Any]] | None:
+        log = self._logs.log(PRICE_JOURNAL, 0)
+        start = _start_near(
+            log,
+            self._logs.end(PRICE_JOURNAL, 0),
+            lambda record: read_slice(record, "prices", 0).number < number,
+        )
+        for entry in _slices(log, start, "prices"):
+            if entry.number == number:
+                return [
+                    {"topic": topic, "partition": 0, "first": first, "last": last}
+                    for topic, first, last in entry.runs
+                    if topic == ORACLE_TICKS
+                ]
+        return None
 
 
 def _records(

@@ -174,9 +174,9 @@ def _verdict(verdict: Mapping[str, Any]) -> list[Section]:
         for term in group["terms"]
     ]
     if rows:
-        notes = ("Each term by itself; the tree of the rulebook makes the requirement of them.",)
+        note = "Each term by itself; the tree of the rulebook makes the requirement of them."
         headings = ("", "initial", "maintenance", "worst scenario", "rule")
-        found.append(Section("Terms of underlyings", notes, headings, rows))
+        found.append(Section("Terms of underlyings", (note,), headings, rows))
     return found
 
 
@@ -219,7 +219,7 @@ def _records(records: Sequence[Mapping[str, Any]]) -> Section:
         )
         for each in records
     ]
-    notes = ("Of the account, below the event, the newest first.",)
+    notes = ("Of the account, below the event, the newest first; repeats and refused ones too.",)
     return Section("Records of the account", notes, ("", "place", "what it says"), rows)
 
 
