@@ -500,7 +500,7 @@ class Explainer:
             "path": f"{self.path}.liquidation",
             "parameters": _parameters(self.preset.liquidation),
             **told,
-            "inputs": [_inputs(n) for n in notes if n["step"] in {"slice", "rank"}],
+            "inputs": [_inputs(n) for n in notes if n["step"] in {"slice", "steps", "rank"}],
         }
 
     def _plain_legs(self, legs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -164,6 +164,14 @@ class Planner:
         if policy.sizing == "slice":
             share_ppm = self._slice(policy, figures, appraisal)
         elif policy.sizing == "steps":
+            self._note(
+                "steps",
+                requirement=figures.requirement_micros[Level.MAINTENANCE] / PPM,
+                equity=figures.equity_micros[Level.MAINTENANCE] / PPM,
+                fee_ppm=policy.liquidator_fee_ppm,
+                step_ppm=policy.step_ppm,
+                below_ppm=policy.step_below_ppm,
+            )
             share_ppm = step_share(
                 requirement_micros=figures.requirement_micros[Level.MAINTENANCE],
                 equity_micros=figures.equity_micros[Level.MAINTENANCE],
