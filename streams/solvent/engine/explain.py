@@ -32,6 +32,7 @@ from solvent.engine.margin import MarginShard
 from solvent.engine.plan import Planner, plan_text
 from solvent.engine.replay import JournalledSlice, Log, count_below
 from solvent.engine.restate import write_order
+from solvent.engine.surface import option_prices
 from solvent.kernel import blocks
 from solvent.kernel.collateral import cautious_prices
 from solvent.kernel.layout import CROSS, LEVELS, NONE
@@ -292,6 +293,9 @@ class Explainer:
         for index, part in by_index.items():
             instrument = self.rulebook.instruments[index]
             text = texts.get(instrument.name, {"market": instrument.name})
+            if instrument.option is not None and self.figures.is_judged:
+                price = option_prices(self.rulebook, self.marks, [instrument])[index]
+                text["model_price"] = float_text(price)
             lots = next((n for i, n, _ in self.columns.positions_of(self.unit) if i == index), 0)
             terms = self._terms_of(instrument.name)
             if instrument.name in ordered and bare[index].requirement != part.requirement:
@@ -491,6 +495,7 @@ class Explainer:
                     {**swap, "formula": swaps, "text": _FORMULAS[swaps], "inputs": _inputs(note)}
                     for swap, note in zip(told["swaps"], _of_step(notes, "swap"), strict=True)
                 ]
+                name = name if plan.legs else swaps
             told["legs"] = [self._leg_with(leg, notes) for leg in told["legs"]]
         return {
             "policy": policy.sizing,

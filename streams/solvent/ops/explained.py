@@ -142,7 +142,8 @@ def _verdict(verdict: Mapping[str, Any]) -> list[Section]:
         rows.append(
             (
                 each["market"],
-                *(each.get(k) or _NOT for k in ("size", "entry_price", "mark_price")),
+                *(each.get(k) or _NOT for k in ("size", "entry_price")),
+                each.get("mark_price") or _short(each.get("model_price")),
                 *(_short(each.get(k)) for k in ("notional", "unrealised_pnl")),
                 *(_short(each["requirement"][level]) for level in LEVELS),
             )
