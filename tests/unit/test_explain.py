@@ -13,6 +13,9 @@ import jsonschema_rs
 import pytest
 
 from solvent.cli.main import run
+from solvent.engine import snapshot
+from solvent.engine.appraise import Appraiser
+from solvent.engine.markbook import MarkBook
 from solvent.engine.snapshot import evaluate_snapshot
 from solvent.errors import ConfigError, PartitionError
 from solvent.ops import explain as ops
@@ -20,6 +23,7 @@ from solvent.ops.explain import ExplainOptions, explain, parse_liquidation_id
 from solvent.ops.explained import sections, text_of, write_page
 from solvent.ops.logs import Tape
 from solvent.rules import builtin_rulebook
+from solvent.state.columns import Columns
 from solvent.wire.inputs import encode_rulebook
 from solvent.wire.topics import (
     ACCOUNTS,
@@ -31,6 +35,7 @@ from solvent.wire.topics import (
     TRADES,
 )
 from support.contracts import unknown_keywords
+from support.evaluation import CASES, rulebook_of, snapshot_of
 from support.explained import EXPLAIN, LEVELS, assert_explained, explain_validator
 from support.histories import BEGIN_US, HISTORIES
 from support.margin import a_rulebook, a_successor, rates_of
@@ -148,6 +153,24 @@ def test_brackets_orders_and_leverage_are_terms_with_paths_and_amounts() -> None
     assert "presets.current-generation.requirement.sum.0" in paths
     added = [term["adds"] for term in terms if "adds" in term]
     assert all(any(float(amount) > 0 for amount in each.values()) for each in added)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["rulebook"]))
+def test_parts_add_up_to_the_bit_under_every_rulebook(case: dict[str, Any]) -> None:
+    rulebook, content = rulebook_of(case["rulebook"]), snapshot_of(case)
+    columns, marks = Columns(), MarkBook(rulebook)
+    snapshot._put_marks(rulebook, marks, content["marks"])
+    marks.stream_us = content.get("ts_us", 0)
+    (account,) = content["accounts"]
+    _, unit = snapshot._add_unit(columns, rulebook, marks, "accounts.0", account)
+    appraiser = Appraiser(rulebook, columns, marks)
+    parts, appraisal = appraiser.parts(unit), appraiser.appraise(unit)
+    for level in (0, 2):  # where liquidation ends may be set by the whole
+        equity = required = 0.0
+        for part in parts:
+            equity += part.equity[level] if part.joins is None else 0.0
+            required += part.requirement[level]
+        assert (equity, required) == (appraisal.equity[level], appraisal.requirement[level])
 
 
 # -- a small account, by hand: maintenance 1/8, liquidation end 3/16, liquidator 1 %
