@@ -161,16 +161,16 @@ def test_parts_add_up_to_the_bit_under_every_rulebook(case: dict[str, Any]) -> N
     columns, marks = Columns(), MarkBook(rulebook)
     snapshot._put_marks(rulebook, marks, content["marks"])
     marks.stream_us = content.get("ts_us", 0)
-    (account,) = content["accounts"]
-    _, unit = snapshot._add_unit(columns, rulebook, marks, "accounts.0", account)
     appraiser = Appraiser(rulebook, columns, marks)
-    parts, appraisal = appraiser.parts(unit), appraiser.appraise(unit)
-    for level in (0, 2):  # where liquidation ends may be set by the whole
-        equity = required = 0.0
-        for part in parts:
-            equity += part.equity[level] if part.joins is None else 0.0
-            required += part.requirement[level]
-        assert (equity, required) == (appraisal.equity[level], appraisal.requirement[level])
+    for account in content["accounts"]:
+        _, unit = snapshot._add_unit(columns, rulebook, marks, "accounts", account)
+        parts, appraisal = appraiser.parts(unit), appraiser.appraise(unit)
+        for level in (0, 2):  # where liquidation ends may be set by the whole
+            equity = required = 0.0
+            for part in parts:
+                equity += part.equity[level] if part.joins is None else 0.0
+                required += part.requirement[level]
+            assert (equity, required) == (appraisal.equity[level], appraisal.requirement[level])
 
 
 # -- a small account, by hand: maintenance 1/8, liquidation end 3/16, liquidator 1 %
