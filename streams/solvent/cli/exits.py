@@ -11,7 +11,7 @@
    7  `worker`: it made no progress for too long and ended itself
   10  `topics plan`: apply would create or alter
   11  `topics plan`: a partition count differs, which apply refuses
-  12  `replay --verify`: the history differs from what its inputs bring
+  12  `replay --verify`, `explain`: the history differs from what its inputs bring
   13  `accounts reconcile`: the account table differs from the snapshots
   70  a bug of ours (SLV-9xx or an unexpected exception)
  130  interrupted

@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "topics": ("topics", "Plan, create and list the pipeline's topics."),
     "load": ("load", "Load history from a file into the input topics."),
     "replay": ("replay", "Run a history again: verify it, or see what it brings."),
+    "explain": ("explain", "Explain a liquidation, made again from the journal."),
     "evaluate": ("evaluate", "Judge one snapshot offline: JSON in, JSON out."),
     "control": ("control", "Pause liquidations, let them go on, see what is paused."),
     "rulebook": ("rulebook", "List, show, check and compare rulebooks."),

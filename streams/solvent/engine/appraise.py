@@ -15,11 +15,12 @@ import numpy as np
 
 from solvent.domain.verdict import Level
 from solvent.engine.markbook import MarkBook
-from solvent.kernel.layout import Float64, Int64
+from solvent.kernel.layout import LEVELS, NONE, Float64, Int64
 from solvent.kernel.trial import (
     AMOUNTS,
     NOWHERE,
     OF_RAW,
+    RAW,
     crossing_price_jit,
     health_without_jit,
     least_close_jit,
@@ -29,7 +30,7 @@ from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import PPM
 
-__all__ = ["Appraisal", "Appraiser", "GroupPart", "Trial"]
+__all__ = ["Appraisal", "Appraiser", "GroupPart", "Part", "Trial"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,23 @@ class GroupPart:
     initial: float
     maintenance: float
     worst_scenario: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one market, balance or underlying adds to a unit's amounts, by level.
+
+    ``kind`` is ``position``, ``orders`` (a market with open orders alone), ``balance``, ``pnl``
+    (of markets, joining a balance the unit does not have) or ``group``; ``index`` is that of the
+    instrument, asset or underlying. Where ``joins`` names an asset, the equity is counted within
+    that balance and is no part of the sum by itself.
+    """
+
+    kind: str
+    index: int
+    equity: tuple[float, ...]
+    requirement: tuple[float, ...]
+    joins: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -189,6 +207,69 @@ class Appraiser:
             groups=tuple(self._groups()) if has_tree else (),
         )
 
+    def parts(self, unit: int) -> list[Part]:
+        """Return what a unit's amounts are added from, in the order in which the kernel adds it.
+
+        Added up in that order as float64 they are the amounts to the bit, but for what follows the
+        adding: where liquidation ends, and requirements below 0 (`appraise` has the result).
+        """
+        self._weigh(unit)
+        space, columns, rulebook = self._space, self.columns, self._rulebook
+        terms = rulebook.rules.terms.preset[columns.units.preset[unit]]
+        held = [index for index, _, _ in columns.positions_of(unit)]
+        ordered = [o.instrument for o in columns.orders_of(unit) if o.instrument not in held]
+        places = {index: place for place, index in enumerate([*held, *ordered])}
+        costs = {index: cost for index, _, cost in columns.positions_of(unit)}
+        found = []
+        for index in sorted(places):
+            place, instrument = places[index], rulebook.instruments[index]
+            equity = space.position_equity[place].tolist()
+            if (
+                instrument.kind == "option"
+                and not rulebook.rules.terms.instruments[index]["is_premium"]
+            ):
+                equity = [-costs.get(index, 0) / PPM] * len(LEVELS)
+            found.append(
+                Part(
+                    "position" if index in costs else "orders",
+                    index,
+                    tuple(equity),
+                    tuple(space.position_required[place].tolist()),
+                    instrument.settles_in if terms["is_fold"] else None,
+                )
+            )
+        balances = [asset for asset, _ in columns.balances_of(unit)]
+        joining = []
+        for index in [*held, *ordered]:
+            asset = rulebook.instruments[index].settles_in
+            if asset not in balances and asset not in joining and terms["is_fold"]:
+                pending = [part.equity for part in found if part.joins == asset]
+                if any(sum(level) for level in zip(*pending, strict=True)):
+                    joining.append(asset)
+        found += [
+            Part(
+                "balance" if place < len(balances) else "pnl",
+                asset,
+                tuple(space.balance_equity[place].tolist()),
+                tuple(space.balance_required[place].tolist()),
+            )
+            for place, asset in enumerate([*balances, *joining])
+        ]
+        if terms["step_count"] > 0:
+            found += [
+                Part("group", index, (value,) * len(LEVELS), (initial, maintenance, maintenance))
+                for index, (value, initial, maintenance) in enumerate(space.group.tolist())
+            ]
+        return found
+
+    def amounts(self, unit: int) -> tuple[list[int], int] | None:
+        """Return health by level and raw equity, micros as judged; None if it cannot be judged."""
+        if int(self._weigh(unit)) < 0:
+            return None
+        amounts = self._out.tolist()
+        count = len(LEVELS)
+        return [amounts[at] - amounts[count + at] for at in range(count)], amounts[RAW]
+
     def requirement_without(self, unit: int, place: int) -> Float64:
         """Return the requirement by level that stays if one position is taken away."""
         row = int(self.columns.units.first_position[unit]) + place
@@ -221,19 +302,28 @@ class Appraiser:
         """Return the last mark at which raw equity is not negative; None as above."""
         return self._crossing(unit, place, OF_RAW)
 
+    def crossing(self, unit: int, feed: int, what: int, *, is_rising: bool) -> int | None:
+        """Return the last price of a feed at which an amount is not negative, other feeds held.
+
+        `what` and `is_rising` are those of `solvent.kernel.trial.crossing_price`; None where no
+        price above 0 is one.
+        """
+        if feed == NONE or self._marks.marks.price[feed] <= 0:
+            return None
+        price: int = crossing_price_jit(what, feed, is_rising, *self.arguments(unit), self._out)
+        return None if price == NOWHERE else price
+
     def _crossing(self, unit: int, place: int, what: int) -> int | None:
         columns = self.columns
         row = int(columns.units.first_position[unit]) + place
         instrument = self._rulebook.instruments[int(columns.positions.instrument[row])]
-        feed = instrument.mark_feed
-        if instrument.kind == "option" or self._marks.marks.price[feed] <= 0:
+        if instrument.kind == "option":
             return None
         is_rising = bool(columns.positions.size_lots[row] < 0)
-        price: int = crossing_price_jit(what, feed, is_rising, *self.arguments(unit), self._out)
-        return None if price == NOWHERE else price
+        return self.crossing(unit, instrument.mark_feed, what, is_rising=is_rising)
 
-    def _weigh(self, unit: int) -> None:
-        weigh_jit(*self.arguments(unit), self._out)
+    def _weigh(self, unit: int) -> int:
+        return int(weigh_jit(*self.arguments(unit), self._out))
 
     def trial(self, unit: int) -> Trial:
         """Return a trial of a unit, to be used in a `with`."""

@@ -185,6 +185,10 @@ class MarkBook:
             return None
         return format_scaled(int(self.marks.price[feed]), self._feeds[feed].exponent)
 
+    def told(self, feed: int) -> dict[str, str | int | None] | None:
+        """Return what the marks row says of a feed, None before its first mark."""
+        return self._told(self._feeds[feed]) if self._states[feed] else None
+
     def unjudged_us(self) -> dict[str, int]:
         """Return for each feed ever valid how long it has had no valid mark, 0 if it has one."""
         return {

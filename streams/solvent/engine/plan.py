@@ -29,6 +29,7 @@ from solvent.domain.sizing import (
     CloseLeg,
     OpenPosition,
     bankruptcy_price,
+    fillable_price,
     fund_fee,
     inverse_bankruptcy_price,
     limit_price,
@@ -125,10 +126,20 @@ class Planner:
     ----------
     rulebook, columns, marks
         What is judged, by what; plans are made at the marks in force.
+    notes : list of dict, optional
+        Where what sizes came from is noted: a dict a step, named by ``step``; amounts are numbers
+        of settlement units, sizes lots.
     """
 
-    def __init__(self, rulebook: CompiledRulebook, columns: Columns, marks: MarkBook) -> None:
+    def __init__(
+        self,
+        rulebook: CompiledRulebook,
+        columns: Columns,
+        marks: MarkBook,
+        notes: list[dict[str, Any]] | None = None,
+    ) -> None:
         self._rulebook = rulebook
+        self._notes = notes
         self._columns = columns
         self._marks = marks
         self._appraiser = Appraiser(rulebook, columns, marks)
@@ -153,6 +164,14 @@ class Planner:
         if policy.sizing == "slice":
             share_ppm = self._slice(policy, figures, appraisal)
         elif policy.sizing == "steps":
+            self._note(
+                "steps",
+                requirement=figures.requirement_micros[Level.MAINTENANCE] / PPM,
+                equity=figures.equity_micros[Level.MAINTENANCE] / PPM,
+                fee_ppm=policy.liquidator_fee_ppm,
+                step_ppm=policy.step_ppm,
+                below_ppm=policy.step_below_ppm,
+            )
             share_ppm = step_share(
                 requirement_micros=figures.requirement_micros[Level.MAINTENANCE],
                 equity_micros=figures.equity_micros[Level.MAINTENANCE],
@@ -177,6 +196,10 @@ class Planner:
         ]
         legs = self._priced(policy, figures, appraisal, offered)
         return Plan(legs=legs, share_ppm=share_ppm if share_ppm < PPM else None)
+
+    def _note(self, step: str, **inputs: Any) -> None:  # noqa: ANN401 - whatever a step is of
+        if self._notes is not None:
+            self._notes.append({"step": step, **inputs})
 
     # -- orders
 
@@ -237,6 +260,14 @@ class Planner:
             gain = self._appraiser.health_without(unit, place, bring) - health
             score = int(PPM * gain / cost) if cost > 0.0 and np.isfinite(gain) else 0
             ranked.append((gain <= 0.0, -score, -gain, position.instrument.id, place))
+            self._note(
+                "rank",
+                market=position.instrument.name,
+                gain=gain,
+                proceeds=bring,
+                cost=cost,
+                score_ppm=score,
+            )
         ranked.sort()
         chosen: list[tuple[OpenPosition, int]] = []
         cash = 0.0
@@ -247,6 +278,13 @@ class Planner:
                 bring = proceeds[place][0]
                 lots = trial.least_close(place, bring, cash)
                 whole = abs(position.size_lots)
+                self._note(
+                    "close",
+                    market=position.instrument.name,
+                    cash_before=cash,
+                    least_lots=lots,
+                    whole_lots=whole,
+                )
                 if lots is not None:
                     if lots:
                         chosen.append((position, self._without_dust(position, lots, policy)))
@@ -294,6 +332,15 @@ class Planner:
             if lots == 0:
                 continue
             own = self._at_its_rates(policy, position, appraisal)
+            index = position.instrument.index
+            if self._notes is not None:
+                self._note(
+                    "price",
+                    market=position.instrument.name,
+                    liquidation_end_rate_ppm=own.liquidation_end_rate_ppm[index],
+                    maintenance_rate_ppm=own.maintenance_rate_ppm[index],
+                    fillable_price=fillable_price(position, own, raw, required),
+                )
             legs.append(
                 CloseLeg(
                     position.instrument,
@@ -355,6 +402,14 @@ class Planner:
             quanta
             for asset, quanta in self._columns.balances_of(appraisal.unit)
             if self._rulebook.assets[asset].index_feed is None
+        )
+        self._note(
+            "slice",
+            value=figures.raw_equity_micros / PPM,
+            health=figures.health_micros(Level.MAINTENANCE) / PPM,
+            cash=max(0, cash) / PPM,
+            buffer_ppm=policy.auction_buffer_ppm,
+            discount_start_ppm=policy.auction.start_ppm,
         )
         return auction_share(
             value_micros=figures.raw_equity_micros,
@@ -460,6 +515,22 @@ class Planner:
         )
         seized = seizure_of(
             repay, bonus_ppm=bonus_ppm, protocol_share_ppm=lending.protocol_share_ppm
+        )
+        self._note(
+            "swap",
+            debt=assets[debt].name,
+            debt_value=owed_micros / PPM,
+            all_debt=debt_micros / PPM,
+            equity=equity_micros / PPM,
+            collateral=assets[collateral].name,
+            collateral_value=reserve_micros / PPM,
+            threshold_ppm=threshold_ppm,
+            bonus_ppm=bonus_ppm,
+            protocol_share_ppm=lending.protocol_share_ppm,
+            shortage_left=shortage_micros / PPM,
+            repay_value=repay / PPM,
+            seized_value=seized.seized_micros / PPM,
+            protocol_value=seized.protocol_micros / PPM,
         )
         swap = Swap(
             debt=debt,
