@@ -1,6 +1,6 @@
 """The executor process on a real broker: killed at any moment, it answers each offer once.
 
-So does a program beyond the bridge; a strategy of one's own is asked, and a dry run changes nothing.
+So does a program beyond the bridge; a strategy of one's own is asked, a dry run changes nothing.
 """
 
 from __future__ import annotations
