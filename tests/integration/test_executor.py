@@ -207,9 +207,10 @@ def test_strategy_of_ones_own_is_asked(desk: Desk, tmp_path: Path) -> None:
 def test_dry_run_says_what_it_would_do_and_leaves_no_trace(desk: Desk) -> None:
     desk.offer(account_id="alice")
     desk.flush()
-    child = desk.start("--demo", "--dry-run")
+    child = desk.start("--demo", "--dry-run", "--json")
     wait_for(desk.log, lambda log: "offer_would_be_taken" in log)
     assert child.stop() == 0
+    assert '"offers": {' in desk.log()
     assert desk.trades() == []
     child = desk.start()
     wait_for(desk.trades, lambda ids: ids == ["alice.cross.1.1.BTC-PERP"])

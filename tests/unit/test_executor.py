@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import structlog
 
-from solvent.errors import ContractError
+from solvent.errors import ContractError, ServiceError
 from solvent.executor.book import Book, RulebookPin
 from solvent.executor.desk import Desk
 from solvent.executor.fills import (
@@ -21,6 +23,7 @@ from solvent.executor.fills import (
 )
 from solvent.executor.simulated import simulated_counterparty
 from solvent.executor.strategy import Decision, Offer, PriceMoved, Strategy, pick_order
+from solvent.executor.tally import Tally, served
 from solvent.wire.inputs import decode_trade, is_identifier
 from support.offers import BTC, INSTRUMENTS, a_leg, a_received, an_offer
 
@@ -146,12 +149,16 @@ def test_fill_off_its_steps_is_refused_since_it_would_quarantine(numbers: dict[s
 # -- a batch through book and strategy; which events are acted on: tests/contract, the pack
 
 
+def a_tally(**fields: Any) -> Tally:
+    return Tally(structlog.wrap_logger(structlog.ReturnLogger(), processors=[]), **fields)
+
+
 def a_desk(strategy: Strategy | None = None, **fields: Any) -> Desk:
     return Desk(
         book=fields.pop("book", None) or Book(),
         strategy=strategy or simulated_counterparty(INSTRUMENTS, 0),
         steps=Steps(INSTRUMENTS),
-        log=structlog.wrap_logger(structlog.ReturnLogger(), processors=[]),
+        tally=a_tally(),
         **fields,
     )
 
@@ -167,9 +174,9 @@ async def test_batch_is_answered_by_its_newest_revisions() -> None:
     ended = {"account_id": "bob", "revision": 2, "event": "recovered", "legs": []}
     taken = await _taken(desk, {}, second, {"account_id": "bob"}, ended)
     assert taken == ["alice.cross.1.2.BTC-PERP"]
-    assert desk.counts == {"superseded": 2, "live": 1, "ended": 1, "filled": 1}
+    assert desk.tally.counts == {"superseded": 2, "live": 1, "ended": 1, "filled": 1}
     assert await _taken(desk, second) == []
-    assert desk.counts["duplicate"] == 1
+    assert desk.tally.counts["duplicate"] == 1
 
 
 async def test_offer_that_does_not_know_our_fill_yet_is_left_alone() -> None:
@@ -178,7 +185,7 @@ async def test_offer_that_does_not_know_our_fill_yet_is_left_alone() -> None:
     desk.book.filled("alice", "cross", offset=12, ts_us=0)
     revised = {"revision": 2, "event": "revised", "inputs": {"trades.v1": 12}}
     assert await _taken(desk, revised) == []
-    assert desk.counts["waits_for_own_fill"] == 1
+    assert desk.tally.counts["waits_for_own_fill"] == 1
     knows = {"revision": 3, "event": "revised", "inputs": {"trades.v1": 13}}
     assert await _taken(desk, knows) == ["alice.cross.1.3.BTC-PERP"]
 
@@ -187,7 +194,7 @@ async def test_offer_the_strategy_cannot_read_does_not_stop_it() -> None:
     desk = a_desk()
     strange = {"account_id": "bob", "legs": [a_leg(market="DOGE-PERP")]}
     assert await _taken(desk, strange, {}) == ["alice.cross.1.1.BTC-PERP"]
-    assert desk.counts == {"live": 2, "not_understood": 1, "filled": 1}
+    assert desk.tally.counts == {"live": 2, "not_understood": 1, "filled": 1}
 
 
 async def test_strategy_that_passes_or_fails_benignly_is_counted_and_goes_on() -> None:
@@ -202,7 +209,7 @@ async def test_strategy_that_passes_or_fails_benignly_is_counted_and_goes_on() -
     desk = a_desk(choosy)
     names: Sequence[dict[str, Any]] = [{"account_id": n} for n in ("alice", "bob", "carol")]
     assert await _taken(desk, *names) == ["carol.cross.1.1.BTC-PERP"]
-    assert desk.counts == {"live": 3, "passed": 1, "price_moved": 1, "filled": 1}
+    assert desk.tally.counts == {"live": 3, "passed": 1, "price_moved": 1, "filled": 1}
 
 
 async def test_strategy_that_fails_otherwise_stops_the_executor() -> None:
@@ -219,7 +226,7 @@ async def test_two_fills_of_one_market_are_refused_as_one_id_would_hide_the_seco
 
     desk = a_desk(twice)
     assert await _taken(desk, {}) == []
-    assert desk.counts == {"live": 1, "not_understood": 1}
+    assert desk.tally.counts == {"live": 1, "not_understood": 1}
 
 
 async def test_desk_refuses_a_fill_off_its_steps() -> None:
@@ -228,7 +235,59 @@ async def test_desk_refuses_a_fill_off_its_steps() -> None:
 
     desk = a_desk(odd)
     assert await _taken(desk, {}) == []
-    assert desk.counts == {"live": 1, "not_understood": 1}
+    assert desk.tally.counts == {"live": 1, "not_understood": 1}
+
+
+async def test_strategy_of_the_readme_is_asked() -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+    source = text.split("## Executors")[1].split("```python")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(source, "README.md", "exec"), names)
+    desk = a_desk(names["at_the_limit"])
+    buying = {"account_id": "bob", "legs": [a_leg(side="buy", limit_price="41000")]}
+    assert await _taken(desk, buying, {}) == ["alice.cross.1.1.BTC-PERP"]
+    assert desk.tally.counts == {"live": 2, "price_moved": 1, "filled": 1}
+
+
+# -- counts
+
+
+async def test_tally_counts_rulings_answers_fills_and_latency_for_prometheus() -> None:
+    # Records of these tests carry the broker's time 1 s: answered at 1.5 s, that took 0.5 s.
+    desk = a_desk()
+    desk.tally = a_tally(clock_s=lambda: 1.5)
+    await _taken(desk, {}, {}, {"revision": 3})
+    desk.tally.wrote(1)
+    value = desk.tally.registry.get_sample_value
+    events = "solvent_executor_events_total"
+    assert value(events, {"action": "act", "reason": "gap"}) == 1
+    assert value(events, {"action": "ignore", "reason": "duplicate"}) == 1
+    assert value("solvent_executor_answers_total", {"answer": "filled"}) == 1
+    assert value("solvent_executor_fills_total") == 1
+    assert value("solvent_executor_gaps_total") == 1
+    assert value("solvent_executor_answer_seconds_sum") == 0.5
+    assert desk.tally.counts["gaps"] == 1
+    assert {type(name) for name in desk.tally.counts} == {str}  # what --json can print
+
+
+def test_metrics_are_served_while_asked_for() -> None:
+    entries: list[dict[str, Any]] = []
+
+    def keep(_: object, __: str, entry: dict[str, Any]) -> str:
+        entries.append(entry)
+        return ""
+
+    tally = Tally(structlog.wrap_logger(structlog.ReturnLogger(), processors=[keep]))
+    tally.answered("passed")
+    with served(tally, "127.0.0.1", 0):
+        with urlopen(entries[0]["url"]) as page:
+            text = page.read().decode()
+        port = int(entries[0]["url"].split(":")[2].split("/")[0])
+        with pytest.raises(ServiceError, match="SLV-603"), served(tally, "127.0.0.1", port):
+            pass
+    assert 'solvent_executor_answers_total{answer="passed"} 1.0' in text
+    with served(tally, "127.0.0.1", None):
+        assert len(entries) == 1
 
 
 # -- the order of a batch

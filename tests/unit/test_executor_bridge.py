@@ -13,6 +13,7 @@ import structlog
 from solvent.executor.book import Book
 from solvent.executor.bridge import Bridge
 from solvent.executor.fills import Steps
+from solvent.executor.tally import Tally
 from support.contracts import SCHEMAS
 from support.offers import INSTRUMENTS, a_leg, a_received
 
@@ -21,7 +22,7 @@ ENDED: dict[str, Any] = {"event": "recovered", "reason": "market", "legs": [], "
 
 def a_bridge(**fields: Any) -> Bridge:
     log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
-    return Bridge(Book(**fields), Steps(INSTRUMENTS), log)
+    return Bridge(Book(**fields), Steps(INSTRUMENTS), Tally(log))
 
 
 def _validator(name: str) -> jsonschema_rs.Draft202012Validator:
@@ -110,7 +111,7 @@ def test_fill_becomes_a_trade_of_the_offer() -> None:
         "trade_id": "alice.cross.1.1.BTC-PERP",
         "offset": 12,
     }
-    assert bridge.counts == {"live": 1, "filled": 1}
+    assert bridge._tally.counts == {"live": 1, "filled": 1}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_answer_that_does_not_fit_is_refused(
     found = _refusal(bridge, line)
     assert found[0] == reason
     assert detail in found[1]
-    assert bridge.counts["refused"] == 1
+    assert bridge._tally.counts["refused"] == 1
     assert _fills(bridge, a_fill()) == ["alice.cross.1.1.BTC-PERP"]
 
 

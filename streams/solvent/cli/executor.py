@@ -52,6 +52,10 @@ def executor(
     slippage_ppm: Annotated[
         int, typer.Option(min=0, max=999_999, help="--demo: distance of a fill from mark, ppm.")
     ] = 1_000,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, help="Serve /metrics there, on SOLVENT_HEALTH_HOST; 0: any free one."),
+    ] = None,
     bootstrap_servers: Annotated[
         str | None, typer.Option(help="Kafka to use, host:port[,host:port].")
     ] = None,
@@ -69,12 +73,14 @@ def executor(
     import asyncio
     import secrets
     import sys
+    import time
 
     from solvent.executor.book import Book
     from solvent.executor.desk import Desk
     from solvent.executor.fills import Steps
     from solvent.executor.service import ExecutorConfig, run_bridge, run_executor
     from solvent.executor.simulated import simulated_counterparty
+    from solvent.executor.tally import Tally, served
     from solvent.ops.broker import resolve_bootstrap
     from solvent.settings import load_settings
     from solvent.wire.topics import Topics
@@ -97,21 +103,23 @@ def executor(
         is_dry_run=dry_run,
     )
     steps = Steps.of(_rulebook(settings.rulebook))
-    log = _logger()
+    tally = Tally(_logger(), time.time)
     if bridge:
         lines_in, lines_out = sys.stdin.fileno(), sys.stdout.buffer
-        work = run_bridge(config, book, steps, log, lines_in=lines_in, lines_out=lines_out)
-        asyncio.run(work)
+        with served(tally, settings.health_host, metrics_port):
+            work = run_bridge(config, book, steps, tally, lines_in=lines_in, lines_out=lines_out)
+            asyncio.run(work)
         return
     desk = Desk(
         book=book,
         strategy=answer or simulated_counterparty(steps.instruments, slippage_ppm),
         steps=steps,
-        log=log,
+        tally=tally,
         seed=secrets.token_hex(8) if seed is None else seed,
         window=window,
     )
-    counts = asyncio.run(run_executor(config, desk, log))
+    with served(tally, settings.health_host, metrics_port):
+        counts = asyncio.run(run_executor(config, desk))
     if json:
         print_json({"offers": counts})
 

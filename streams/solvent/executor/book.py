@@ -27,7 +27,8 @@ ignore  waits_for_own_fill  decided before our own fill was read: one that knows
 ignore  cooldown            of an account we filled less than a cooldown ago, in stream time
 ======  ==================  =====================================================================
 
-The first that applies, in this order, counts. Whatever is newer than all known of its unit becomes
+Of the reasons to ignore, the first that applies counts, in this order; only offers are superseded
+within a batch. Whatever is newer than all known of its unit becomes
 the newest, also if it is not acted on: an offer holds only while no later revision exists. An offer
 left alone is not looked at again; the next revision comes at the latest when it expires. A unit
 never heard of may begin at any revision (a restart forgets), so that is no gap.

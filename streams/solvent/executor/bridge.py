@@ -28,8 +28,8 @@ import orjson
 
 from solvent.errors import ContractError
 from solvent.executor.book import Action, Book, Reason, Received, Ruling, keep_last
-from solvent.executor.desk import count_rulings
 from solvent.executor.fills import Fill, Steps, check_steps, fill_of
+from solvent.executor.tally import Tally
 from solvent.wire.outputs import Liquidation, encode
 
 __all__ = ["Bridge"]
@@ -70,6 +70,7 @@ class _Standing:
     offer: Liquidation
     partition: int
     offset: int
+    timestamp_ms: int
     filled: set[str] = field(default_factory=set)
 
 
@@ -88,24 +89,23 @@ class Bridge:
         What is known.
     steps : Steps
         Of the pipeline's rulebook: fills must be on them.
-    log : Any
-        Structured logger.
+    tally : Tally
+        Counts what became of it all.
     """
 
-    def __init__(self, book: Book, steps: Steps, log: Any) -> None:
+    def __init__(self, book: Book, steps: Steps, tally: Tally) -> None:
         self._book = book
         self._steps = steps
-        self._log = log
+        self._tally = tally
         self._standing: dict[str, _Standing] = {}
         self._lapsed: dict[str, str] = {}
         self._next: dict[int, int] = {}
         self._replies: list[bytes] = []
-        self.counts: dict[str, int] = {}
 
     def tell(self, batch: Sequence[Received]) -> list[bytes]:
         """Return the lines that a batch of records is worth."""
         rulings = self._book.take(batch)
-        count_rulings(rulings, self.counts, self._book, self._log)
+        self._tally.ruled(rulings, self._book)
         lines = []
         for ruling in rulings:
             self._next[ruling.received.partition] = ruling.received.offset + 1
@@ -122,10 +122,10 @@ class Bridge:
         except (_Refusal, ContractError) as refusal:
             reason = refusal.reason if isinstance(refusal, _Refusal) else "not_allowed"
             shown = line[:_SHOWN].decode("utf-8", "replace")
-            reply = {"type": "error", "reason": reason, "detail": str(refusal), "line": shown}
-            self._replies.append(encode(reply))
-            self._log.warning("bridge_refused", reason=reason, detail=str(refusal), line=shown)
-            self._count("refused")
+            why = {"reason": str(reason), "detail": str(refusal), "line": shown}
+            self._replies.append(encode({"type": "error"} | why))
+            self._tally.log.warning("bridge_refused", **why)
+            self._tally.answered("refused")
             return []
 
     def wrote(self, fills: Sequence[Fill], offsets: Sequence[int]) -> None:
@@ -152,7 +152,7 @@ class Bridge:
         offer, received = ruling.liquidation, ruling.received
         assert offer is not None
         self._lapsed.pop(offer.liquidation_id, None)
-        standing = _Standing(offer, received.partition, received.offset)
+        standing = _Standing(offer, received.partition, received.offset, received.timestamp_ms)
         self._standing[offer.liquidation_id] = standing
         return _told("offer", received)
 
@@ -195,7 +195,7 @@ class Bridge:
         standing = self._standing_for(answer.liquidation_id, answer.revision)
         if isinstance(answer, _PassLine):
             self._lapse(answer.liquidation_id, "answered")
-            self._count("passed")
+            self._tally.answered("passed", standing.timestamp_ms)
             return []
         offer = standing.offer
         if answer.market in standing.filled:
@@ -211,7 +211,7 @@ class Bridge:
         standing.filled.add(fill.market)
         if standing.filled == {leg.market for leg in offer.legs} and not offer.swaps:
             self._lapse(offer.liquidation_id, "answered")
-        self._count("filled")
+        self._tally.answered("filled", standing.timestamp_ms)
         return [fill]
 
     def _standing_for(self, case: str, revision: int | None) -> _Standing:
@@ -228,9 +228,6 @@ class Bridge:
             detail = f"{case} revision {offer.revision} stands no more"
             raise _Refusal(detail, reason=why)
         return standing
-
-    def _count(self, outcome: str) -> None:
-        self.counts[outcome] = self.counts.get(outcome, 0) + 1
 
 
 def _told(kind: str, received: Received) -> bytes:

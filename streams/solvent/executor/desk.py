@@ -1,22 +1,18 @@
-"""Decides a batch: the book's rulings, the strategy's answers, and counts of what became of them.
-
-Knows nothing of Kafka. Counts are by reason (`solvent.executor.book.Reason`); offers that were live
-are counted once more by what the strategy did: ``filled``, ``passed``, the reason of a `Benign`, or
-``not_understood``, where offer or fill contradict the rulebook. ``gaps`` counts missed events.
-"""
+"""Decides a batch: the book's rulings, then the strategy's answers. Knows nothing of Kafka."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from solvent.errors import ContractError
-from solvent.executor.book import Action, Book, Reason, Received, Ruling
+from solvent.executor.book import Action, Book, Reason, Received
 from solvent.executor.fills import Fill, Steps, check_steps, fill_of
 from solvent.executor.strategy import Benign, Offer, Strategy, pick_order
+from solvent.executor.tally import Tally
 
-__all__ = ["Desk", "count_rulings"]
+__all__ = ["Desk"]
 
 
 @dataclass(slots=True)
@@ -31,8 +27,8 @@ class Desk:
         Asked about each live offer, one after the other.
     steps : Steps
         Of the pipeline's rulebook: fills must be on them.
-    log : Any
-        Structured logger.
+    tally : Tally
+        Counts what became of it all.
     seed, window
         Of the order in which live offers of a batch are tried: `pick_order`.
     """
@@ -40,15 +36,14 @@ class Desk:
     book: Book
     strategy: Strategy
     steps: Steps
-    log: Any
+    tally: Tally
     seed: str = ""
     window: int = 1
-    counts: dict[str, int] = field(default_factory=dict)
 
     async def decide(self, batch: Sequence[Received]) -> list[Fill]:
         """Return the fills that answer a batch; raises what the strategy raises, unless benign."""
         rulings = self.book.take(batch)
-        count_rulings(rulings, self.counts, self.book, self.log)
+        self.tally.ruled(rulings, self.book)
         offers = [
             Offer(r.liquidation, r.received.partition, r.received.offset, r.received.timestamp_ms)
             for r in rulings
@@ -67,11 +62,11 @@ class Desk:
                 outcome, fills = "filled", self._checked(offer, decision.fills)
         except Benign as error:
             outcome = error.reason
-            self.log.info("offer_left", **_where(offer), reason=outcome, detail=str(error))
+            self.tally.log.info("offer_left", **_where(offer), reason=outcome, detail=str(error))
         except ContractError as error:
             outcome = str(Reason.NOT_UNDERSTOOD)
-            self.log.warning("offer_left", **_where(offer), reason=outcome, detail=str(error))
-        self.counts[outcome] = self.counts.get(outcome, 0) + 1
+            self.tally.log.warning("offer_left", **_where(offer), reason=outcome, detail=str(error))
+        self.tally.answered(outcome, offer.timestamp_ms)
         return fills
 
     def _checked(self, offer: Offer, fills: Sequence[Fill]) -> list[Fill]:
@@ -89,25 +84,6 @@ class Desk:
             check_steps(fill, self.steps)
             checked[fill.market] = fill
         return list(checked.values())
-
-
-def count_rulings(rulings: Sequence[Ruling], counts: dict[str, int], book: Book, log: Any) -> None:
-    """Count rulings by reason, and say aloud what should not be."""
-    for ruling in rulings:
-        counts[ruling.reason] = counts.get(ruling.reason, 0) + 1
-        received = ruling.received
-        where: dict[str, Any] = {"partition": received.partition, "offset": received.offset}
-        event = ruling.liquidation
-        if event is not None:
-            where |= {"liquidation_id": event.liquidation_id, "revision": event.revision}
-        if ruling.reason is Reason.CONFLICT:
-            log.error("liquidation_conflict", **where)
-        elif ruling.reason is Reason.NOT_UNDERSTOOD:
-            log.warning("liquidation_unreadable", **where, reason=ruling.detail)
-        elif ruling.reason in {Reason.GAP, Reason.UNKNOWN_WORD, Reason.STALE_EPISODE}:
-            log.warning("liquidation_odd", **where, reason=str(ruling.reason), detail=ruling.detail)
-    if book.gaps:
-        counts["gaps"] = book.gaps
 
 
 def _name_of(offer: Offer) -> str:

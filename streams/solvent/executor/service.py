@@ -25,6 +25,7 @@ from solvent.executor.bridge import Bridge
 from solvent.executor.connection import Connection, ExecutorConfig
 from solvent.executor.desk import Desk
 from solvent.executor.fills import Fill, Steps
+from solvent.executor.tally import Tally
 
 __all__ = ["ExecutorConfig", "run_bridge", "run_executor"]
 
@@ -33,7 +34,7 @@ _CHUNK: Final = 65_536
 _MAX_LINE: Final = 65_536
 
 
-async def run_executor(config: ExecutorConfig, desk: Desk, log: Any) -> dict[str, int]:
+async def run_executor(config: ExecutorConfig, desk: Desk) -> dict[str, int]:
     """Answer offers by a strategy until SIGTERM or SIGINT; return the counts.
 
     Raises
@@ -41,7 +42,8 @@ async def run_executor(config: ExecutorConfig, desk: Desk, log: Any) -> dict[str
     ServiceError
         [SLV-608] The broker refuses, [SLV-611] another instance took over.
     """
-    async with _stopping() as stopping, _connected(config, desk.book, log) as connection:
+    tally = desk.tally
+    async with _stopping() as stopping, _connected(config, desk.book, tally.log) as connection:
         while not stopping.is_set():
             batch = await connection.poll()
             if not batch:
@@ -49,16 +51,16 @@ async def run_executor(config: ExecutorConfig, desk: Desk, log: Any) -> dict[str
             fills = await desk.decide(batch)
             next_offsets = {received.partition: received.offset + 1 for received in batch}
             await connection.write(fills, next_offsets)
-            _log_fills(fills, config, log)
-    log.info("executor_stopped", **desk.counts)
-    return desk.counts
+            _tell(fills, config, tally)
+    tally.log.info("executor_stopped", **tally.counts)
+    return tally.counts
 
 
 async def run_bridge(
     config: ExecutorConfig,
     book: Book,
     steps: Steps,
-    log: Any,
+    tally: Tally,
     *,
     lines_in: int,
     lines_out: BinaryIO,
@@ -72,8 +74,8 @@ async def run_bridge(
     lines_out : BinaryIO
         Written and flushed at once; who does not read it stops the executor's reading too.
     """
-    bridge = Bridge(book, steps, log)
-    async with _stopping() as stopping, _connected(config, book, log) as connection:
+    bridge = Bridge(book, steps, tally)
+    async with _stopping() as stopping, _connected(config, book, tally.log) as connection:
         lines = _Lines(lines_in)
         committed: dict[int, int] = {}
         polled = asyncio.ensure_future(connection.poll())
@@ -92,21 +94,23 @@ async def run_bridge(
                     offsets = await connection.write(fills, positions)
                     bridge.wrote(fills, offsets)
                     committed = positions
-                    _log_fills(fills, config, log)
+                    _tell(fills, config, tally)
                 _write(lines_out, bridge.replies())
                 if have_ended:
                     break
                 if more.done():
                     more = asyncio.ensure_future(lines.arrived.wait())
         except BrokenPipeError:
-            log.warning("bridge_reader_gone")
+            tally.log.warning("bridge_reader_gone")
+            # What is left in the buffer would be an error once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), lines_out.fileno())
         finally:
             for task in (polled, more):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-    log.info("executor_stopped", **bridge.counts)
-    return bridge.counts
+    tally.log.info("executor_stopped", **tally.counts)
+    return tally.counts
 
 
 class _Lines:
@@ -193,9 +197,11 @@ def _write(sink: BinaryIO, lines: Sequence[bytes]) -> None:
         sink.flush()
 
 
-def _log_fills(fills: Sequence[Fill], config: ExecutorConfig, log: Any) -> None:
+def _tell(fills: Sequence[Fill], config: ExecutorConfig, tally: Tally) -> None:
+    if not config.is_dry_run:
+        tally.wrote(len(fills))
     for fill in fills:
-        log.info(
+        tally.log.info(
             "offer_would_be_taken" if config.is_dry_run else "offer_taken",
             liquidation_id=fill.liquidation_id,
             trade_id=fill.trade_id,
