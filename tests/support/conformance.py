@@ -260,12 +260,14 @@ def zombie() -> Scenario:
 def recovery_at_work() -> Scenario:
     log = opened().marks({"BTC": "104"}, at_s=2).marks({"BTC": "84"}, at_s=3)
     first, recovered, anew, knows = events_of(filled(log, episode=2))
-    says = (
-        "The case recovers while its offer is worked on; our fill comes after, and is waited for."
-    )
+    says = "The case recovers while its offer is worked on: our fill is waited for all the same."
     scenario = Scenario("recovery-at-work", says).each(live(first), end(recovered))
     scenario.filled(1, at_s=1)
-    return scenario.each(ignored(anew, "waits_for_own_fill"), live(knows))
+    scenario.each(ignored(anew, "waits_for_own_fill"), live(knows))
+    # An end decided before our fill was read does not make it known either.
+    bobs = [edited(e, account_id="bob") for e in (first, recovered, anew, knows)]
+    scenario.each(live(bobs[0])).filled(1, at_s=1, account_id="bob").each(end(bobs[1]))
+    return scenario.each(ignored(bobs[2], "waits_for_own_fill"), live(bobs[3]))
 
 
 def endings() -> Scenario:

@@ -27,6 +27,8 @@ from solvent.executor.tally import Tally, served
 from solvent.wire.inputs import decode_trade, is_identifier
 from support.offers import BTC, INSTRUMENTS, a_leg, a_received, an_offer
 
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+
 
 @pytest.mark.parametrize(
     ("side", "mark", "limit", "slippage_ppm", "price"),
@@ -239,8 +241,7 @@ async def test_desk_refuses_a_fill_off_its_steps() -> None:
 
 
 async def test_strategy_of_the_readme_is_asked() -> None:
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
-    source = text.split("## Executors")[1].split("```python")[1].split("```")[0]
+    source = README.split("## Executors")[1].split("```python")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(compile(source, "README.md", "exec"), names)
     desk = a_desk(names["at_the_limit"])

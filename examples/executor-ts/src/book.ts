@@ -86,12 +86,12 @@ export class Book {
     remember(seen, event.revision, text, MAX_SEEN);
     const now = { episode: event.episode, revision: event.revision, ended: isEnd, seen };
     this.ended.delete(unit);
+    if (tradesRead(event) > (this.ownFills.get(unit) ?? -1)) this.ownFills.delete(unit);
     if (!isEnd) {
       this.open.set(unit, now);
       return;
     }
     this.open.delete(unit);
-    this.ownFills.delete(unit);
     remember(this.ended, unit, now);
   }
 
@@ -104,7 +104,7 @@ export class Book {
     if (!offer.legs.length && !offer.swaps?.length) return "nothing_to_trade";
     if (offer.expires_us !== null && nowUs > offer.expires_us) return "expired";
     const ownFill = this.ownFills.get(unitOf(offer)) ?? -1;
-    if ((offer.inputs["trades.v1"] ?? 0) <= ownFill) return "waits_for_own_fill";
+    if (tradesRead(offer) <= ownFill) return "waits_for_own_fill";
     const filledUs = this.filledUs.get(offer.account_id);
     return filledUs !== undefined && nowUs < filledUs + this.cooldownUs ? "cooldown" : null;
   }
@@ -112,6 +112,10 @@ export class Book {
 
 function unitOf(event: Liquidation): string {
   return `${event.account_id}:${event.subaccount}`; // neither holds a colon
+}
+
+function tradesRead(event: Liquidation): number {
+  return event.inputs["trades.v1"] ?? 0; // the next offset: what lies below is known
 }
 
 function oldNews(event: Liquidation, known: Case, text: string): Reason | null {

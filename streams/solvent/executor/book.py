@@ -226,10 +226,11 @@ class Book:
         case = known if known and known.episode == event.episode else _Case(event.episode)
         case.take(event.revision, digest)
         self._ended.pop(unit, None)
+        if event.inputs.get(TRADES, 0) > self._own_fills.get(unit, -1):
+            self._own_fills.pop(unit, None)  # known from here on, by all that follows
         if event.event in _ENDINGS:
             case.has_ended = True
             self._open.pop(unit, None)
-            self._own_fills.pop(unit, None)
             keep_last(self._ended, unit, case, _MAX_REMEMBERED)
         else:
             self._open[unit] = case
