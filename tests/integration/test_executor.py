@@ -1,7 +1,11 @@
-"""The executor process on a real broker: killed at any moment, it answers each offer once."""
+"""The executor process on a real broker: killed at any moment, it answers each offer once.
+
+So does a program beyond the bridge; a strategy of one's own is asked, a dry run changes nothing.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +17,7 @@ from solvent.ops.history import read_topic
 from solvent.wire.inputs import decode_trade
 from solvent.wire.topics import LIQUIDATIONS, TRADES, Topics
 from support.broker import Broker
-from support.offers import an_offer_value
+from support.offers import a_leg, an_offer_value
 from support.processes import Child
 from support.waiting import wait_for
 
@@ -21,6 +25,17 @@ pytestmark = pytest.mark.kafka
 
 
 _MAIN = "from solvent.cli.main import main; main()"
+_BRIDGE = Path(__file__).resolve().parents[2] / "examples" / "bridge.py"
+#: Takes half of what alice must sell, at its limit, and nothing of anybody else.
+_STRATEGY = """
+from solvent.executor.strategy import AlreadyTaken, Decision
+
+async def take_half(offer):
+    if offer.liquidation.account_id != "alice":
+        raise AlreadyTaken
+    (leg,) = offer.liquidation.legs
+    return Decision([offer.fill(leg.market, size="0.25", price=leg.limit_price)])
+"""
 
 
 class Desk:
@@ -33,10 +48,13 @@ class Desk:
         self._children: list[Child] = []
         self._producer = KafkaProducer(bootstrap_servers=self._servers)
 
-    def start(self) -> Child:
+    def start(self, *options: str, before: tuple[str, ...] = (), path: str = "") -> Child:
+        """Start an executor, the demo's unless options are given, by a command `before` it."""
+        options = options or ("--demo", "--slippage-ppm", "1000")
         child = Child(
-            [sys.executable, "-c", _MAIN, "executor", "--demo", "--slippage-ppm", "1000"],
+            [*before, sys.executable, "-c", _MAIN, "executor", *options],
             env={
+                "PYTHONPATH": os.pathsep.join(p for p in (path, *sys.path) if p),
                 "SOLVENT_BOOTSTRAP_SERVERS": self._servers,
                 "SOLVENT_TOPIC_PREFIX": self.topics.prefix,
                 "SOLVENT_APP_ID": self.topics.prefix.strip("."),
@@ -62,6 +80,12 @@ class Desk:
         """Ids of committed trades, as readers see them."""
         topic = self.topics.physical(TRADES)
         return [decode_trade(r.value).trade_id for r in read_topic(self._servers, topic)]
+
+    def sizes(self) -> dict[str, str]:
+        """Sizes of committed trades by id."""
+        topic = self.topics.physical(TRADES)
+        trades = [decode_trade(r.value) for r in read_topic(self._servers, topic)]
+        return {trade.trade_id: trade.size for trade in trades}
 
     def log(self) -> str:
         return self._log.read_text("utf-8")
@@ -143,3 +167,51 @@ def test_second_executor_fences_the_first_which_stops_with_its_code(desk: Desk) 
     assert "SLV-611" in desk.log()
     wait_for(desk.trades, lambda ids: ids == ["alice.cross.1.1.BTC-PERP"])
     assert second.stop() == 0
+
+
+def test_bridge_killed_and_restarted_answers_each_offer_once(desk: Desk) -> None:
+    first = [f"a{number}" for number in range(20)]
+    second = [f"b{number}" for number in range(20)]
+    for account_id in first:
+        desk.offer(account_id=account_id)
+    desk.flush()
+    bridge = (sys.executable, str(_BRIDGE))
+    child = desk.start("--bridge", before=bridge)
+    wait_for(desk.trades, lambda ids: len(ids) > 0)
+    child.kill()  # the program beyond the bridge: its lines end, and so does the executor
+    wait_for(desk.log, lambda log: "executor_stopped" in log)
+    child = desk.start("--bridge", before=bridge)
+    for account_id in second:
+        desk.offer(account_id=account_id)
+    desk.offer(account_id="z", legs=[a_leg(size="0.0005")])  # off the lot: refused, not sent
+    desk.flush()
+    wait_for(desk.trades, lambda ids: len(ids) >= len(first + second))
+    wait_for(desk.log, lambda log: "bridge_refused" in log)
+    assert sorted(desk.trades()) == sorted(f"{a}.cross.1.1.BTC-PERP" for a in first + second)
+    child.kill()
+    wait_for(desk.log, lambda log: log.count("executor_stopped") == 2)
+
+
+def test_strategy_of_ones_own_is_asked(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "halves.py").write_text(_STRATEGY, "utf-8")
+    desk.offer(account_id="bob")
+    desk.offer(account_id="alice")
+    desk.flush()
+    child = desk.start("--strategy", "halves:take_half", path=str(tmp_path))
+    wait_for(desk.log, lambda log: "already_taken" in log)
+    wait_for(desk.trades, lambda ids: len(ids) == 1)
+    assert child.stop() == 0
+    assert desk.sizes() == {"alice.cross.1.1.BTC-PERP": "0.25"}
+
+
+def test_dry_run_says_what_it_would_do_and_leaves_no_trace(desk: Desk) -> None:
+    desk.offer(account_id="alice")
+    desk.flush()
+    child = desk.start("--demo", "--dry-run", "--json")
+    wait_for(desk.log, lambda log: "offer_would_be_taken" in log)
+    assert child.stop() == 0
+    assert '"offers": {' in desk.log()
+    assert desk.trades() == []
+    child = desk.start()
+    wait_for(desk.trades, lambda ids: ids == ["alice.cross.1.1.BTC-PERP"])
+    assert child.stop() == 0

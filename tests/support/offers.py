@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from solvent.domain.instrument import Instrument, Step
+from solvent.executor.book import Received
 from solvent.wire.outputs import Liquidation, decode_liquidation, encode
 
 BTC = Instrument(
@@ -71,3 +72,8 @@ def an_offer_value(**fields: Any) -> bytes:
 def an_offer(**fields: Any) -> Liquidation:
     """Return a decoded revision."""
     return decode_liquidation(an_offer_value(**fields))
+
+
+def a_received(offset: int, *, read_from: int = 0, **fields: Any) -> Received:
+    """Return a record as an executor reads it."""
+    return Received(read_from, offset, an_offer_value(**fields), 1_000)

@@ -1,14 +1,33 @@
-"""The reference executor's decisions: price, fee, id, and which revisions it leaves alone."""
+"""The executor's decisions: price, fee, id, which offers it answers and in which order."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
-from solvent.errors import ContractError
-from solvent.executor.fills import fill_price_ticks, fills_for, trade_id_for
-from solvent.executor.service import Desk
+import pytest
+import structlog
+
+from solvent.errors import ContractError, ServiceError
+from solvent.executor.book import Book, RulebookPin
+from solvent.executor.desk import Desk
+from solvent.executor.fills import (
+    Steps,
+    check_steps,
+    fill_of,
+    fill_price_ticks,
+    fills_for,
+    trade_id_for,
+)
+from solvent.executor.simulated import simulated_counterparty
+from solvent.executor.strategy import Decision, Offer, PriceMoved, Strategy, pick_order
+from solvent.executor.tally import Tally, served
 from solvent.wire.inputs import decode_trade, is_identifier
-from support.offers import BTC, INSTRUMENTS, a_leg, an_offer
+from support.offers import BTC, INSTRUMENTS, a_leg, a_received, an_offer
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -82,66 +101,254 @@ def test_trade_id_is_hashed_where_it_would_be_long_or_ambiguous() -> None:
     assert trade_id_for(long, "BTC-PERP") == trade_id_for(an_offer(account_id="a" * 64), "BTC-PERP")
 
 
-# -- which revisions are answered
+# -- fills of one's own making
 
 
-def _taken(desk: Desk, *offers: object) -> list[str]:
-    return [fill.trade_id for fill in desk.decide(list(offers))]  # type: ignore[arg-type]
-
-
-def test_revision_superseded_in_the_same_batch_is_left_alone() -> None:
-    desk = Desk(INSTRUMENTS, 0)
-    second = an_offer(revision=2, event="revised")
-    assert _taken(desk, an_offer(), second) == ["alice.cross.1.2.BTC-PERP"]
-    assert desk.counts == {"superseded": 1, "taken": 1}
-
-
-def test_offer_that_ended_in_the_same_batch_is_left_alone() -> None:
-    desk = Desk(INSTRUMENTS, 0)
-    assert _taken(desk, an_offer(), an_offer(revision=2, event="recovered", legs=[])) == []
-    assert desk.counts == {"superseded": 1, "ended": 1}
-
-
-def test_revision_seen_before_is_left_alone() -> None:
-    desk = Desk(INSTRUMENTS, 0)
-    assert len(_taken(desk, an_offer())) == 1
-    assert _taken(desk, an_offer()) == []
-    assert desk.counts == {"taken": 1, "seen_before": 1}
+def test_fill_of_a_leg_has_its_side_and_id() -> None:
+    fill = fill_of(an_offer(), "BTC-PERP", size="0.2", price="39000", fee="-1")
+    assert (fill.side, fill.trade_id, fill.fee) == ("sell", "alice.cross.1.1.BTC-PERP", "-1")
+    check_steps(fill, Steps(INSTRUMENTS))
 
 
 @pytest.mark.parametrize(
-    ("now_us", "taken"),
+    ("fields", "why"),
     [
-        pytest.param(61_000_000, 1, id="at expiry"),
-        pytest.param(61_000_001, 0, id="just after"),
+        pytest.param({"market": "ETH-PERP"}, "offered are BTC-PERP", id="market"),
+        pytest.param({"size": "0.501"}, "offered are 0.5", id="size above the leg's"),
+        pytest.param({"size": "0"}, "offered are 0.5", id="size zero"),
+        pytest.param({"size": "-0.1"}, "offered are 0.5", id="size below zero"),
+        pytest.param({"price": "38999.9"}, "limit is 39000", id="sold below the limit"),
+        pytest.param({"price": "4e4"}, "not a plain decimal", id="price no decimal"),
+        pytest.param({"fee": ""}, "not a plain decimal", id="fee no decimal"),
     ],
 )
-def test_offer_beyond_its_expiry_in_its_partitions_time_is_left_alone(
-    now_us: int, taken: int
-) -> None:
-    later = an_offer(account_id="bob", ts_us=now_us, event="recovered", legs=[])
-    assert len(_taken(Desk(INSTRUMENTS, 0), later, an_offer())) == taken
-    elsewhere = an_offer(account_id="bob", ts_us=now_us, event="recovered", legs=[], partition=1)
-    assert len(_taken(Desk(INSTRUMENTS, 0), elsewhere, an_offer())) == 1
+def test_fill_the_offer_does_not_allow_is_refused(fields: dict[str, str], why: str) -> None:
+    numbers = {"market": "BTC-PERP", "size": "0.5", "price": "39000"} | fields
+    with pytest.raises(ContractError, match=why):
+        fill_of(an_offer(), numbers.pop("market"), **numbers)
+
+
+def test_purchase_above_the_limit_is_refused() -> None:
+    offer = an_offer(legs=[a_leg(side="buy", limit_price="41000")])
+    assert fill_of(offer, "BTC-PERP", size="0.5", price="41000").side == "buy"
+    with pytest.raises(ContractError, match="limit is 41000"):
+        fill_of(offer, "BTC-PERP", size="0.5", price="41000.1")
 
 
 @pytest.mark.parametrize(
-    ("next_offset", "taken"),
+    "numbers",
     [
-        pytest.param(12, 0, id="ends before the fill"),
-        pytest.param(13, 1, id="knows the fill"),
+        pytest.param({"size": "0.0005", "price": "39500"}, id="size off the lot 0.001"),
+        pytest.param({"size": "0.5", "price": "39500.05"}, id="price off the tick 0.1"),
+        pytest.param({"size": "0.5", "price": "39500", "fee": "0.0000001"}, id="fee below a micro"),
     ],
 )
-def test_offer_that_does_not_know_our_fill_yet_is_left_alone(next_offset: int, taken: int) -> None:
-    desk = Desk(INSTRUMENTS, 0)
-    desk.decide([an_offer()])
-    desk.remember_fill("alice", "cross", 12)
-    revised = an_offer(revision=2, event="revised", inputs={"trades.v1": next_offset})
-    assert len(_taken(desk, revised)) == taken
+def test_fill_off_its_steps_is_refused_since_it_would_quarantine(numbers: dict[str, str]) -> None:
+    with pytest.raises(ContractError, match="SLV-104"):
+        check_steps(fill_of(an_offer(), "BTC-PERP", **numbers), Steps(INSTRUMENTS))
 
 
-def test_offer_the_desk_cannot_read_does_not_stop_it() -> None:
-    desk = Desk(INSTRUMENTS, 0)
-    strange = an_offer(account_id="bob", legs=[a_leg(market="DOGE-PERP")])
-    assert _taken(desk, strange, an_offer()) == ["alice.cross.1.1.BTC-PERP"]
-    assert desk.counts == {"not_understood": 1, "taken": 1}
+# -- a batch through book and strategy; which events are acted on: tests/contract, the pack
+
+
+def a_tally(**fields: Any) -> Tally:
+    return Tally(structlog.wrap_logger(structlog.ReturnLogger(), processors=[]), **fields)
+
+
+def a_desk(strategy: Strategy | None = None, **fields: Any) -> Desk:
+    return Desk(
+        book=fields.pop("book", None) or Book(),
+        strategy=strategy or simulated_counterparty(INSTRUMENTS, 0),
+        steps=Steps(INSTRUMENTS),
+        tally=a_tally(),
+        **fields,
+    )
+
+
+async def _taken(desk: Desk, *offers: dict[str, Any]) -> list[str]:
+    batch = [a_received(offset, **fields) for offset, fields in enumerate(offers)]
+    return [fill.trade_id for fill in await desk.decide(batch)]
+
+
+async def test_batch_is_answered_by_its_newest_revisions() -> None:
+    desk = a_desk()
+    second = {"revision": 2, "event": "revised"}
+    ended = {"account_id": "bob", "revision": 2, "event": "recovered", "legs": []}
+    taken = await _taken(desk, {}, second, {"account_id": "bob"}, ended)
+    assert taken == ["alice.cross.1.2.BTC-PERP"]
+    assert desk.tally.counts == {"superseded": 2, "live": 1, "ended": 1, "filled": 1}
+    assert await _taken(desk, second) == []
+    assert desk.tally.counts["duplicate"] == 1
+
+
+async def test_offer_that_does_not_know_our_fill_yet_is_left_alone() -> None:
+    desk = a_desk()
+    await _taken(desk, {})
+    desk.book.filled("alice", "cross", offset=12, ts_us=0)
+    revised = {"revision": 2, "event": "revised", "inputs": {"trades.v1": 12}}
+    assert await _taken(desk, revised) == []
+    assert desk.tally.counts["waits_for_own_fill"] == 1
+    knows = {"revision": 3, "event": "revised", "inputs": {"trades.v1": 13}}
+    assert await _taken(desk, knows) == ["alice.cross.1.3.BTC-PERP"]
+
+
+async def test_offer_the_strategy_cannot_read_does_not_stop_it() -> None:
+    desk = a_desk()
+    strange = {"account_id": "bob", "legs": [a_leg(market="DOGE-PERP")]}
+    assert await _taken(desk, strange, {}) == ["alice.cross.1.1.BTC-PERP"]
+    assert desk.tally.counts == {"live": 2, "not_understood": 1, "filled": 1}
+
+
+async def test_strategy_that_passes_or_fails_benignly_is_counted_and_goes_on() -> None:
+    async def choosy(offer: Offer) -> Decision | None:
+        name = offer.liquidation.account_id
+        if name == "alice":
+            return None
+        if name == "bob":
+            raise PriceMoved("39000 is gone")
+        return Decision([offer.fill("BTC-PERP", size="0.1", price="39500")])
+
+    desk = a_desk(choosy)
+    names: Sequence[dict[str, Any]] = [{"account_id": n} for n in ("alice", "bob", "carol")]
+    assert await _taken(desk, *names) == ["carol.cross.1.1.BTC-PERP"]
+    assert desk.tally.counts == {"live": 3, "passed": 1, "price_moved": 1, "filled": 1}
+
+
+async def test_strategy_that_fails_otherwise_stops_the_executor() -> None:
+    async def broken(offer: Offer) -> Decision | None:
+        raise KeyError(offer.liquidation.account_id)
+
+    with pytest.raises(KeyError):
+        await _taken(a_desk(broken), {})
+
+
+async def test_two_fills_of_one_market_are_refused_as_one_id_would_hide_the_second() -> None:
+    async def twice(offer: Offer) -> Decision | None:
+        return Decision([offer.fill("BTC-PERP", size="0.1", price=p) for p in ("39500", "39400")])
+
+    desk = a_desk(twice)
+    assert await _taken(desk, {}) == []
+    assert desk.tally.counts == {"live": 1, "not_understood": 1}
+
+
+async def test_desk_refuses_a_fill_off_its_steps() -> None:
+    async def odd(offer: Offer) -> Decision | None:
+        return Decision([offer.fill("BTC-PERP", size="0.1", price="39500.05")])
+
+    desk = a_desk(odd)
+    assert await _taken(desk, {}) == []
+    assert desk.tally.counts == {"live": 1, "not_understood": 1}
+
+
+async def test_strategy_of_the_readme_is_asked() -> None:
+    source = README.split("## Executors")[1].split("```python")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(source, "README.md", "exec"), names)
+    desk = a_desk(names["at_the_limit"])
+    buying = {"account_id": "bob", "legs": [a_leg(side="buy", limit_price="41000")]}
+    assert await _taken(desk, buying, {}) == ["alice.cross.1.1.BTC-PERP"]
+    assert desk.tally.counts == {"live": 2, "price_moved": 1, "filled": 1}
+
+
+# -- counts
+
+
+async def test_tally_counts_rulings_answers_fills_and_latency_for_prometheus() -> None:
+    # Records of these tests carry the broker's time 1 s: answered at 1.5 s, that took 0.5 s.
+    desk = a_desk()
+    desk.tally = a_tally(clock_s=lambda: 1.5)
+    await _taken(desk, {}, {}, {"revision": 3})
+    desk.tally.wrote(1)
+    value = desk.tally.registry.get_sample_value
+    events = "solvent_executor_events_total"
+    assert value(events, {"action": "act", "reason": "gap"}) == 1
+    assert value(events, {"action": "ignore", "reason": "duplicate"}) == 1
+    assert value("solvent_executor_answers_total", {"answer": "filled"}) == 1
+    assert value("solvent_executor_fills_total") == 1
+    assert value("solvent_executor_gaps_total") == 1
+    assert value("solvent_executor_answer_seconds_sum") == 0.5
+    assert desk.tally.counts["gaps"] == 1
+    assert {type(name) for name in desk.tally.counts} == {str}  # what --json can print
+
+
+def test_metrics_are_served_while_asked_for() -> None:
+    entries: list[dict[str, Any]] = []
+
+    def keep(_: object, __: str, entry: dict[str, Any]) -> str:
+        entries.append(entry)
+        return ""
+
+    tally = Tally(structlog.wrap_logger(structlog.ReturnLogger(), processors=[keep]))
+    tally.answered("passed")
+    with served(tally, "127.0.0.1", 0):
+        with urlopen(entries[0]["url"]) as page:
+            text = page.read().decode()
+        port = int(entries[0]["url"].split(":")[2].split("/")[0])
+        with pytest.raises(ServiceError, match="SLV-603"), served(tally, "127.0.0.1", port):
+            pass
+    assert 'solvent_executor_answers_total{answer="passed"} 1.0' in text
+    with served(tally, "127.0.0.1", None):
+        assert len(entries) == 1
+
+
+# -- the order of a batch
+
+
+def _order(count: int, seed: str, window: int) -> list[int]:
+    return pick_order(list(range(count)), str, seed=seed, window=window)
+
+
+def test_pick_order_shuffles_by_seed_but_no_further_than_a_window() -> None:
+    order = _order(20, "a", 8)
+    assert sorted(order[:8]) == list(range(8))
+    assert sorted(order[8:16]) == list(range(8, 16))
+    assert sorted(order[16:]) == list(range(16, 20))
+    assert order == _order(20, "a", 8)
+    assert len({tuple(_order(20, seed, 8)) for seed in "abcdefgh"}) == 8
+
+
+def test_pick_order_with_a_window_of_one_is_the_streams() -> None:
+    assert _order(5, "a", 1) == [0, 1, 2, 3, 4]
+
+
+# -- limits of the book's memory, which the pack does not show
+
+
+def test_book_remembers_ended_cases_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solvent.executor.book._MAX_REMEMBERED", 2)
+    book = Book()
+    end: dict[str, Any] = {"event": "recovered", "legs": [], "revision": 2}
+    for name in ("a", "b", "c"):
+        book.take([a_received(0, account_id=name), a_received(1, account_id=name, **end)])
+    late = [book.take([a_received(2, account_id=n)])[0] for n in ("b", "c", "a")]
+    assert [ruling.reason for ruling in late] == ["duplicate", "duplicate", "live"]
+
+
+def test_book_says_why_an_offer_holds_no_more() -> None:
+    book = Book()
+    offer = an_offer()
+    book.take([a_received(0)])
+    assert book.why_not_now(offer, 0) is None
+    book.take([a_received(1, account_id="bob", ts_us=61_000_000)])
+    assert book.why_not_now(offer, 0) is None
+    book.take([a_received(2, account_id="bob", ts_us=61_000_001, revision=2)])
+    assert book.why_not_now(offer, 0) == "expired"
+    book.take([a_received(3, revision=2, ts_us=2)])
+    assert book.why_not_now(offer, 0) == "superseded"
+    book.take([a_received(4, revision=3, event="closed", legs=[])])
+    assert book.why_not_now(offer, 0) == "ended"
+
+
+@pytest.mark.parametrize(
+    ("pin", "is_admitted"),
+    [
+        pytest.param(RulebookPin("test"), True, id="any version"),
+        pytest.param(RulebookPin("test", 1, "0" * 64), True, id="exactly"),
+        pytest.param(RulebookPin("test", 2), False, id="another version"),
+        pytest.param(RulebookPin("test", 1, "1" * 64), False, id="another hash"),
+        pytest.param(RulebookPin("demo"), False, id="another id"),
+    ],
+)
+def test_pinned_rulebook_admits_what_it_names(pin: RulebookPin, is_admitted: bool) -> None:
+    (ruling,) = Book(accepts=[pin]).take([a_received(0)])
+    assert ruling.reason == ("live" if is_admitted else "wrong_rulebook")

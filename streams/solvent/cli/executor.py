@@ -1,4 +1,4 @@
-"""`solvent executor`: the reference liquidation executor. Exit codes: ``solvent.cli.exits``."""
+"""`solvent executor`: liquidation offers answered. Exit codes: ``solvent.cli.exits``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from solvent.cli.common import DataDirOption, JsonOption, print_json
 from solvent.cli.exits import EPILOG
 
 if TYPE_CHECKING:
+    from solvent.executor.book import RulebookPin
+    from solvent.executor.strategy import Strategy
     from solvent.rules.compile import CompiledRulebook
 
 __all__ = ["app"]
@@ -24,9 +26,36 @@ def executor(
         bool,
         typer.Option("--demo", help="Fill every offer at once against a simulated counterparty."),
     ] = False,
+    strategy: Annotated[
+        str | None, typer.Option(help="Ask a strategy of yours, module:function.")
+    ] = None,
+    bridge: Annotated[
+        bool,
+        typer.Option("--bridge", help="Offers as JSON lines on stdout, answers on stdin."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide and log, send nothing, commit nothing.")
+    ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(help="Act under this rulebook alone, id[:version[:hash]]; may be repeated."),
+    ] = None,
+    cooldown_s: Annotated[
+        float, typer.Option(min=0, help="Leave an account alone for so long after a fill of ours.")
+    ] = 0.0,
+    window: Annotated[
+        int, typer.Option(min=1, help="Shuffle offers of a batch within so many; 1 keeps order.")
+    ] = 8,
+    seed: Annotated[
+        str | None, typer.Option(help="Of that shuffle. [default: another one each start]")
+    ] = None,
     slippage_ppm: Annotated[
-        int, typer.Option(min=0, max=999_999, help="Distance of a fill from mark, ppm.")
+        int, typer.Option(min=0, max=999_999, help="--demo: distance of a fill from mark, ppm.")
     ] = 1_000,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, help="Serve /metrics there, on SOLVENT_HEALTH_HOST; 0: any free one."),
+    ] = None,
     bootstrap_servers: Annotated[
         str | None, typer.Option(help="Kafka to use, host:port[,host:port].")
     ] = None,
@@ -38,31 +67,87 @@ def executor(
 ) -> None:
     """Answer liquidation offers until stopped by SIGTERM or SIGINT; logs are JSON lines on stderr.
 
-    The one strategy so far is --demo: it has no venue behind it and invents the other side.
+    By --demo, which has no venue behind it and invents the other side, by a --strategy, or by a
+    program in any language beyond --bridge.
     """
     import asyncio
+    import secrets
+    import sys
+    import time
 
-    from solvent.executor.service import ExecutorConfig, run_executor
+    from solvent.executor.book import Book
+    from solvent.executor.desk import Desk
+    from solvent.executor.fills import Steps
+    from solvent.executor.service import ExecutorConfig, run_bridge, run_executor
+    from solvent.executor.simulated import simulated_counterparty
+    from solvent.executor.tally import Tally, served
     from solvent.ops.broker import resolve_bootstrap
     from solvent.settings import load_settings
     from solvent.wire.topics import Topics
 
-    if not demo:
-        msg = "this executor only simulates fills: say so with --demo"
+    if demo + bridge + (strategy is not None) != 1:
+        msg = "who answers? one of --demo, --strategy and --bridge"
+        raise typer.BadParameter(msg)
+    if bridge and json:
+        msg = "--bridge writes offers to standard output: no --json beside it"
         raise typer.BadParameter(msg)
     settings = load_settings(
         data_dir=data_dir, bootstrap_servers=bootstrap_servers, rulebook=rulebook
     )
+    book = Book(accepts=[_pin(text) for text in accept or ()], cooldown_us=round(cooldown_s * 1e6))
+    answer = _strategy(strategy) if strategy is not None else None
     config = ExecutorConfig(
         bootstrap_servers=resolve_bootstrap(settings),
         topics=Topics(prefix=settings.topic_prefix, partitions=settings.partitions),
         app_id=settings.app_id,
-        slippage_ppm=slippage_ppm,
+        is_dry_run=dry_run,
     )
-    rules = _rulebook(settings.rulebook)
-    counts = asyncio.run(run_executor(config, rules.instrument_by_name, _logger()))
+    steps = Steps.of(_rulebook(settings.rulebook))
+    tally = Tally(_logger(), time.time)
+    if bridge:
+        lines_in, lines_out = sys.stdin.fileno(), sys.stdout.buffer
+        with served(tally, settings.health_host, metrics_port):
+            work = run_bridge(config, book, steps, tally, lines_in=lines_in, lines_out=lines_out)
+            asyncio.run(work)
+        return
+    desk = Desk(
+        book=book,
+        strategy=answer or simulated_counterparty(steps.instruments, slippage_ppm),
+        steps=steps,
+        tally=tally,
+        seed=secrets.token_hex(8) if seed is None else seed,
+        window=window,
+    )
+    with served(tally, settings.health_host, metrics_port):
+        counts = asyncio.run(run_executor(config, desk))
     if json:
         print_json({"offers": counts})
+
+
+def _pin(text: str) -> RulebookPin:
+    from solvent.executor.book import RulebookPin
+
+    name, *rest = text.split(":")
+    version, digest = [*rest, None, None][:2]
+    if not name or len(rest) > 2 or (version is not None and not version.isdecimal()):
+        msg = f"--accept {text}: not id, id:version or id:version:hash"
+        raise typer.BadParameter(msg)
+    return RulebookPin(name, None if version is None else int(version), digest)
+
+
+def _strategy(name: str) -> Strategy:
+    """Return the function a name ``module:function`` stands for; the working folder counts."""
+    import sys
+    from importlib import import_module
+
+    module, _, function = name.partition(":")
+    sys.path.insert(0, "")
+    try:
+        found: Strategy = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = f"--strategy {name}: {error}"
+        raise typer.BadParameter(msg) from None
+    return found
 
 
 def _rulebook(path: Path | None) -> CompiledRulebook:

@@ -1,23 +1,33 @@
-"""What the reference executor answers to an offer: one fill a leg, at mark less a stated slippage.
+"""Fills that answer an offer: any that its leg allows, and those of the simulated counterparty.
 
 Prices are settlement currency per coin and sizes coins, as decimal text on both sides and exact
 integers between; slippage and fees are ppm. The fills are for the account: `sell` closes its long.
-The executor's favour is the slippage; every rounding is the account's favour, inside the limit.
+The simulated counterparty fills each leg whole, at mark less a stated slippage. The executor's
+favour is the slippage; every rounding is the account's favour, inside the limit.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from solvent.domain.instrument import Instrument
 from solvent.errors import ContractError, RejectCode
+from solvent.rules.compile import CompiledRulebook
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled, parse_scaled
 from solvent.wire.inputs import encode_trade
 from solvent.wire.outputs import Liquidation, OfferLeg
 
-__all__ = ["Fill", "fill_price_ticks", "fills_for", "latest_of_each_case", "trade_id_for"]
+__all__ = [
+    "Fill",
+    "Steps",
+    "check_steps",
+    "fill_of",
+    "fill_price_ticks",
+    "fills_for",
+    "trade_id_for",
+]
 
 #: Prices are compared at this exponent, which is finer than any feed's and any tick's.
 _FINEST = -18
@@ -58,6 +68,94 @@ class Fill:
             liquidation_id=self.liquidation_id,
             ts_us=self.ts_us,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What the amounts of a fill are multiples of, by market.
+
+    Attributes
+    ----------
+    instruments : mapping
+        Lots and ticks.
+    fee_exponents : mapping
+        Power of ten of a fee's unit, that of the asset a market settles in; micros where missing.
+    """
+
+    instruments: Mapping[str, Instrument]
+    fee_exponents: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rulebook: CompiledRulebook) -> Steps:
+        """Return the steps of a rulebook."""
+        markets = rulebook.instrument_by_name
+        assets = rulebook.assets
+        exponents = {name: assets[m.settles_in].quantum_exponent for name, m in markets.items()}
+        return cls(markets, exponents)
+
+
+def fill_of(offer: Liquidation, market: str, *, size: str, price: str, fee: str = "0") -> Fill:
+    """Return the fill of one leg of an offer, with its side and the id that belongs to it.
+
+    Parameters
+    ----------
+    offer : Liquidation
+        The revision answered.
+    market : str
+        A leg's.
+    size : str
+        Coins, above zero, at most the leg's.
+    price : str
+        Settlement currency per coin, above zero, not beyond the leg's limit.
+    fee : str
+        Settlement currency the account pays, below zero if it gets it.
+
+    Raises
+    ------
+    ContractError
+        [SLV-202] no leg in this market, [SLV-103] one of the numbers may not be.
+    """
+    leg = next((leg for leg in offer.legs if leg.market == market), None)
+    what = f"{offer.liquidation_id} revision {offer.revision}"
+    if leg is None:
+        markets = ", ".join(each.market for each in offer.legs) or "none"
+        msg = f"{what}: market {market!r}, offered are {markets}"
+        raise ContractError(msg, code=RejectCode.UNKNOWN_INSTRUMENT)
+    try:
+        size_parsed, price_parsed = parse_scaled(size, _FINEST), parse_scaled(price, _FINEST)
+        parse_scaled(fee, _FINEST)
+    except ValueError as error:
+        msg = f"{what} {market}: {error}"
+        raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT) from None
+    if not 0 < size_parsed <= parse_scaled(leg.size, _FINEST):
+        msg = f"{what} {market}: size {size}, offered are {leg.size}"
+        raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
+    room = price_parsed - parse_scaled(leg.limit_price, _FINEST)
+    if price_parsed <= 0 or (room < 0 if leg.side == "sell" else room > 0):
+        msg = f"{what} {market}: {leg.side} at {price}, the limit is {leg.limit_price}"
+        raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
+    return _fill(offer, leg, size=size, price=price, fee=fee)
+
+
+def check_steps(fill: Fill, steps: Steps) -> None:
+    """Refuse a fill the pipeline would: off its steps, it would quarantine the account.
+
+    Raises
+    ------
+    ContractError
+        [SLV-202] a market the rulebook has not, [SLV-104] size, price or fee off their steps.
+    """
+    instrument = steps.instruments.get(fill.market)
+    if instrument is None:
+        msg = f"fill {fill.trade_id} in market {fill.market}: not in the rulebook"
+        raise ContractError(msg, code=RejectCode.UNKNOWN_INSTRUMENT)
+    try:
+        instrument.lot.parse(fill.size)
+        instrument.tick.parse(fill.price)
+        parse_scaled(fill.fee, steps.fee_exponents.get(fill.market, MICRO_EXPONENT))
+    except ValueError as error:
+        msg = f"fill {fill.trade_id}: {error}"
+        raise ContractError(msg, code=RejectCode.OFF_STEP) from None
 
 
 def fills_for(
@@ -102,21 +200,24 @@ def fills_for(
             continue
         numerator, denominator = instrument.tick_value
         fee_micros = lots * ticks * numerator * leg.fund_fee_ppm // (denominator * PPM)
-        fills.append(
-            Fill(
-                trade_id=trade_id_for(offer, leg.market),
-                account_id=offer.account_id,
-                subaccount=offer.subaccount,
-                market=leg.market,
-                side=leg.side,
-                size=leg.size,
-                price=instrument.tick.format(ticks),
-                fee=format_scaled(fee_micros, MICRO_EXPONENT),
-                liquidation_id=offer.liquidation_id,
-                ts_us=offer.ts_us,
-            )
-        )
+        price, fee = instrument.tick.format(ticks), format_scaled(fee_micros, MICRO_EXPONENT)
+        fills.append(_fill(offer, leg, size=leg.size, price=price, fee=fee))
     return fills
+
+
+def _fill(offer: Liquidation, leg: OfferLeg, *, size: str, price: str, fee: str) -> Fill:
+    return Fill(
+        trade_id=trade_id_for(offer, leg.market),
+        account_id=offer.account_id,
+        subaccount=offer.subaccount,
+        market=leg.market,
+        side=leg.side,
+        size=size,
+        price=price,
+        fee=fee,
+        liquidation_id=offer.liquidation_id,
+        ts_us=offer.ts_us,
+    )
 
 
 def fill_price_ticks(leg: OfferLeg, instrument: Instrument, slippage_ppm: int) -> int:
@@ -147,9 +248,3 @@ def trade_id_for(offer: Liquidation, market: str) -> str:
         return text
     named = f"{offer.liquidation_id}:{offer.revision}:{market}".encode()
     return "liq-" + hashlib.blake2b(named, digest_size=24).hexdigest()
-
-
-def latest_of_each_case(revisions: Sequence[Liquidation]) -> list[Liquidation]:
-    """Return the last revision of each liquidation in a batch, in the order these came."""
-    last = {revision.liquidation_id: revision for revision in revisions}
-    return [revision for revision in revisions if last[revision.liquidation_id] is revision]

@@ -1,291 +1,212 @@
-"""The reference executor: takes every liquidation offer once, in Kafka transactions.
+"""The executor at work: takes offers and answers each once, in Kafka transactions.
 
-Times are stream time in microseconds, offsets places in a partition of ``trades.v1``. It reads
-``liquidations.v1`` committed, and writes its fills and its own read position in one transaction:
-either both are there or neither, whatever kills it. On top of that trade ids are functions of the
-offer, so even a fill written twice by other means is one fill to the engine.
+Two ways to answer: a strategy in this process (`run_executor`), or a program in any language beyond
+standard input and output (`run_bridge`). Both read `Connection`, ask the `Book`, and write fills
+with their read position. Trade ids are functions of the offer, so even a fill written twice by
+other means is one fill to the engine.
 
-An offer is left alone when
-
-* a later revision of the same liquidation is in the same batch, or was seen before;
-* it expired: the stream time of its partition, as told by liquidations, is beyond ``expires_us``;
-* it does not know a fill of ours yet (its ``inputs`` end before that fill's offset): the account
-  is about to change by our hand, and a revision that knows it will follow.
-
-One instance runs per transactional id; a second one fences the first, which then stops.
+A strategy's batch is one transaction, positions and all. A bridge's answers come when they come:
+its position stays before the first offer not answered yet, so a restart shows that one again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+import threading
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, BinaryIO, Final
 
-import msgspec
+from solvent.errors import ServiceError
+from solvent.executor.book import Book
+from solvent.executor.bridge import Bridge
+from solvent.executor.connection import Connection, ExecutorConfig
+from solvent.executor.desk import Desk
+from solvent.executor.fills import Fill, Steps
+from solvent.executor.tally import Tally
 
-from solvent.domain.instrument import Instrument
-from solvent.errors import ContractError, ServiceError
-from solvent.executor.fills import Fill, fills_for, latest_of_each_case
-from solvent.wire.inputs import decode_trade
-from solvent.wire.outputs import Liquidation, decode_liquidation
-from solvent.wire.topics import LIQUIDATIONS, TRADES, Topics
+__all__ = ["ExecutorConfig", "run_bridge", "run_executor"]
 
-__all__ = ["Desk", "ExecutorConfig", "run_executor"]
-
-_POLL_MS: Final = 200
-_MAX_BATCH: Final = 2_000
-#: Where to look for fills of an earlier life: the end of each partition of trades.
-_LOOK_BACK: Final = 10_000
+_CHUNK: Final = 65_536
+#: A line without end is not read for ever.
+_MAX_LINE: Final = 65_536
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutorConfig:
-    """What the executor is told.
-
-    Attributes
-    ----------
-    bootstrap_servers : str
-        ``host:port[,host:port]``.
-    topics : Topics
-        Names on the broker.
-    app_id : str
-        Group ``{app_id}-executor``, also its transactional id.
-    slippage_ppm : int
-        Distance from mark, in the executor's favour.
-    """
-
-    bootstrap_servers: str
-    topics: Topics
-    app_id: str
-    slippage_ppm: int
-
-    @property
-    def group_id(self) -> str:
-        """Consumer group and transactional id."""
-        return f"{self.app_id}-executor"
-
-
-@dataclass(slots=True)
-class Desk:
-    """Decides which revisions of a batch are answered; knows nothing of Kafka.
-
-    Attributes
-    ----------
-    instruments : mapping
-        By market name.
-    slippage_ppm : int
-        Distance from mark.
-    marks : dict
-        Latest mark price seen of each market, as decimal text.
-    counts : dict
-        Offers by what became of them.
-    """
-
-    instruments: Mapping[str, Instrument]
-    slippage_ppm: int
-    marks: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    _stream_us: dict[int, int] = field(default_factory=dict)
-    _revisions: dict[str, int] = field(default_factory=dict)
-    _own_fills: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    def decide(self, revisions: list[Liquidation]) -> list[Fill]:
-        """Return the fills that answer a batch of revisions of any partitions."""
-        for revision in revisions:
-            newest = self._stream_us.get(revision.partition, 0)
-            self._stream_us[revision.partition] = max(newest, revision.ts_us)
-            for leg in revision.legs:
-                self.marks[leg.market] = leg.mark_price
-        fills: list[Fill] = []
-        latest = latest_of_each_case(revisions)
-        self._count("superseded", len(revisions) - len(latest))
-        for revision in latest:
-            outcome = self._outcome(revision)
-            answer: list[Fill] = []
-            if outcome == "taken":
-                try:
-                    answer = fills_for(revision, self.instruments, self.slippage_ppm)
-                except ContractError:
-                    outcome = "not_understood"
-            self._count(outcome)
-            fills += answer
-        return fills
-
-    def _outcome(self, revision: Liquidation) -> str:
-        case = revision.liquidation_id
-        if revision.revision <= self._revisions.get(case, 0):
-            return "seen_before"
-        self._revisions[case] = revision.revision
-        unit = (revision.account_id, revision.subaccount)
-        if not revision.is_offer:
-            self._own_fills.pop(unit, None)
-            return "ended"
-        if not revision.legs:
-            return "nothing_to_trade"
-        if (
-            revision.expires_us is not None
-            and self._stream_us[revision.partition] > revision.expires_us
-        ):
-            return "expired"
-        if revision.inputs.get(TRADES, 0) <= self._own_fills.get(unit, -1):
-            return "waits_for_own_fill"
-        return "taken"
-
-    def remember_fill(self, account_id: str, subaccount: str, offset: int) -> None:
-        """Note where in its partition of ``trades.v1`` a fill of ours lies."""
-        unit = (account_id, subaccount)
-        self._own_fills[unit] = max(offset, self._own_fills.get(unit, -1))
-
-    def _count(self, outcome: str, by: int = 1) -> None:
-        if by:
-            self.counts[outcome] = self.counts.get(outcome, 0) + by
-
-
-async def run_executor(
-    config: ExecutorConfig,
-    instruments: Mapping[str, Instrument],
-    log: Any,
-) -> dict[str, int]:
-    """Answer offers until SIGTERM or SIGINT; return the counts.
+async def run_executor(config: ExecutorConfig, desk: Desk) -> dict[str, int]:
+    """Answer offers by a strategy until SIGTERM or SIGINT; return the counts.
 
     Raises
     ------
     ServiceError
         [SLV-608] The broker refuses, [SLV-611] another instance took over.
     """
-    from aiokafka.errors import KafkaError, ProducerFenced
+    tally = desk.tally
+    async with _stopping() as stopping, _connected(config, desk.book, tally.log) as connection:
+        while not stopping.is_set():
+            batch = await connection.poll()
+            if not batch:
+                continue
+            fills = await desk.decide(batch)
+            next_offsets = {received.partition: received.offset + 1 for received in batch}
+            await connection.write(fills, next_offsets)
+            _tell(fills, config, tally)
+    tally.log.info("executor_stopped", **tally.counts)
+    return tally.counts
 
-    desk = Desk(instruments, config.slippage_ppm)
+
+async def run_bridge(
+    config: ExecutorConfig,
+    book: Book,
+    steps: Steps,
+    tally: Tally,
+    *,
+    lines_in: int,
+    lines_out: BinaryIO,
+) -> dict[str, int]:
+    """Answer offers by what comes in as lines, until these end, SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    lines_in : int
+        File descriptor read in a thread of its own.
+    lines_out : BinaryIO
+        Written and flushed at once; who does not read it stops the executor's reading too.
+    """
+    bridge = Bridge(book, steps, tally)
+    async with _stopping() as stopping, _connected(config, book, tally.log) as connection:
+        lines = _Lines(lines_in)
+        committed: dict[int, int] = {}
+        polled = asyncio.ensure_future(connection.poll())
+        more = asyncio.ensure_future(lines.arrived.wait())
+        try:
+            while not stopping.is_set():
+                await asyncio.wait({polled, more}, return_when=asyncio.FIRST_COMPLETED)
+                if polled.done():
+                    _write(lines_out, bridge.tell(polled.result()))
+                    polled = asyncio.ensure_future(connection.poll())
+                # Whether they ended is asked first: no line comes after the end.
+                have_ended = lines.have_ended
+                fills = [fill for line in lines.take() for fill in bridge.hear(line)]
+                positions = bridge.positions()
+                if fills or positions != committed:
+                    offsets = await connection.write(fills, positions)
+                    bridge.wrote(fills, offsets)
+                    committed = positions
+                    _tell(fills, config, tally)
+                _write(lines_out, bridge.replies())
+                if have_ended:
+                    break
+                if more.done():
+                    more = asyncio.ensure_future(lines.arrived.wait())
+        except BrokenPipeError:
+            tally.log.warning("bridge_reader_gone")
+            # What is left in the buffer would be an error once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), lines_out.fileno())
+        finally:
+            for task in (polled, more):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+    tally.log.info("executor_stopped", **tally.counts)
+    return tally.counts
+
+
+class _Lines:
+    """Lines of a file descriptor, read by a thread that dies with the process.
+
+    A thread, since a descriptor may be a file, which no event loop can wait for; `os.read`, since
+    a buffered reader's lock would be held when the interpreter ends.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.arrived = asyncio.Event()
+        self.have_ended = False
+        self._lines: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+        arguments = (descriptor,)
+        threading.Thread(target=self._read, args=arguments, name="lines", daemon=True).start()
+
+    def take(self) -> list[bytes]:
+        """Return the lines that came since."""
+        self.arrived.clear()
+        lines, self._lines = self._lines, []
+        return lines
+
+    def _read(self, descriptor: int) -> None:
+        rest = b""
+        while chunk := os.read(descriptor, _CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _MAX_LINE:
+                lines, rest = [*lines, rest], b""
+            self._hand_over(lines, is_end=False)
+        self._hand_over([rest] if rest else [], is_end=True)
+
+    def _hand_over(self, lines: Sequence[bytes], *, is_end: bool) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has gone: so has all interest
+            self._loop.call_soon_threadsafe(self._arrive, lines, is_end)
+
+    def _arrive(self, lines: Sequence[bytes], is_end: bool) -> None:
+        self._lines += [line for line in lines if line.strip()]
+        self.have_ended = is_end
+        if self._lines or is_end:
+            self.arrived.set()
+
+
+@contextlib.asynccontextmanager
+async def _stopping() -> AsyncIterator[asyncio.Event]:
+    """Give the event that SIGTERM and SIGINT set."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
+        yield stopping
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _connected(config: ExecutorConfig, book: Book, log: Any) -> AsyncIterator[Connection]:
+    """Give an open connection; Kafka's errors become ours."""
+    from aiokafka.errors import KafkaError, ProducerFenced
+
+    try:
         async with contextlib.AsyncExitStack() as stack:
-            await _serve(config, desk, stopping, stack, log)
+            connection = await Connection.open(config, book, stack)
+            log.info(
+                "executor_started",
+                group=config.group_id,
+                partitions=len(connection.partitions),
+                dry_run=config.is_dry_run,
+            )
+            yield connection
     except ProducerFenced as error:
         msg = f"executor {config.group_id}: another instance took over"
         raise ServiceError(msg, code="SLV-611") from error
     except KafkaError as error:
         msg = f"Kafka at {config.bootstrap_servers}: {error!r}"
         raise ServiceError(msg, code="SLV-608") from error
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-    log.info("executor_stopped", **desk.counts)
-    return desk.counts
 
 
-async def _serve(
-    config: ExecutorConfig,
-    desk: Desk,
-    stopping: asyncio.Event,
-    stack: contextlib.AsyncExitStack,
-    log: Any,
-) -> None:
-    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-
-    servers = config.bootstrap_servers
-    # The producer first: it ends a former life's transaction, whose offsets would still be pending.
-    producer = AIOKafkaProducer(
-        bootstrap_servers=servers, transactional_id=config.group_id, linger_ms=0
-    )
-    await producer.start()
-    stack.push_async_callback(producer.stop)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=servers,
-        group_id=config.group_id,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    await consumer.start()
-    stack.push_async_callback(consumer.stop)
-    source = config.topics.physical(LIQUIDATIONS)
-    target = config.topics.physical(TRADES)
-    places = [TopicPartition(source, p) for p in await _partitions(producer, source)]
-    # Assigned by hand: there is one instance, and a restart need not wait for a dead one's session.
-    consumer.assign(places)
-    await _remember_fills(config, desk, [p.partition for p in places])
-    log.info("executor_started", group=config.group_id, partitions=len(places))
-    while not stopping.is_set():
-        batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_BATCH)
-        if not batches:
-            continue
-        revisions = _decode(batches, log)
-        fills = desk.decide(revisions)
-        next_offsets = {place: records[-1].offset + 1 for place, records in batches.items()}
-        async with producer.transaction():
-            sends = [await producer.send(target, value=f.value(), key=f.key) for f in fills]
-            # Every send is awaited: a transaction with a failed batch must not commit.
-            written = [await send for send in sends]
-            await producer.send_offsets_to_transaction(next_offsets, config.group_id)
-        for fill, place in zip(fills, written, strict=True):
-            desk.remember_fill(fill.account_id, fill.subaccount, place.offset)
-            log.info(
-                "offer_taken",
-                liquidation_id=fill.liquidation_id,
-                trade_id=fill.trade_id,
-                market=fill.market,
-                side=fill.side,
-                size=fill.size,
-                price=fill.price,
-            )
+def _write(sink: BinaryIO, lines: Sequence[bytes]) -> None:
+    if lines:
+        sink.write(b"".join(line + b"\n" for line in lines))
+        sink.flush()
 
 
-def _decode(batches: Mapping[Any, list[Any]], log: Any) -> list[Liquidation]:
-    revisions = []
-    for place, records in batches.items():
-        for record in records:
-            try:
-                revisions.append(decode_liquidation(record.value or b""))
-            except ContractError as error:
-                where = {"partition": place.partition, "offset": record.offset}
-                log.warning("liquidation_unreadable", **where, reason=str(error))
-    return revisions
-
-
-async def _partitions(producer: Any, topic: str) -> list[int]:
-    try:
-        found = await producer.partitions_for(topic)
-    except Exception as error:
-        msg = f"topic {topic} does not exist: run `solvent topics apply`"
-        raise ServiceError(msg, code="SLV-610") from error
-    return sorted(found)
-
-
-async def _remember_fills(config: ExecutorConfig, desk: Desk, partitions: list[int]) -> None:
-    """Look at the end of ``trades.v1`` for fills of a former life that offers may not know yet."""
-    from aiokafka import AIOKafkaConsumer, TopicPartition
-
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=config.bootstrap_servers, isolation_level="read_committed"
-    )
-    await consumer.start()
-    try:
-        topic = config.topics.physical(TRADES)
-        places = [TopicPartition(topic, partition) for partition in partitions]
-        consumer.assign(places)
-        first = await consumer.beginning_offsets(places)
-        ends = await consumer.end_offsets(places)
-        for place in places:
-            consumer.seek(place, max(first[place], ends[place] - _LOOK_BACK))
-        left = {place for place in places if await consumer.position(place) < ends[place]}
-        while left:
-            for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                for record in records:
-                    _remember_fill(desk, record)
-            left = {place for place in left if await consumer.position(place) < ends[place]}
-    finally:
-        await consumer.stop()
-
-
-def _remember_fill(desk: Desk, record: Any) -> None:
-    if record.value is None or b'"liquidation_id"' not in record.value:
-        return
-    with contextlib.suppress(ContractError, msgspec.MsgspecError):
-        trade = decode_trade(record.value)
-        desk.remember_fill(trade.account_id, trade.subaccount, record.offset)
+def _tell(fills: Sequence[Fill], config: ExecutorConfig, tally: Tally) -> None:
+    if not config.is_dry_run:
+        tally.wrote(len(fills))
+    for fill in fills:
+        tally.log.info(
+            "offer_would_be_taken" if config.is_dry_run else "offer_taken",
+            liquidation_id=fill.liquidation_id,
+            trade_id=fill.trade_id,
+            market=fill.market,
+            side=fill.side,
+            size=fill.size,
+            price=fill.price,
+        )

@@ -40,6 +40,7 @@ __all__ = [
     "OfferCollateral",
     "OfferLeg",
     "OfferPosition",
+    "OfferSwap",
     "Pauses",
     "PriceRow",
     "Reject",
@@ -136,6 +137,29 @@ class OfferLeg(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     fund_fee_ppm: int
 
 
+class OfferSwap(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """Debt an executor is asked to repay for the account, and what it may take, all in coins.
+
+    Attributes
+    ----------
+    debt, repay : str
+        Asset owed, and how much of it.
+    collateral, seize : str
+        Asset taken for it, and how much.
+    protocol : str
+        The part of `seize` that the protocol keeps.
+    bonus_ppm : int
+        What is taken beyond the worth of what is repaid, parts per million.
+    """
+
+    debt: str
+    repay: str
+    collateral: str
+    seize: str
+    protocol: str
+    bonus_ppm: int
+
+
 class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One revision of a liquidation: an offer (opened, revised) or its end (recovered, closed).
 
@@ -153,6 +177,8 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         Mark frame in force.
     inputs : dict of str to int
         Next offset of each input topic: the decision rests on all records below.
+    swaps, share_ppm
+        Under lending terms, debts to repay; where a part of the whole book is sold, how much of it.
     liquidated_notional, fills, bad_debt : str, int, str or None
         Of the whole case, in its last revision only; `bad_debt` of a closed case.
     """
@@ -181,6 +207,8 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     trigger: Trigger
     inputs: dict[str, int]
     rulebook: RulebookReference
+    swaps: list[OfferSwap] = []
+    share_ppm: int | None = None
     liquidated_notional: str | None = None
     fills: int | None = None
     bad_debt: str | None = None

@@ -1,0 +1,166 @@
+// What an executor knows of liquidations, and whether an event of theirs is to be acted on: the rules
+// of solvent's streams/solvent/executor/book.py, which says what each reason means. Times are stream
+// time in microseconds, of the partition a record was read from. No clock, no chance, no I/O.
+
+export type Action = "act" | "end" | "ignore";
+export type Reason =
+  | "live" | "gap" | "ended" | "not_understood" | "stale_episode" | "duplicate" | "conflict"
+  | "superseded" | "unknown_word" | "wrong_rulebook" | "nothing_to_trade" | "expired"
+  | "waits_for_own_fill" | "cooldown";
+
+export interface Received { partition: number; offset: number; text: string }
+export interface Pin { id: string; version: number | null; hash: string | null }
+export interface Leg { market: string; side: string; size: string; limit_price: string }
+export interface Swap { debt: string; repay: string; collateral: string; seize: string }
+export interface Liquidation {
+  schema_version: number; liquidation_id: string; revision: number; event: string;
+  account_id: string; subaccount: string; episode: number; ts_us: number; expires_us: number | null;
+  legs: Leg[]; swaps?: Swap[]; inputs: Record<string, number>;
+  rulebook: { id: string; version: number; hash: string };
+}
+export interface Ruling { action: Action; reason: Reason; received: Received; event?: Liquidation }
+
+interface Case { episode: number; revision: number; ended: boolean; seen: Map<number, string> }
+
+const MAX_SEEN = 64; // revisions of a case whose content is remembered
+const MAX_REMEMBERED = 100_000; // units whose ended case is remembered, accounts whose fill is
+
+export class Book {
+  gaps = 0;
+  private streamUs = new Map<number, number>();
+  private open = new Map<string, Case>();
+  private ended = new Map<string, Case>();
+  private ownFills = new Map<string, number>();
+  private filledUs = new Map<string, number>();
+
+  constructor(private accepts: Pin[] = [], private cooldownUs = 0) {}
+
+  /** One ruling a record, in their order; the batch counts as known all at once. */
+  take(batch: Received[]): Ruling[] {
+    const rulings = batch.map((received) => this.enter(received));
+    const newest = new Map<string, number>();
+    rulings.forEach((ruling, index) => {
+      const isNews = ruling.action !== "ignore" || ruling.reason === "unknown_word";
+      if (ruling.event && isNews) newest.set(unitOf(ruling.event), index);
+    });
+    return rulings.map((ruling, index) => {
+      if (ruling.action !== "act" || !ruling.event) return ruling;
+      const isNewest = newest.get(unitOf(ruling.event)) === index;
+      const reason = isNewest ? this.obstacle(ruling.event, ruling.received.partition) : "superseded";
+      return reason ? { ...ruling, action: "ignore", reason } : ruling;
+    });
+  }
+
+  /** A fill of ours was committed: its place in its partition of trades.v1, its event time. */
+  filled(fill: { account_id: string; subaccount: string; offset: number; ts_us: number }): void {
+    const unit = `${fill.account_id}:${fill.subaccount}`;
+    remember(this.ownFills, unit, Math.max(fill.offset, this.ownFills.get(unit) ?? -1));
+    if (this.cooldownUs === 0) return;
+    const latestUs = Math.max(fill.ts_us, this.filledUs.get(fill.account_id) ?? 0);
+    remember(this.filledUs, fill.account_id, latestUs);
+  }
+
+  private enter(received: Received): Ruling {
+    const event = parse(received.text);
+    if (!event) return { action: "ignore", reason: "not_understood", received };
+    const unit = unitOf(event);
+    const nowUs = Math.max(event.ts_us, this.streamUs.get(received.partition) ?? 0);
+    this.streamUs.set(received.partition, nowUs);
+    const known = this.open.get(unit) ?? this.ended.get(unit);
+    const old = known && oldNews(event, known, received.text);
+    if (old) return { action: "ignore", reason: old, received, event };
+    const isGap = known !== undefined && !follows(event, known);
+    if (isGap) this.gaps += 1;
+    const isEnd = event.event === "recovered" || event.event === "closed";
+    this.advance(event, known, received.text, isEnd);
+    if (isEnd) return { action: "end", reason: "ended", received, event };
+    if (event.event !== "opened" && event.event !== "revised")
+      return { action: "ignore", reason: "unknown_word", received, event };
+    return { action: "act", reason: isGap ? "gap" : "live", received, event };
+  }
+
+  private advance(event: Liquidation, known: Case | undefined, text: string, isEnd: boolean): void {
+    const unit = unitOf(event);
+    const isSame = known?.episode === event.episode;
+    const seen = isSame ? known.seen : new Map<number, string>();
+    remember(seen, event.revision, text, MAX_SEEN);
+    const now = { episode: event.episode, revision: event.revision, ended: isEnd, seen };
+    this.ended.delete(unit);
+    if (tradesRead(event) > (this.ownFills.get(unit) ?? -1)) this.ownFills.delete(unit);
+    if (!isEnd) {
+      this.open.set(unit, now);
+      return;
+    }
+    this.open.delete(unit);
+    remember(this.ended, unit, now);
+  }
+
+  /** Why an offer that is the newest of its unit is left alone. */
+  private obstacle(offer: Liquidation, partition: number): Reason | null {
+    const nowUs = this.streamUs.get(partition) ?? 0;
+    if (offer.legs.some((leg) => leg.side !== "buy" && leg.side !== "sell")) return "unknown_word";
+    if (this.accepts.length && !this.accepts.some((pin) => admits(pin, offer.rulebook)))
+      return "wrong_rulebook";
+    if (!offer.legs.length && !offer.swaps?.length) return "nothing_to_trade";
+    if (offer.expires_us !== null && nowUs > offer.expires_us) return "expired";
+    const ownFill = this.ownFills.get(unitOf(offer)) ?? -1;
+    if (tradesRead(offer) <= ownFill) return "waits_for_own_fill";
+    const filledUs = this.filledUs.get(offer.account_id);
+    return filledUs !== undefined && nowUs < filledUs + this.cooldownUs ? "cooldown" : null;
+  }
+}
+
+function unitOf(event: Liquidation): string {
+  return `${event.account_id}:${event.subaccount}`; // neither holds a colon
+}
+
+function tradesRead(event: Liquidation): number {
+  return event.inputs["trades.v1"] ?? 0; // the next offset: what lies below is known
+}
+
+function oldNews(event: Liquidation, known: Case, text: string): Reason | null {
+  if (event.episode !== known.episode) return event.episode < known.episode ? "stale_episode" : null;
+  const seen = known.seen.get(event.revision);
+  if (seen !== undefined) return seen === text ? "duplicate" : "conflict";
+  if (event.revision < known.revision) return "superseded";
+  return known.ended ? "ended" : null;
+}
+
+function follows(event: Liquidation, known: Case): boolean {
+  return known.ended
+    ? event.episode === known.episode + 1 && event.revision === 1
+    : event.episode === known.episode && event.revision === known.revision + 1;
+}
+
+function admits(pin: Pin, book: Liquidation["rulebook"]): boolean {
+  return pin.id === book.id && (pin.version ?? book.version) === book.version
+    && (pin.hash ?? book.hash) === book.hash;
+}
+
+/** Puts a value in last and forgets the oldest beyond `most`. */
+function remember<K, V>(kept: Map<K, V>, key: K, value: V, most = MAX_REMEMBERED): void {
+  kept.delete(key);
+  kept.set(key, value);
+  const [oldest] = kept.size > most ? kept.keys() : [];
+  if (oldest !== undefined) kept.delete(oldest);
+}
+
+/** The event a text holds, null if it is none: what acting depends on is looked at, no more. */
+function parse(text: string): Liquidation | null {
+  let found: unknown;
+  try {
+    found = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  if (typeof found !== "object" || found === null) return null;
+  const event = found as Liquidation;
+  const counts = [event.revision, event.episode, event.ts_us, event.expires_us ?? 0];
+  const isSound = event.schema_version === 1
+    && counts.every((each) => Number.isSafeInteger(each) && each >= 0)
+    && event.revision >= 1 && event.episode >= 1 && event.expires_us !== undefined
+    && typeof event.event === "string" && Array.isArray(event.legs)
+    && typeof event.inputs === "object" && typeof event.rulebook === "object"
+    && event.liquidation_id === `${event.account_id}:${event.subaccount}:${event.episode}`;
+  return isSound ? event : null;
+}

@@ -1,0 +1,302 @@
+"""What an executor knows of liquidations, and whether an event of theirs is to be acted on.
+
+Pure: no Kafka, no clock, no chance. Records of ``liquidations.v1`` go in as they lie in their
+partitions, batch by batch, one ruling comes out for each: an action and a reason from a closed
+list. Times are stream time in microseconds, of the partition a record was read from: the latest
+``ts_us`` seen there, whoever's event told it. The conformance pack in
+``schemas/liquidations/conformance`` states the same rules by example, for any language.
+
+======  ==================  =====================================================================
+action  reason              when
+======  ==================  =====================================================================
+act     live                the offer may be taken
+act     gap                 the same, but the revision or episode before it was never seen
+end     ended               the case recovered or was closed: drop what is under way for it
+ignore  not_understood      no such record: not JSON, another version, an id that is not its own
+ignore  stale_episode       of an older episode than one known of this unit
+ignore  duplicate           id and revision seen before, the same content
+ignore  conflict            id and revision seen before, *other content*: somebody else writes here
+ignore  superseded          older than a revision known, before it or in the same batch
+ignore  ended               an offer of a case that has ended
+ignore  unknown_word        an `event` or `side` this program does not know; unknown reasons,
+                            verdicts and statuses say nothing that acting depends on
+ignore  wrong_rulebook      judged by a rulebook that is not among those accepted
+ignore  nothing_to_trade    neither legs nor swaps
+ignore  expired             its partition's stream time is beyond ``expires_us``
+ignore  waits_for_own_fill  decided before our own fill was read: one that knows it will follow
+ignore  cooldown            of an account we filled less than a cooldown ago, in stream time
+======  ==================  =====================================================================
+
+Of the reasons to ignore, the first that applies counts, in this order; only offers are superseded
+within a batch. Whatever is newer than all known of its unit becomes
+the newest, also if it is not acted on: an offer holds only while no later revision exists. An offer
+left alone is not looked at again; the next revision comes at the latest when it expires. A unit
+never heard of may begin at any revision (a restart forgets), so that is no gap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from solvent.errors import ContractError
+from solvent.wire.outputs import Liquidation, RulebookReference, decode_liquidation
+from solvent.wire.topics import TRADES
+
+__all__ = ["Action", "Book", "Reason", "Received", "RulebookPin", "Ruling", "keep_last"]
+
+#: Revisions of one case whose content is remembered; older ones count as superseded.
+_MAX_SEEN: Final = 64
+#: Units whose ended case is remembered, and accounts whose last fill is; the oldest are forgotten.
+_MAX_REMEMBERED: Final = 100_000
+_ENDINGS: Final = frozenset({"recovered", "closed"})
+_SIDES: Final = frozenset({"buy", "sell"})
+
+_Unit = tuple[str, str]
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class Action(StrEnum):
+    """What to do about an event."""
+
+    ACT = "act"
+    END = "end"
+    IGNORE = "ignore"
+
+
+class Reason(StrEnum):
+    """Why; the table in this module's docstring says when."""
+
+    LIVE = "live"
+    GAP = "gap"
+    ENDED = "ended"
+    NOT_UNDERSTOOD = "not_understood"
+    STALE_EPISODE = "stale_episode"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    SUPERSEDED = "superseded"
+    UNKNOWN_WORD = "unknown_word"
+    WRONG_RULEBOOK = "wrong_rulebook"
+    NOTHING_TO_TRADE = "nothing_to_trade"
+    EXPIRED = "expired"
+    WAITS_FOR_OWN_FILL = "waits_for_own_fill"
+    COOLDOWN = "cooldown"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A record of ``liquidations.v1``: where it lay, its bytes, the broker's time."""
+
+    partition: int
+    offset: int
+    value: bytes
+    timestamp_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RulebookPin:
+    """A rulebook whose offers are accepted; a version or hash of None accepts any."""
+
+    id: str
+    version: int | None = None
+    hash: str | None = None
+
+    def admits(self, rulebook: RulebookReference) -> bool:
+        """Return whether this is the rulebook meant."""
+        return (
+            self.id == rulebook.id
+            and self.version in {None, rulebook.version}
+            and self.hash in {None, rulebook.hash}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What is to be done about one record, and why; `liquidation` is None if not understood."""
+
+    action: Action
+    reason: Reason
+    received: Received
+    liquidation: Liquidation | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Case:
+    """The newest case of a unit: content digests by revision, the newest last."""
+
+    episode: int
+    revision: int = 0
+    has_ended: bool = False
+    seen: dict[int, bytes] = field(default_factory=dict)
+
+    def take(self, revision: int, digest: bytes) -> None:
+        self.revision = revision
+        keep_last(self.seen, revision, digest, _MAX_SEEN)
+
+
+@dataclass(slots=True)
+class Book:
+    """The newest revision of each case, and what it asks of us.
+
+    Attributes
+    ----------
+    accepts : sequence of RulebookPin
+        Rulebooks whose offers are acted on; empty: all.
+    cooldown_us : int
+        Stream time for which an account we filled is left alone.
+    gaps : int
+        How often something before an event was never seen.
+    """
+
+    accepts: Sequence[RulebookPin] = ()
+    cooldown_us: int = 0
+    gaps: int = 0
+    _stream_us: dict[int, int] = field(default_factory=dict)
+    _open: dict[_Unit, _Case] = field(default_factory=dict)
+    _ended: dict[_Unit, _Case] = field(default_factory=dict)
+    _own_fills: dict[_Unit, int] = field(default_factory=dict)
+    _filled_us: dict[str, int] = field(default_factory=dict)
+
+    def take(self, batch: Sequence[Received]) -> list[Ruling]:
+        """Return one ruling a record, in their order; the batch counts as known all at once."""
+        rulings = [self._enter(received) for received in batch]
+        newest: dict[_Unit, int] = {}
+        for index, ruling in enumerate(rulings):
+            if ruling.liquidation is not None and _is_news(ruling):
+                newest[_unit_of(ruling.liquidation)] = index
+        return [
+            self._weigh(ruling, is_newest=newest[_unit_of(ruling.liquidation)] == index)
+            if ruling.liquidation is not None and ruling.action is Action.ACT
+            else ruling
+            for index, ruling in enumerate(rulings)
+        ]
+
+    def why_not_now(self, offer: Liquidation, partition: int) -> Reason | None:
+        """Return why an offer that was live may not be taken any more, None if it still may."""
+        case = self._open.get(_unit_of(offer))
+        if case is None:
+            return Reason.ENDED
+        if (case.episode, case.revision) != (offer.episode, offer.revision):
+            return Reason.SUPERSEDED
+        return Reason.EXPIRED if self._has_expired(offer, partition) else None
+
+    def filled(self, account_id: str, subaccount: str, *, offset: int, ts_us: int) -> None:
+        """Note a fill of ours: its place in its partition of ``trades.v1``, and its event time."""
+        unit = (account_id, subaccount)
+        last = max(offset, self._own_fills.get(unit, -1))
+        keep_last(self._own_fills, unit, last, _MAX_REMEMBERED)
+        if self.cooldown_us:
+            latest_us = max(ts_us, self._filled_us.get(account_id, 0))
+            keep_last(self._filled_us, account_id, latest_us, _MAX_REMEMBERED)
+
+    def _enter(self, received: Received) -> Ruling:
+        """Fold a record in; an offer newer than all known comes out as `act`, to be weighed."""
+        try:
+            event = decode_liquidation(received.value)
+        except ContractError as error:
+            return Ruling(Action.IGNORE, Reason.NOT_UNDERSTOOD, received, detail=str(error))
+        unit = _unit_of(event)
+        own_id = f"{event.account_id}:{event.subaccount}:{event.episode}"
+        if event.liquidation_id != own_id or event.revision < 1 or event.episode < 1:
+            detail = f"{event.liquidation_id} revision {event.revision}, of {own_id}"
+            return Ruling(Action.IGNORE, Reason.NOT_UNDERSTOOD, received, detail=detail)
+        self._stream_us[received.partition] = max(
+            event.ts_us, self._stream_us.get(received.partition, 0)
+        )
+        known = self._open.get(unit) or self._ended.get(unit)
+        digest = hashlib.blake2b(received.value, digest_size=16).digest()
+        if known is not None and (old := _old_news(event, known, digest)):
+            return Ruling(Action.IGNORE, old, received, event)
+        is_gap = known is not None and not _follows(event, known)
+        self.gaps += is_gap
+        self._advance(event, known, digest)
+        if event.event in _ENDINGS:
+            return Ruling(Action.END, Reason.ENDED, received, event)
+        if not event.is_offer:
+            return Ruling(Action.IGNORE, Reason.UNKNOWN_WORD, received, event, event.event)
+        return Ruling(Action.ACT, Reason.GAP if is_gap else Reason.LIVE, received, event)
+
+    def _advance(self, event: Liquidation, known: _Case | None, digest: bytes) -> None:
+        unit = _unit_of(event)
+        case = known if known and known.episode == event.episode else _Case(event.episode)
+        case.take(event.revision, digest)
+        self._ended.pop(unit, None)
+        if event.inputs.get(TRADES, 0) > self._own_fills.get(unit, -1):
+            self._own_fills.pop(unit, None)  # known from here on, by all that follows
+        if event.event in _ENDINGS:
+            case.has_ended = True
+            self._open.pop(unit, None)
+            keep_last(self._ended, unit, case, _MAX_REMEMBERED)
+        else:
+            self._open[unit] = case
+
+    def _weigh(self, ruling: Ruling, *, is_newest: bool) -> Ruling:
+        """Decide about an offer that was newer than all known when it came."""
+        offer, received = ruling.liquidation, ruling.received
+        assert offer is not None
+        if not is_newest:
+            return Ruling(Action.IGNORE, Reason.SUPERSEDED, received, offer)
+        strange = next((leg.side for leg in offer.legs if leg.side not in _SIDES), None)
+        if strange is not None:
+            return Ruling(Action.IGNORE, Reason.UNKNOWN_WORD, received, offer, strange)
+        reason = self._obstacle(offer, received.partition)
+        return ruling if reason is None else Ruling(Action.IGNORE, reason, received, offer)
+
+    def _obstacle(self, offer: Liquidation, partition: int) -> Reason | None:
+        if self.accepts and not any(pin.admits(offer.rulebook) for pin in self.accepts):
+            return Reason.WRONG_RULEBOOK
+        if not offer.legs and not offer.swaps:
+            return Reason.NOTHING_TO_TRADE
+        if self._has_expired(offer, partition):
+            return Reason.EXPIRED
+        if offer.inputs.get(TRADES, 0) <= self._own_fills.get(_unit_of(offer), -1):
+            return Reason.WAITS_FOR_OWN_FILL
+        filled_us = self._filled_us.get(offer.account_id)
+        if filled_us is not None and self._stream_us[partition] < filled_us + self.cooldown_us:
+            return Reason.COOLDOWN
+        return None
+
+    def _has_expired(self, offer: Liquidation, partition: int) -> bool:
+        expires_us = offer.expires_us
+        return expires_us is not None and self._stream_us.get(partition, 0) > expires_us
+
+
+def _unit_of(event: Liquidation) -> _Unit:
+    return event.account_id, event.subaccount
+
+
+def _is_news(ruling: Ruling) -> bool:
+    """Whether a record became the newest of its unit."""
+    return ruling.action is not Action.IGNORE or ruling.reason is Reason.UNKNOWN_WORD
+
+
+def _old_news(event: Liquidation, known: _Case, digest: bytes) -> Reason | None:
+    """Return why an event is not newer than what is known of its unit, None if it is."""
+    if event.episode != known.episode:
+        return Reason.STALE_EPISODE if event.episode < known.episode else None
+    seen = known.seen.get(event.revision)
+    if seen is not None:
+        return Reason.DUPLICATE if seen == digest else Reason.CONFLICT
+    if event.revision < known.revision:
+        return Reason.SUPERSEDED
+    return Reason.ENDED if known.has_ended else None
+
+
+def _follows(event: Liquidation, known: _Case) -> bool:
+    """Whether an event is the next one of a unit: nothing between them was missed."""
+    if known.has_ended:
+        return (event.episode, event.revision) == (known.episode + 1, 1)
+    return (event.episode, event.revision) == (known.episode, known.revision + 1)
+
+
+def keep_last(kept: dict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:
+    """Put a value in last, and forget the oldest beyond `most`."""
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > most:
+        del kept[next(iter(kept))]
