@@ -33,8 +33,8 @@ test: needs-java $(STAMP)
 	@$(BIN)/pytest $(ARGS)
 
 check: $(STAMP)
-	@$(BIN)/ruff format --check streams tests benchmarks
-	@$(BIN)/ruff check streams tests benchmarks
+	@$(BIN)/ruff format --check streams tests benchmarks examples
+	@$(BIN)/ruff check streams tests benchmarks examples
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@PYTHONPATH=tests $(BIN)/python -m compatibility

@@ -295,15 +295,31 @@ def unknown_words() -> Scenario:
     fields = {"priority": 7, "legs": [first["legs"][0] | {"venue": "x"}], "auction": {"id": "a"}}
     scenario = Scenario("unknown-words", says)
     scenario.each(live(edited(first, reason="regulator", verdict="grave", status="eyed", **fields)))
-    suspended = edited(second, event="suspended", reason="appeal")
-    scenario.each(ignored(suspended, "unknown_word"))
+    deferred = edited(second, event="deferred", reason="appeal")
+    scenario.each(ignored(deferred, "unknown_word"))
     scenario.each(ignored(second, "conflict"))  # the revision is used up
     scenario.each(live(third))
     fourth = edited(third, revision=4)
-    suspended = edited(suspended, revision=5)
-    scenario.batch(ignored(fourth, "superseded"), ignored(suspended, "unknown_word"))
+    deferred = edited(deferred, revision=5)
+    scenario.batch(ignored(fourth, "superseded"), ignored(deferred, "unknown_word"))
     sideways = edited(third, revision=6, legs=[third["legs"][0] | {"side": "hold"}])
     return scenario.each(ignored(sideways, "unknown_word"), live(edited(third, revision=7)))
+
+
+def paused() -> Scenario:
+    log = opened().pauses(everywhere=True, at_s=2).pauses(at_s=3)
+    first, suspended, resumed = events_of(log.pauses(everywhere=True, at_s=4))[:3]
+    says = (
+        "A pause: what was offered holds no more, also within a batch, until it is offered again."
+    )
+    scenario = Scenario("paused", says)
+    scenario.each(live(first), ignored(suspended, "suspended"), live(resumed))
+    again = [edited(event, revision=revision) for revision, event in ((4, first), (5, suspended))]
+    scenario.batch(ignored(again[0], "superseded"), ignored(again[1], "suspended"))
+    bob = edited(suspended, account_id="bob", revision=1)  # a case that began in the pause
+    return scenario.each(
+        ignored(bob, "suspended"), live(edited(resumed, account_id="bob", revision=2))
+    )
 
 
 def offers_without_legs() -> Scenario:
@@ -390,6 +406,7 @@ def scenarios() -> list[Scenario]:
         zombie(),
         recovery_at_work(),
         endings(),
+        paused(),
         unknown_words(),
         offers_without_legs(),
         partitions(),

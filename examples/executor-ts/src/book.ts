@@ -5,7 +5,7 @@
 export type Action = "act" | "end" | "ignore";
 export type Reason =
   | "live" | "gap" | "ended" | "not_understood" | "stale_episode" | "duplicate" | "conflict"
-  | "superseded" | "unknown_word" | "wrong_rulebook" | "nothing_to_trade" | "expired"
+  | "superseded" | "suspended" | "unknown_word" | "wrong_rulebook" | "nothing_to_trade" | "expired"
   | "waits_for_own_fill" | "cooldown";
 
 export interface Received { partition: number; offset: number; text: string }
@@ -40,7 +40,8 @@ export class Book {
     const rulings = batch.map((received) => this.enter(received));
     const newest = new Map<string, number>();
     rulings.forEach((ruling, index) => {
-      const isNews = ruling.action !== "ignore" || ruling.reason === "unknown_word";
+      const isNoted = ruling.reason === "suspended" || ruling.reason === "unknown_word";
+      const isNews = isNoted || ruling.action !== "ignore";
       if (ruling.event && isNews) newest.set(unitOf(ruling.event), index);
     });
     return rulings.map((ruling, index) => {
@@ -74,6 +75,7 @@ export class Book {
     const isEnd = event.event === "recovered" || event.event === "closed";
     this.advance(event, known, received.text, isEnd);
     if (isEnd) return { action: "end", reason: "ended", received, event };
+    if (event.event === "suspended") return { action: "ignore", reason: "suspended", received, event };
     if (event.event !== "opened" && event.event !== "revised")
       return { action: "ignore", reason: "unknown_word", received, event };
     return { action: "act", reason: isGap ? "gap" : "live", received, event };

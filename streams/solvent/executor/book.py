@@ -18,6 +18,7 @@ ignore  duplicate           id and revision seen before, the same content
 ignore  conflict            id and revision seen before, *other content*: somebody else writes here
 ignore  superseded          older than a revision known, before it or in the same batch
 ignore  ended               an offer of a case that has ended
+ignore  suspended           the case waits for the end of a pause: offers of before hold no more
 ignore  unknown_word        an `event` or `side` this program does not know; unknown reasons,
                             verdicts and statuses say nothing that acting depends on
 ignore  wrong_rulebook      judged by a rulebook that is not among those accepted
@@ -79,6 +80,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
     SUPERSEDED = "superseded"
+    SUSPENDED = "suspended"
     UNKNOWN_WORD = "unknown_word"
     WRONG_RULEBOOK = "wrong_rulebook"
     NOTHING_TO_TRADE = "nothing_to_trade"
@@ -217,6 +219,8 @@ class Book:
         self._advance(event, known, digest)
         if event.event in _ENDINGS:
             return Ruling(Action.END, Reason.ENDED, received, event)
+        if event.event == "suspended":
+            return Ruling(Action.IGNORE, Reason.SUSPENDED, received, event)
         if not event.is_offer:
             return Ruling(Action.IGNORE, Reason.UNKNOWN_WORD, received, event, event.event)
         return Ruling(Action.ACT, Reason.GAP if is_gap else Reason.LIVE, received, event)
@@ -272,7 +276,8 @@ def _unit_of(event: Liquidation) -> _Unit:
 
 def _is_news(ruling: Ruling) -> bool:
     """Whether a record became the newest of its unit."""
-    return ruling.action is not Action.IGNORE or ruling.reason is Reason.UNKNOWN_WORD
+    is_noted = ruling.reason in {Reason.SUSPENDED, Reason.UNKNOWN_WORD}
+    return is_noted or ruling.action is not Action.IGNORE
 
 
 def _old_news(event: Liquidation, known: _Case, digest: bytes) -> Reason | None:
