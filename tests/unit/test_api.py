@@ -268,7 +268,7 @@ def told_rows(accounts: Iterable[dict[str, Any]], name: str) -> Iterator[tuple[A
             for column in frame.columns:
                 told: Any = row
                 for key in column.path:
-                    told = told.get(key)
+                    told = None if told is None else told.get(key)  # no history, no wrong way
                 if told is not None and column.dtype in {MONEY, EXACT}:
                     told = Decimal(told)
                 values.append(float(told) if told and column.dtype == pl.Float64 else told)

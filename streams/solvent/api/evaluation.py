@@ -153,6 +153,7 @@ class Snapshot:
         accounts: pl.DataFrame | None = None,
         orders: pl.DataFrame | None = None,
         leverage: pl.DataFrame | None = None,
+        history: pl.DataFrame | None = None,
         ts_us: int | None = None,
     ) -> Snapshot:
         """Return the snapshot that polars frames say; `solvent.api.frames_in` lists their columns.
@@ -181,6 +182,9 @@ class Snapshot:
             ``ask_value`` (settlement currency), ``count``; optional ``subaccount``.
         leverage : polars.DataFrame, optional
             ``account_id``, ``market``, ``leverage`` (a ratio, 1 or more); optional ``subaccount``.
+        history : polars.DataFrame, optional
+            ``feed``, ``price``: past prices at equal steps, those of a feed the oldest first and as
+            many of each; accounts then have the correlation of wrong-way risk.
         ts_us : int, optional
             Time of the snapshot, epoch microseconds; needed where a position expires.
 
@@ -200,6 +204,7 @@ class Snapshot:
             "accounts": accounts,
             "orders": orders,
             "leverage": leverage,
+            "history": history,
         }
         given = {name: frame for name, frame in frames.items() if frame is not None}
         return cls(snapshot_of(given, ts_us=ts_us))
@@ -211,9 +216,9 @@ class Snapshot:
         Parameters
         ----------
         folder : Path
-            ``marks.parquet`` and, of ``positions``, ``collateral``, ``accounts``, ``orders`` and
-            ``leverage``, those that there are; columns as in `from_frames`. Other files are passed
-            over.
+            ``marks.parquet`` and, of ``positions``, ``collateral``, ``accounts``, ``orders``,
+            ``leverage`` and ``history``, those that there are; columns as in `from_frames`. Other
+            files are passed over.
         ts_us : int, optional
             As in `from_frames`.
 

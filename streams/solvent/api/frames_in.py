@@ -13,6 +13,7 @@ collateral account_id*, subaccount, asset*, amount*
 accounts   account_id*, subaccount, account_class
 orders     account_id*, subaccount, market*, bid_size*, bid_value*, ask_size*, ask_value*, count*
 leverage   account_id*, subaccount, market*, leverage*
+history    feed*, price*: past prices of feeds, those of a feed the oldest first
 ========== ===============================================================================
 
 Units are those of the JSON snapshot: `solvent.engine.snapshot`.
@@ -71,6 +72,7 @@ TABLES: Final[Mapping[str, Mapping[str, InColumn]]] = {
         "count": InColumn("count", True),
     },
     "leverage": {**_UNIT, "market": _NEEDED_NAME, "leverage": _NEEDED_DECIMAL},
+    "history": {"feed": _NEEDED_NAME, "price": _NEEDED_DECIMAL},
 }
 
 #: Tables that an account holds as an object, by the column of its keys and that of its values.
@@ -145,6 +147,11 @@ def snapshot_of(frames: Mapping[str, pl.DataFrame], *, ts_us: int | None = None)
                 problem = f"{_told(row)}: each {row[_BY_NAME[name][0]]} once expected"
                 raise _refusal(path=f"{name} row {number}", problem=problem)
     content: dict[str, Any] = {} if ts_us is None else {"ts_us": ts_us}
+    if "history" in rows:
+        history: dict[str, list[str]] = {}
+        for row in rows["history"]:
+            history.setdefault(row["feed"], []).append(row["price"])
+        content["history"] = history
     return {**content, "marks": _marks(rows["marks"]), "accounts": list(units.values())}
 
 

@@ -120,6 +120,8 @@ FRAMES: Final[Mapping[str, Frame]] = {
             _column("idle_equity", pl.Float64),
             _column("collateral_concentration", pl.Float64),
             _column("diversification", pl.Float64),
+            _column("wrong_way_correlation", pl.Float64, "wrong_way", "correlation"),
+            _column("wrong_way_warning", pl.Boolean, "wrong_way", "warning"),
             _column("plan_share_ppm", pl.Int64, "plan", "share_ppm"),
         ),
     ),

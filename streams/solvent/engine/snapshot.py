@@ -19,6 +19,9 @@ inverse contracts: in contracts), amounts in coins (debt < 0)::
 ``funding_index`` is the index up to which funding is paid, the present one if left out. A mark is a
 text, or an object with its ``price`` (of a state feed its ``value``) and ``confidence``. A feed
 without a mark may not judge; an option needs all of its feeds.
+
+``history`` may tell past prices of feeds, ``{"BTC-PERP": ["59000", "60000"]}``, at equal steps and
+the oldest first, as many of each: accounts then have ``wrong_way`` (`solvent.engine.wrong_way`).
 """
 
 from __future__ import annotations
@@ -27,17 +30,21 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from solvent.domain.instrument import Instrument
+from solvent.engine.appraise import Appraiser
 from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
 from solvent.engine.plan import Plan, Planner, plan_text
 from solvent.engine.restate import write_order
 from solvent.engine.surface import check_surfaces
+from solvent.engine.wrong_way import MAX_PRICES, MIN_PRICES, wrong_way_text
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel import blocks
 from solvent.kernel.contracts import is_over
 from solvent.kernel.evaluate import evaluate_units_jit
-from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE
+from solvent.kernel.layout import COUNT_UNITS, CROSS, NONE, Float64
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns, Order
 from solvent.units import MAX_EXACT, MAX_STATE, MICRO_EXPONENT, PPM, parse_scaled
@@ -78,7 +85,7 @@ def evaluate_snapshot(
     ContractError
         A missing or unknown field, name or number; the message gives its path, value and limit.
     """
-    _checked("snapshot", snapshot, {"marks", "accounts"}, {"ts_us"})
+    _checked("snapshot", snapshot, {"marks", "accounts"}, {"ts_us", "history"})
     columns, marks = Columns(), MarkBook(rulebook)
     _put_marks(rulebook, marks, _mapping("marks", snapshot["marks"]))
     ts_us = snapshot.get("ts_us", 0)
@@ -105,6 +112,8 @@ def evaluate_snapshot(
         0,
         count,
     )
+    returns = _returns(rulebook, snapshot.get("history"))
+    appraiser = Appraiser(rulebook, columns, marks)
     describer = Describer(rulebook, columns, marks)
     planner = Planner(rulebook, columns, marks)
     accounts = []
@@ -112,8 +121,11 @@ def evaluate_snapshot(
         text = describer.unit(unit)
         for live in ("status", "previous_status", "flags", "episode", "revision", "touched_us"):
             del text[live]
+        figures = describer.figures(unit)
+        if returns is not None and figures.is_judged:
+            held = tuple(asset for asset, _ in columns.balances_of(unit))
+            text["wrong_way"] = wrong_way_text(rulebook, appraiser.appraise(unit), held, returns)
         if has_plan:
-            figures = describer.figures(unit)
             plan = planner.plan(unit, figures) if figures.is_judged else Plan()
             text["plan"] = plan_text(rulebook, plan)
         accounts.append({"account_id": account_id, **text})
@@ -138,6 +150,33 @@ def _put_marks(rulebook: CompiledRulebook, marks: MarkBook, given: Mapping[str, 
         if feed.is_below(int(marks.marks.price[feed.index])):
             problem = f"{marks.price_text(feed.index)}: {feed.limit} expected"
             raise _refusal(path=path, problem=problem)
+
+
+def _returns(rulebook: CompiledRulebook, given: object) -> dict[int, Float64] | None:
+    """Return the returns of each feed whose history is told; None without a history."""
+    if given is None:
+        return None
+    found: dict[int, Float64] = {}
+    count: int | None = None
+    for name, told in _mapping("history", given).items():
+        feed = _named("history", name, rulebook.feed_by_name)
+        path = f"history.{name}"
+        if feed.is_state:
+            raise _refusal(path=path, problem="a state feed: only prices have returns")
+        texts = _sequence(path, told)
+        count = len(texts) if count is None else count
+        if not MIN_PRICES <= len(texts) <= MAX_PRICES or len(texts) != count:
+            limit = f"{MIN_PRICES} to {MAX_PRICES}, as many as of the others, expected"
+            raise _refusal(path=path, problem=f"{len(texts)} prices: {limit}")
+        prices = np.array(
+            [_number(f"{path}.{at}", text, feed.exponent) for at, text in enumerate(texts)],
+            np.float64,
+        )
+        if prices.min() <= 0.0:
+            at = int(prices.argmin())
+            raise _refusal(path=f"{path}.{at}", problem=f"{texts[at]}: above 0 expected")
+        found[feed.index] = np.diff(prices) / prices[:-1]
+    return found
 
 
 def _add_unit(
