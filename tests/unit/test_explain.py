@@ -24,10 +24,11 @@ from solvent.ops.explained import sections, text_of, write_page
 from solvent.ops.logs import Tape
 from solvent.rules import builtin_rulebook
 from solvent.state.columns import Columns
-from solvent.wire.inputs import encode_rulebook
+from solvent.wire.inputs import encode_control, encode_rulebook
 from solvent.wire.topics import (
     ACCOUNTS,
     COLLATERAL,
+    CONTROL,
     JOURNAL,
     LIQUIDATIONS,
     MARKS,
@@ -279,6 +280,29 @@ def test_event_under_a_rulebook_published_in_between_is_explained_by_it() -> Non
     (position,) = told["verdict"]["positions"]
     assert position["terms"][0]["parameters"]["maintenance_rate_ppm"] == 110_000
     assert_explained(explained(pipeline, a_rulebook(), first), first)
+
+
+def test_events_of_a_pause_are_explained() -> None:
+    pipeline, _ = by_hand()
+    for number, action in enumerate(("pause", "resume"), 1):
+        command = encode_control(
+            command_id=f"c{number}",
+            action=action,
+            market="BTC-PERP",
+            operator="desk",
+            reason="drill",
+            ts_us=BEGIN_US + number,
+        )
+        pipeline.play([(CONTROL, b"", command)])
+    events = events_in(pipeline)
+    told = [(event["event"], event["reason"], len(event["legs"])) for event in events]
+    assert told == [
+        ("opened", "liquidatable", 1),
+        ("suspended", "paused", 0),
+        ("revised", "resumed", 1),
+    ]
+    for event in events:
+        assert_explained(explained(pipeline, a_rulebook(), event), event)
 
 
 # -- what is gone, and what is wrong
