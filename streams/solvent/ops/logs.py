@@ -24,7 +24,7 @@ from solvent.engine.run import Record, Run
 from solvent.errors import ConfigError, ServiceError
 from solvent.ops.broker import tcp_open
 from solvent.runtime.reader import RunReader
-from solvent.wire.topics import ACCOUNT_INPUTS, TOPICS, Topics
+from solvent.wire.topics import TOPICS, Role, Topics
 
 __all__ = ["KafkaLogs", "Logs", "Tape", "write_tape"]
 
@@ -185,6 +185,11 @@ class Tape:
             msg = f"file {path} is no tape ({type(error).__name__}: {error})"
             raise ConfigError(msg, code="SLV-450") from None
         self.topics = Topics(partitions=max(len(firsts) for firsts in self._firsts.values()))
+        self._inputs = {
+            spec.name: self.topics.partitions_of(spec.name)
+            for spec in TOPICS
+            if spec.role is Role.INPUT
+        }
 
     def __enter__(self) -> Tape:
         return self
@@ -201,8 +206,8 @@ class Tape:
             [SLV-450] It is not on the tape.
         """
         firsts = self._firsts.get(topic, [])
-        if not firsts and topic in ACCOUNT_INPUTS:  # a tape older than the topic
-            firsts = [0] * self.topics.partitions
+        if not firsts:  # a tape older than the topic, if that is one of inputs: nothing was in it
+            firsts = [0] * self._inputs.get(topic, 0)
         if partition >= len(firsts):
             msg = f"tape {self._path} has no {topic} partition {partition}"
             raise ConfigError(msg, code="SLV-450")
