@@ -48,7 +48,7 @@ _LOAD_TIMEOUT_S = 140.0
 #: librdkafka now and then sends nothing any more after its broker came back.
 _STUCK_S = 12.0
 #: Records between one rulebook published and the next.
-_RULEBOOK_EVERY = 4_001
+_RULEBOOK_EVERY = 1_001
 #: Records that come at once now and then.
 _BURST = 3_000
 
