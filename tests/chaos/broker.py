@@ -43,14 +43,16 @@ class ChaosKafka(LocalKafka):
             os.kill(self.pid, signal.SIGCONT)
 
     def fill_disk(self) -> None:
-        """Let the next append to the largest log tear in the middle, as on a full disk.
+        """Let the next append to the largest log in use tear in the middle, as on a full disk.
 
         The kernel's limit on file size stands in for the disk: the append writes what fits, then
-        fails, and Kafka ends itself as it does when its last log directory goes bad.
+        fails, and Kafka ends itself as it does when its last log directory goes bad. A log no
+        longer written (of the topics of an earlier round) may be larger than any in use will be.
         """
         assert self.pid is not None
-        logs = (self.folder / "logs").glob("*/*.log")
-        limit = max(path.stat().st_size for path in logs) + 700
+        before = self._log_sizes()
+        after = wait_for(self._log_sizes, lambda sizes: sizes != before, 60.0)
+        limit = max(size for path, size in after.items() if size != before.get(path)) + 700
         _, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (limit, hard))
 
@@ -63,6 +65,10 @@ class ChaosKafka(LocalKafka):
         self.thaw()
         self.stop(deadline_s=10.0)
         self.links.close()
+
+    def _log_sizes(self) -> dict[Path, int]:
+        logs = (self.folder / "logs").glob("*/*.log")
+        return {path: path.stat().st_size for path in logs}
 
     def _write_properties(self, port: int, controller_port: int) -> Path:
         path = super()._write_properties(port, controller_port)

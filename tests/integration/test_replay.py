@@ -118,7 +118,7 @@ def test_flipped_byte_of_a_stored_event_is_named(pipeline: Pipeline, command: An
     event = [r for r in pipeline.read(LIQUIDATIONS) if r.partition == 1][40]
     assert event.value is not None
     spoilt = event.value.replace(b'"revision":', b'"revisiom":')
-    with altered(pipeline, LIQUIDATIONS, 1, event.value, spoilt):
+    with altered(pipeline, LIQUIDATIONS, event, event.value, spoilt):
         code, told = command("--verify")
     assert code == 12
     (found,) = told["differences"]
@@ -134,7 +134,7 @@ def test_changed_journal_hash_is_named(pipeline: Pipeline) -> None:
     entry = [r for r in pipeline.read(JOURNAL) if r.partition == 0][3]
     content = json.loads(entry.value or b"")
     old = content["hash"].encode()
-    with altered(pipeline, JOURNAL, 0, old, old[::-1]):
+    with altered(pipeline, JOURNAL, entry, old, old[::-1]):
         (found,) = verified(pipeline).differences
     assert (found.topic, found.topic_partition, found.offset) == (JOURNAL, 0, entry.offset)
     assert (found.slice, found.what, found.got) == (
@@ -153,7 +153,7 @@ def test_altered_input_is_found_and_suspected(pipeline: Pipeline) -> None:
     )
     assert trade.value is not None
     spoilt = trade.value.replace(b'"fee":"0', b'"fee":"7').replace(b'"fee":"-', b'"fee":"1')
-    with altered(pipeline, TRADES, 1, trade.value, spoilt):
+    with altered(pipeline, TRADES, trade, trade.value, spoilt):
         (found,) = verified(pipeline).differences
     assert (found.agent, found.partition) == ("margin", 1)
     assert (TRADES, trade.offset) in found.suspects
@@ -163,13 +163,15 @@ def test_altered_input_is_found_and_suspected(pipeline: Pipeline) -> None:
 def test_altered_row_and_frame_are_named(pipeline: Pipeline) -> None:
     row = [r for r in pipeline.read(ACCOUNTS) if r.partition == 0 and r.key[:4] == b"acct"][5]
     assert row.value is not None
-    with altered(pipeline, ACCOUNTS, 0, row.value, row.value[:-1] + bytes([row.value[-1] ^ 1])):
+    spoilt = row.value[:-1] + bytes([row.value[-1] ^ 1])
+    with altered(pipeline, ACCOUNTS, row, row.value, spoilt):
         (found,) = verified(pipeline, partitions=[0]).differences
     assert (found.topic, found.offset) == (ACCOUNTS, row.offset)
 
     frame = [r for r in pipeline.read(MARKS) if r.partition == 1][2]
     assert frame.value is not None
-    with altered(pipeline, MARKS, 1, frame.value, frame.value.replace(b'"kind"', b'"kinb"')):
+    spoilt = frame.value.replace(b'"kind"', b'"kinb"')
+    with altered(pipeline, MARKS, frame, frame.value, spoilt):
         (found,) = verified(pipeline, agent="prices").differences
     assert (found.topic, found.topic_partition, found.offset) == (MARKS, 1, frame.offset)
     assert verified(pipeline, agent="prices").differences == []
@@ -179,9 +181,10 @@ class altered:  # noqa: N801 - reads as what it does
     """Alter bytes in the broker's log and put them back."""
 
     def __init__(
-        self, pipeline: Pipeline, topic: str, partition: int, old: bytes, new: bytes
+        self, pipeline: Pipeline, topic: str, record: Any, old: bytes, new: bytes
     ) -> None:
-        self._place = (pipeline.kafka, pipeline.topics.physical(topic), partition)
+        physical = pipeline.topics.physical(topic)
+        self._place = (pipeline.kafka, physical, record.partition, record.offset)
         self._old, self._new = old, new
 
     def __enter__(self) -> None:

@@ -18,19 +18,23 @@ _HEADER = 61
 _LENGTH_AT = 8
 _CRC_AT = 17
 _SUMMED_FROM = 21
+_LAST_OFFSET_DELTA_AT = 23
 
 
-def tamper(kafka: Broker, topic: str, partition: int, old: bytes, new: bytes) -> None:
-    """Replace the first occurrence of some bytes in a partition of a broker's topic."""
+def tamper(
+    kafka: Broker, topic: str, partition: int, offset: int, old: bytes, new: bytes
+) -> None:
+    """Replace some bytes in the batch that holds an offset of a partition of a broker's topic.
+
+    The offset says which: a slice given up and done again leaves the same bytes twice in the log,
+    first in a batch nobody reads.
+    """
     assert len(old) == len(new)
     assert old != new
     (segment,) = kafka.local.data_dir.glob(f"**/{topic}-{partition}/{0:020}.log")
     content = bytearray(segment.read_bytes())
-    at = bytes(content).index(old)
-    begin = _batch_of(content, at)
-    (length,) = struct.unpack_from(">i", content, begin + _LENGTH_AT)
-    end = begin + _LENGTH_AT + 4 + length
-    assert at + len(old) <= end
+    begin, end = _batch_of(content, offset)
+    at = bytes(content).index(old, begin + _HEADER, end)
     content[at : at + len(new)] = new
     struct.pack_into(
         ">I", content, begin + _CRC_AT, crc32c(bytes(content[begin + _SUMMED_FROM : end]))
@@ -40,12 +44,13 @@ def tamper(kafka: Broker, topic: str, partition: int, old: bytes, new: bytes) ->
         file.write(content[begin:end])
 
 
-def _batch_of(content: bytearray, place: int) -> int:
+def _batch_of(content: bytearray, offset: int) -> tuple[int, int]:
+    """Where the batch with an offset begins and ends."""
     begin = 0
     while True:
-        (length,) = struct.unpack_from(">i", content, begin + _LENGTH_AT)
-        after = begin + _LENGTH_AT + 4 + length
-        if place < after:
-            assert place >= begin + _HEADER
-            return begin
-        begin = after
+        base, length = struct.unpack_from(">qi", content, begin)
+        (last,) = struct.unpack_from(">i", content, begin + _LAST_OFFSET_DELTA_AT)
+        end = begin + _LENGTH_AT + 4 + length
+        if base <= offset <= base + last:
+            return begin, end
+        begin = end
