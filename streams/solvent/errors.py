@@ -110,6 +110,11 @@ class RejectCode(StrEnum):
     OVERFLOW = "SLV-203"  # applying it would leave the exact range (2**53 units)
     UNKNOWN_CLASS = "SLV-204"  # an account class the rulebook does not bind
     EXPIRED = "SLV-205"  # a fill, position or order in a contract that has expired or was settled
+    # A fill that names a liquidation and does not count for it; the trade itself is applied.
+    LATE_FILL = "SLV-206"  # the case is over, suspended, or the offer had expired
+    WRONG_SIDE_FILL = "SLV-207"  # the offer has no order in that market or to that side
+    OVER_FILL = "SLV-208"  # more than the offer still has
+    OFF_PRICE_FILL = "SLV-209"  # beyond the order's limit price
     UNKNOWN_FEED = "SLV-301"  # no feed of this name and kind (price or state) in the rulebook
     NON_POSITIVE_PRICE = "SLV-302"
     OUT_OF_ORDER = "SLV-303"

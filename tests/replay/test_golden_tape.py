@@ -17,9 +17,9 @@ from solvent.rules import builtin_rulebook
 from support.tapes import GOLDEN, lines_of, written
 
 RULEBOOK = builtin_rulebook("example")
-CONTENT = "7525fa6adbaa918caa48d24daa45aa2c"
+CONTENT = "401082047889b0ca8c1134fab41ea555"
 HASHES = {
-    "margin": {"0": "5997e318d51403fff0b58cdb91917e8a", "1": "09980885acefb36e8cee78cec2e4ef79"},
+    "margin": {"0": "a9a5dd981604cfeed7a12a92b75c5191", "1": "5fec832f3747b454920b247ce2477eec"},
     "prices": {"0": "9ddd1aeeeade725da5fed38809b5d2a9"},
 }
 

@@ -415,9 +415,9 @@ class Replay:
         """Cut a slice, keep what it brought as the broker would, and return it."""
         outputs = self.shard.cut()
         for key, value in outputs.rows:
-            assert value is not None
             self.table.pop(key, None)  # a changelog keeps the last of a key, at its last place
-            self.table[key] = value
+            if value is not None:
+                self.table[key] = value
         self.records.extend(outputs.records)
         self.state = orjson.loads(orjson.dumps(outputs.state))
         return outputs

@@ -89,7 +89,7 @@ def test_case_partly_filled_is_revised() -> None:
     log = an_open_position().marks({"BTC": "84"}, at_s=1)
     log.trade(side="sell", size="0.5", price="84", liquidation_id="alice:cross:1")
     replay = Replay().run(log)
-    assert cases(replay)[1:] == [(1, 2, "revised", "ledger_changed")]
+    assert cases(replay)[1:] == [(1, 2, "revised", "progress")]
     assert last_case(replay)["positions"][0]["size"] == "3.5"
 
 

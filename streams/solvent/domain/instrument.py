@@ -239,6 +239,17 @@ class Instrument:
         )
         return -(-lots * face.numerator // (price * face.denominator))
 
+    def value_of(self, lots: int, price: int, mark_price: int) -> int:
+        """Return what lots trade for at a price, micros of the settlement currency, rounded down.
+
+        Of an inverse contract the coins change with the price, against it: ``face * price / mark``
+        is what they bring, so that selling below the mark gives up as much as of a linear one.
+        """
+        if self.face is None:
+            return lots * price * self.mark_value.numerator // self.mark_value.denominator
+        face = self.face_value(MICRO_EXPONENT)
+        return lots * face.numerator * price // (face.denominator * mark_price)
+
     def face_value(self, exponent: int) -> Ratio:
         """Return what a lot of an inverse contract is worth times ticks, at ``10**exponent``.
 

@@ -11,11 +11,13 @@ quoted by the JSON encoder.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from solvent.domain.instrument import Instrument
 from solvent.domain.sizing import CloseLeg, OpenPosition, plan_close
+from solvent.engine.cases import Case
 from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
 from solvent.engine.plan import Planner, swap_text
@@ -51,19 +53,38 @@ _AMOUNTS: Final = 10
 _INT64_MAX: Final = 2**63 - 1
 
 
-class Ending:
-    """What the last revision of a case adds: amounts of the whole case."""
+class Ending(NamedTuple):
+    """What the last revision of a case adds: the account of the whole case, amounts in micros."""
 
-    __slots__ = ("_text",)
+    notional_micros: int
+    fills: int
+    bad_debt_micros: int | None
+    case: Case
+    ended_us: int
 
-    def __init__(self, notional_micros: int, fills: int, bad_debt_micros: int | None) -> None:
-        notional = format_scaled(notional_micros, MICRO_EXPONENT)
-        self._text = f',"liquidated_notional":"{notional}","fills":{fills}'
-        if bad_debt_micros is not None:
-            self._text += f',"bad_debt":"{format_scaled(bad_debt_micros, MICRO_EXPONENT)}"'
-
-    def __str__(self) -> str:
-        return self._text
+    def text(self, instruments: Sequence[Instrument]) -> str:
+        """Return it as the last members of an event."""
+        case = self.case
+        closed = [
+            {
+                "market": instruments[index].name,
+                "size": instruments[index].lot.format(lots),
+                "notional": format_scaled(value, MICRO_EXPONENT),
+            }
+            for index, (lots, value) in sorted(case.closed.items())
+        ]
+        told: dict[str, Any] = {
+            "liquidated_notional": format_scaled(self.notional_micros, MICRO_EXPONENT),
+            "fills": self.fills,
+        }
+        if self.bad_debt_micros is not None:
+            told["bad_debt"] = format_scaled(self.bad_debt_micros, MICRO_EXPONENT)
+        told["opened_us"] = case.opened_us
+        told["duration_us"] = self.ended_us - case.opened_us
+        told["closed_sizes"] = closed
+        told["penalty"] = format_scaled(case.penalty_micros, MICRO_EXPONENT)
+        told["refused_fills"] = case.refused
+        return f",{encode(told)[1:-1].decode()}"
 
 
 class Announcer:
@@ -240,12 +261,13 @@ class Batch:
         *,
         episode: int,
         revision: int,
+        case: Case,
         expires_us: int | None,
         ending: Ending | None = None,
     ) -> Emit:
         """Return one revision of a case: an offer with its orders if it expires, else without.
 
-        With `ending` it is the last.
+        What it offers is noted in the case. With `ending` it is the last.
         """
         announcer = self._announcer
         ledger = self._ledger
@@ -255,9 +277,11 @@ class Batch:
         account_id = key.decode()
         subaccount = announcer.book_name(self._book[at])
         legs = swaps = ""
+        case.offer(())
         if expires_us is not None:
-            legs, swaps = self._legs(at, ledger)
+            legs, swaps = self._legs(at, ledger, case)
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
+        told = "" if ending is None else ending.text(announcer.rulebook.instruments)
         value = (
             f'{{"schema_version":1,"liquidation_id":"{account_id}:{subaccount}:{episode}",'
             f'"revision":{revision},"event":"{event}","reason":"{reason}",'
@@ -266,7 +290,7 @@ class Batch:
             f'"verdict":"{VERDICT_LABELS[self.verdict[at]]}","status":"{STATUS_LABELS[status]}",'
             f'{self._mark_seq},{self._amounts(at)},"shortfall":"{shortage}",'
             f'"positions":[{ledger.positions(at)}],"collateral":[{ledger.collateral(at)}],'
-            f'"legs":[{legs}],{swaps}{self._end}{ending or ""}}}'
+            f'"legs":[{legs}],{swaps}{self._end}{told}}}'
         )
         return Emit(LIQUIDATIONS, key, value.encode())
 
@@ -279,7 +303,7 @@ class Batch:
             f'"raw_equity":"{raw}"'
         )
 
-    def _legs(self, at: int, ledger: _Ledger) -> tuple[str, str]:
+    def _legs(self, at: int, ledger: _Ledger, case: Case) -> tuple[str, str]:
         """Return the orders that restore health(liquidation_end), and what else it takes."""
         announcer = self._announcer
         policy = announcer.rulebook.policies[self.preset[at]]
@@ -291,9 +315,11 @@ class Batch:
                 raw_equity_micros=self.raw_equity_micros[at],
                 maintenance_micros=self._maintenance[at],
             )
+            case.offer(legs)
             return self._leg_texts(legs), ""
         unit = self.unit[at]
         plan = announcer.planner.plan(unit, announcer.describer.figures(unit))
+        case.offer(plan.legs)
         swaps = encode([swap_text(announcer.rulebook, swap) for swap in plan.swaps]).decode()
         share = "null" if plan.share_ppm is None else plan.share_ppm
         return self._leg_texts(plan.legs), f'"swaps":{swaps},"share_ppm":{share},'

@@ -9,8 +9,9 @@ event        reason                 when
 opened       liquidatable,          the unit stands in liquidation, has positions and no case
              bankrupt
 revised      bankrupt               the verdict escalated
-             ledger_changed         a trade, move, statement or settlement changed the unit and it
-                                    is still liquidating
+             progress               a fill naming this case, and more is to be closed
+             ledger_changed         another trade, a move, statement or settlement changed the unit
+                                    and it is still liquidating
              rulebook               another rulebook judges from here on, it is still liquidating
              expired                the last offer's ``expires_us`` has come
              paused                 a market was paused: nothing in it is offered any more
@@ -44,6 +45,7 @@ import numpy as np
 
 from solvent.domain.verdict import MarginFigures, Verdict
 from solvent.engine.announce import Announcer, Batch, Ending
+from solvent.engine.cases import CaseBook
 from solvent.engine.describe import CROSS_NAME, amounts_text
 from solvent.engine.markbook import MarkBook
 from solvent.engine.shard import Emit
@@ -79,15 +81,15 @@ class Cause:
         frame that changed the pauses.
     is_ledger : bool
         Whether the record changed the unit's ledger, or the rulebook it is judged by.
-    case_episode : int
-        Episode of the case a trade says it serves, -1 without.
+    is_progress : bool
+        Whether it is a trade that names the unit's case.
     """
 
     topic: str
     offset: int
     kind: str
     is_ledger: bool
-    case_episode: int = -1
+    is_progress: bool = False
 
 
 class Desk:
@@ -99,6 +101,8 @@ class Desk:
         Named in events.
     rulebook, columns, marks
         What is judged, by what.
+    cases : CaseBook
+        What is remembered of standing cases, the shard's.
     offsets : mapping of str to int
         Next offset of each input, kept current by the shard.
     records : list of Emit
@@ -111,6 +115,7 @@ class Desk:
         rulebook: CompiledRulebook,
         columns: Columns,
         marks: MarkBook,
+        cases: CaseBook,
         offsets: Mapping[str, int],
         records: list[Emit],
     ) -> None:
@@ -118,6 +123,7 @@ class Desk:
         self._rulebook = rulebook
         self._columns = columns
         self._marks = marks
+        self._cases = cases
         self._offsets = offsets
         self._announcer = Announcer(partition, rulebook, columns, marks, offsets)
         self._records = records
@@ -185,6 +191,7 @@ class Desk:
         elif status == STATUS_LIQUIDATING and batch.can_close[at]:
             columns.cases.notional_micros[unit] = 0
             columns.cases.fills[unit] = 0
+            self._cases.begin(unit, self._marks.stream_us)
             units.episode[unit] = batch.episode[at] + 1
             if batch.is_suspended(at):
                 self._suspend(batch, at, status)
@@ -197,7 +204,7 @@ class Desk:
         units = self._columns.units
         unit = batch.unit[at]
         if status in {STATUS_HEALTHY, STATUS_MARGIN_CALL}:
-            if cause.kind == "trade" and cause.case_episode == batch.episode[at]:
+            if cause.is_progress:
                 self._end(batch, at, status, "closed", "target_reached")
             else:
                 reason = "market" if cause.kind == "pause" else cause.kind  # time has passed
@@ -216,6 +223,8 @@ class Desk:
             self._offer(batch, at, status, "revised", news)
         elif batch.verdict[at] == VERDICT_BANKRUPT and units.case_verdict[unit] != VERDICT_BANKRUPT:
             self._offer(batch, at, status, "revised", "bankrupt")
+        elif cause.is_progress:
+            self._offer(batch, at, status, "revised", "progress")
         elif cause.is_ledger:
             reason = "rulebook" if cause.kind == "rulebook" else "ledger_changed"
             self._offer(batch, at, status, "revised", reason)
@@ -241,6 +250,7 @@ class Desk:
                 reason,
                 episode=int(units.episode[unit]),
                 revision=revision,
+                case=self._cases.change(unit),
                 expires_us=expires_us,
             )
         )
@@ -262,6 +272,7 @@ class Desk:
                 "paused",
                 episode=int(units.episode[unit]),
                 revision=revision,
+                case=self._cases.change(unit),
                 expires_us=None,
             )
         )
@@ -274,7 +285,14 @@ class Desk:
         if event == "closed":
             is_lost = reason == "exhausted"
             bad_debt_micros = max(0, -batch.raw_equity_micros[at]) if is_lost else 0
-        ending = Ending(int(cases.notional_micros[unit]), int(cases.fills[unit]), bad_debt_micros)
+        case = self._cases.end(unit)
+        ending = Ending(
+            int(cases.notional_micros[unit]),
+            int(cases.fills[unit]),
+            bad_debt_micros,
+            case,
+            self._marks.stream_us,
+        )
         self._records.append(
             batch.case_event(
                 at,
@@ -283,6 +301,7 @@ class Desk:
                 reason,
                 episode=batch.episode[at],
                 revision=batch.revision[at] + 1,
+                case=case,
                 expires_us=None,
                 ending=ending,
             )

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from solvent import kernel
+from solvent.engine.cases import CaseBook, Fill
 from solvent.engine.describe import Describer
 from solvent.engine.intake import Fault, Intake
 from solvent.engine.liquidation import Cause, Desk
@@ -30,6 +31,7 @@ from solvent.engine.run import Run
 from solvent.engine.severity import Standing, by_severity
 from solvent.engine.shard import Emit, InputRecord, Outputs, Pending, ShardFacts
 from solvent.engine.statements import Orders, Refusal, Settings, Snapshot, StatementReader
+from solvent.engine.surface import mark_price_of
 from solvent.engine.window import WINDOW_OFFSETS
 from solvent.errors import ConfigError, InvariantError, PartitionError, RejectCode
 from solvent.kernel.layout import (
@@ -136,6 +138,7 @@ class MarginShard:
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._rejects_by_code: dict[str, int] = {}
         self._records: list[Emit] = []
+        self._cases = CaseBook()
         self._restored = RestoredRows(self.columns)
         self._marks_row: bytes | None = None
         self._marks_changed = False
@@ -160,7 +163,13 @@ class MarginShard:
         self._statements.adopt(rulebook)
         self._instrument_ids = np.array([i.id for i in rulebook.instruments], np.int64)
         self._desk = Desk(
-            self.partition, rulebook, self.columns, self.marks, self._offsets, self._records
+            self.partition,
+            rulebook,
+            self.columns,
+            self.marks,
+            self._cases,
+            self._offsets,
+            self._records,
         )
         self.safe_moves = SafeMoves(len(rulebook.feeds))
 
@@ -201,6 +210,8 @@ class MarginShard:
         """Return what was changed since the last cut and start a new slice."""
         changed = self.columns.take_dirty()
         out = Rows(*rows.encode_rows(self.columns, changed, self._instrument_ids))
+        if case_rows := self._cases.take_rows(self.columns):
+            out = out.joined(Rows.of(case_rows))
         if self._marks_changed:
             out = out.joined(Rows.of([(MARKS_ROW_KEY, self.marks.row())]))
         if self._rulebook_changed:
@@ -223,6 +234,7 @@ class MarginShard:
         self._restored.take(
             rows.data, rows.key_first, rows.key_size, rows.value_first, rows.value_size
         )
+        self._cases.load(rows)
         marks_row = rows.last_of(MARKS_ROW_KEY)
         if marks_row is not None:
             self._marks_row = marks_row.value
@@ -262,6 +274,7 @@ class MarginShard:
             asset_count=len(self.rulebook.assets),
             preset_count=len(self.rulebook.policies),
         )
+        self._cases.resume(self.columns)
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """See input records below the fence again, to rebuild the duplicate window."""
@@ -297,9 +310,8 @@ class MarginShard:
                 self._space,
                 columns.figures,
             )
-            self._report(TRADES, run, batch.record_of, trades, at, done)
-            episode = int(trades.case_episode[done - 1]) if done else NONE
-            self._consider(TRADES, reason, subject, "trade", episode)
+            is_progress = self._report(TRADES, run, batch.record_of, trades, at, done)
+            self._consider(TRADES, reason, subject, "trade", is_progress)
             at = done
         self._counts["trades"] += len(run)
 
@@ -327,7 +339,7 @@ class MarginShard:
                 columns.figures,
             )
             self._report(COLLATERAL, run, batch.record_of, moves, at, done)
-            self._consider(COLLATERAL, reason, subject, "deposit", NONE)
+            self._consider(COLLATERAL, reason, subject, "deposit")
             at = done
         self._counts["moves"] += len(run)
 
@@ -395,14 +407,52 @@ class MarginShard:
             settle = self._desk.release if is_released else self._desk.settle
             settle(np.array(list(news), np.int64), list(news.values()), cause)
 
-    def _consider(self, topic: str, reason: int, subject: int, kind: str, episode: int) -> None:
+    # -- fills of cases
+
+    def _fill(self, trades: Trades, row: int) -> Fill:
+        """Return what a trade that names a case of its unit did, in micros at fill and mark."""
+        account, book = int(trades.account[row]), int(trades.book[row])
+        unit = self.columns.unit_of(self.columns.id_of(account), book)
+        assert unit is not None  # the trade was applied to it
+        instrument = self.rulebook.instruments[int(trades.instrument[row])]
+        lots = int(trades.lots[row])
+        price = int(trades.price_ticks[row]) * instrument.tick_price
+        mark_price = price
+        if self.marks.seq:
+            mark_price = mark_price_of(self.rulebook, self.marks, instrument) or price
+        return Fill(
+            episode=int(trades.case_episode[row]),
+            unit=unit,
+            instrument=instrument.index,
+            lots=lots,
+            price=price,
+            value_micros=instrument.value_of(abs(lots), price, mark_price),
+            mark_micros=instrument.value_of(abs(lots), mark_price, mark_price),
+            ts_us=int(trades.ts_us[row]),
+        )
+
+    def _serves_case(self, record: InputRecord, fill: Fill) -> bool:
+        """Hold a fill against the case it names; tell if it does not count, return if it stands."""
+        fault = self._cases.hold(fill, self.columns.units)
+        if fault is None:
+            return True
+        account_id = self.columns.id_of(self.columns.units.account[fill.unit])
+        market = self.rulebook.instruments[fill.instrument].name
+        code, what = fault
+        message = f"fill of account {account_id} in {market} for episode {fill.episode} {what}"
+        self._reject(TRADES, record, Fault(code, message, account_id), False, is_applied=True)
+        return code is not RejectCode.LATE_FILL
+
+    def _consider(
+        self, topic: str, reason: int, subject: int, kind: str, is_progress: bool = False
+    ) -> None:
         """Do what a fold stopped for."""
         if reason in {STOP_END, STOP_REPORT}:
             return
         if reason == STOP_GROW:
             self.columns.make_room(subject)
             return
-        cause = Cause(topic, self._offsets[topic] - 1, kind, True, episode)
+        cause = Cause(topic, self._offsets[topic] - 1, kind, True, is_progress)
         if reason == STOP_QUARANTINE:
             self._quarantine(subject, cause)
         else:
@@ -566,17 +616,30 @@ class MarginShard:
 
     def _report(
         self, topic: str, run: Run, record_of: Int32, batch: Trades | Moves, first: int, last: int
-    ) -> None:
-        """Count duplicates and publish rejects of the rows ``first`` to before ``last``."""
+    ) -> bool:
+        """Count duplicates and publish rejects of the rows ``first`` to before ``last``.
+
+        Fills that name a case are held against it; returns whether the last row is one of a case
+        that stands.
+        """
         if last:
             self._offsets[topic] = int(run.offset[record_of[last - 1]]) + 1
         part = batch.outcome[first:last]
-        if not (part != OUTCOME_APPLIED).any():
-            return
+        told = part > OUTCOME_DUPLICATE
+        if isinstance(batch, Trades):
+            told |= (part == OUTCOME_APPLIED) & (batch.case_episode[first:last] != NONE)
+        elif not (part != OUTCOME_APPLIED).any():
+            return False
+        is_progress = False
         duplicates = int(np.count_nonzero(part == OUTCOME_DUPLICATE))
         self._counts["duplicate_trades" if topic == TRADES else "duplicate_moves"] += duplicates
-        for row in (first + np.flatnonzero(part > OUTCOME_DUPLICATE)).tolist():
+        for row in (first + np.flatnonzero(told)).tolist():
             code = int(batch.outcome[row])
+            if code == OUTCOME_APPLIED:
+                assert isinstance(batch, Trades)
+                serves = self._serves_case(run[int(record_of[row])], self._fill(batch, row))
+                is_progress = serves and row == last - 1
+                continue
             if code == OUTCOME_QUARANTINE:
                 continue
             record = run[int(record_of[row])]
@@ -586,6 +649,7 @@ class MarginShard:
             else:
                 fault = self._state_fault(topic, code, account, int(batch.seq[row]))
             self._reject(topic, record, fault, account != NONE)
+        return is_progress
 
     def _state_fault(self, topic: str, code: int, account: int, seq: int) -> Fault:
         account_id = self.columns.id_of(account)
@@ -616,7 +680,15 @@ class MarginShard:
                 kind = _STATEMENTS[topic]
                 self._quarantine(account, Cause(topic, record.offset, kind, True))
 
-    def _reject(self, topic: str, record: InputRecord, fault: Fault, is_quarantined: bool) -> None:
+    def _reject(
+        self,
+        topic: str,
+        record: InputRecord,
+        fault: Fault,
+        is_quarantined: bool,
+        *,
+        is_applied: bool = False,
+    ) -> None:
         code = str(fault.code)
         self._counts["rejects"] += 1
         self._rejects_by_code[code] = self._rejects_by_code.get(code, 0) + 1
@@ -628,6 +700,7 @@ class MarginShard:
             message=fault.message,
             account_id=fault.account_id,
             is_quarantined=is_quarantined,
+            is_applied=is_applied,
         )
         self._records.append(emit)
 

@@ -34,6 +34,7 @@ def reject(
     message: str,
     account_id: str | None = None,
     is_quarantined: bool = False,
+    is_applied: bool = False,
 ) -> Emit:
     """Return the reject of one input record.
 
@@ -49,6 +50,8 @@ def reject(
         The account it was about, if that is clear.
     is_quarantined : bool
         Whether that account is quarantined from here on.
+    is_applied : bool
+        Whether the record was applied all the same, and only what it says of a liquidation refused.
 
     Returns
     -------
@@ -72,6 +75,8 @@ def reject(
         "value_base64": _beginning(value, VALUE_BYTES),
         "value_bytes": None if value is None else len(value),
     }
+    if is_applied:
+        content["applied"] = True
     return Emit(REJECTS, (key or b"")[:KEY_BYTES], encode(content))
 
 

@@ -151,5 +151,13 @@ class Run(Sequence[Record]):
             found = found[self.data[self.key_first[found] + place] == byte]
         return self[int(found[-1])] if found.size else None
 
+    def with_prefix(self, prefix: bytes) -> dict[bytes, bytes | None]:
+        """Return the last value of each key that begins with some bytes."""
+        found = np.flatnonzero(self.key_size > len(prefix))
+        for place, byte in enumerate(prefix):
+            found = found[self.data[self.key_first[found] + place] == byte]
+        records = (self[place] for place in found.tolist())
+        return {record.key or b"": record.value for record in records}
+
     def _text(self, first: int, size: int) -> bytes | None:
         return None if size < 0 else self.data[first : first + size].tobytes()

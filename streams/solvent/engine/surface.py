@@ -21,7 +21,7 @@ from solvent.kernel.portfolio import SECONDS_A_YEAR
 from solvent.kernel.terms import KIND_OPTION
 from solvent.rules.compile import CompiledRulebook
 
-__all__ = ["check_surfaces", "option_prices"]
+__all__ = ["check_surfaces", "mark_price_of", "option_prices"]
 
 _YEAR_US = SECONDS_A_YEAR * 1e6
 #: Prices are float64 and may differ by so much of the strike without meaning it.
@@ -64,6 +64,17 @@ def check_surfaces(rulebook: CompiledRulebook, marks: MarkBook) -> None:
                     f"{'fall' if is_call else 'rise'} from 0 to that expected"
                 )
                 raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
+
+
+def mark_price_of(rulebook: CompiledRulebook, marks: MarkBook, instrument: Instrument) -> int:
+    """Return what an instrument is worth in feed units: an option by its model, at least 1.
+
+    0 while its feed has had no price.
+    """
+    if instrument.option is None:
+        return int(marks.marks.price[instrument.mark_feed])
+    price = option_prices(rulebook, marks, [instrument])[instrument.index]
+    return max(1, round(price * float(10**-instrument.price_exponent)))
 
 
 def option_prices(

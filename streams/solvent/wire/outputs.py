@@ -44,6 +44,7 @@ __all__ = [
     "Pauses",
     "PriceRow",
     "Reject",
+    "RowCase",
     "RowMark",
     "RowPause",
     "RowSettlement",
@@ -55,6 +56,7 @@ __all__ = [
     "SourceWord",
     "StateMark",
     "Trigger",
+    "decode_case_row",
     "decode_claim",
     "decode_control_row",
     "decode_fence",
@@ -160,6 +162,14 @@ class OfferSwap(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     bonus_ppm: int
 
 
+class ClosedSize(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What a liquidation closed in one market, and what it traded for."""
+
+    market: str
+    size: str
+    notional: str
+
+
 class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One revision of a liquidation: an offer (opened, revised) or its end (recovered, closed).
 
@@ -181,6 +191,14 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         Under lending terms, debts to repay; where a part of the whole book is sold, how much of it.
     liquidated_notional, fills, bad_debt : str, int, str or None
         Of the whole case, in its last revision only; `bad_debt` of a closed case.
+    opened_us, duration_us : int or None
+        Stream time of the first revision, and from there to the last; in the last alone, as are
+    closed_sizes : list of ClosedSize
+        what fills that counted closed, by market,
+    penalty : str or None
+        what those gave up against the mark, and
+    refused_fills : int or None
+        how many fills named the case and did not count.
     """
 
     schema_version: int
@@ -212,6 +230,11 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     liquidated_notional: str | None = None
     fills: int | None = None
     bad_debt: str | None = None
+    opened_us: int | None = None
+    duration_us: int | None = None
+    closed_sizes: list[ClosedSize] = []
+    penalty: str | None = None
+    refused_fills: int | None = None
 
     @property
     def is_offer(self) -> bool:
@@ -250,6 +273,8 @@ class MarginStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An input record that was not applied: where it is, why, and how it began, in base64.
 
+    With `applied` it was, and only what it says of a liquidation was refused.
+
     `ts_us` is Kafka's record time in microseconds, not the event time, which may be unreadable;
     None if it lies outside ``0..2**53``. `key_bytes` and `value_bytes` are the lengths of the whole
     key and value; what `key_base64` and `value_base64` lack of them is in the input log.
@@ -268,6 +293,7 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_bytes: int | None
     value_base64: str | None
     value_bytes: int | None
+    applied: bool = False
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -476,6 +502,22 @@ class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_us: int
 
 
+class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    r"""Row ``\0case\0account\0book`` of ``accounts``: a standing liquidation case.
+
+    `orders` are (instrument, signed lots, limit price, fund fee ppm), `closed` (instrument, lots,
+    micros); prices in feed units. `engine.cases` says what the rest is.
+    """
+
+    schema_version: int
+    opened_us: int
+    orders: list[tuple[int, int, int, int]] = []
+    closed: list[tuple[int, int, int]] = []
+    penalty_micros: int = 0
+    fund_micros: int = 0
+    refused: int = 0
+
+
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 _liquidation = msgspec.json.Decoder(Liquidation)
@@ -490,6 +532,7 @@ _price_row = msgspec.json.Decoder(PriceRow)
 _settlements_row = msgspec.json.Decoder(SettlementsRow)
 _rulebook_row = msgspec.json.Decoder(RulebookRow)
 _control_row = msgspec.json.Decoder(ControlRow)
+_case_row = msgspec.json.Decoder(RowCase)
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
@@ -559,6 +602,11 @@ def decode_settlements_row(value: bytes) -> SettlementsRow:
 def decode_control_row(value: bytes) -> ControlRow:
     """Return the control row of ``price-state.v1``; ContractError as `decode_reject` raises it."""
     return _read(_control_row, PRICE_STATE, value)
+
+
+def decode_case_row(value: bytes) -> RowCase:
+    """Return the row of a case of ``accounts.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_case_row, ACCOUNTS, value)
 
 
 def decode_rulebook_row(value: bytes) -> RulebookRow:
