@@ -17,7 +17,7 @@ import numpy as np
 
 from solvent.domain.instrument import Instrument
 from solvent.domain.sizing import CloseLeg, OpenPosition, plan_close
-from solvent.engine.cases import Case
+from solvent.engine.cases import Case, Closed
 from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
 from solvent.engine.plan import Planner, swap_text
@@ -65,14 +65,17 @@ class Ending(NamedTuple):
     def text(self, instruments: Sequence[Instrument]) -> str:
         """Return it as the last members of an event."""
         case = self.case
-        closed = [
-            {
-                "market": instruments[index].name,
-                "size": instruments[index].lot.format(lots),
-                "notional": format_scaled(value, MICRO_EXPONENT),
-            }
-            for index, (lots, value) in sorted(case.closed.items())
-        ]
+
+        def sizes(closed: Mapping[int, Closed]) -> list[dict[str, str]]:
+            return [
+                {
+                    "market": instruments[index].name,
+                    "size": instruments[index].lot.format(lots),
+                    "notional": format_scaled(value, MICRO_EXPONENT),
+                }
+                for index, (lots, value) in sorted(closed.items())
+            ]
+
         told: dict[str, Any] = {
             "liquidated_notional": format_scaled(self.notional_micros, MICRO_EXPONENT),
             "fills": self.fills,
@@ -81,9 +84,15 @@ class Ending(NamedTuple):
             told["bad_debt"] = format_scaled(self.bad_debt_micros, MICRO_EXPONENT)
         told["opened_us"] = case.opened_us
         told["duration_us"] = self.ended_us - case.opened_us
-        told["closed_sizes"] = closed
+        told["closed_sizes"] = sizes(case.closed)
         told["penalty"] = format_scaled(case.penalty_micros, MICRO_EXPONENT)
         told["refused_fills"] = case.refused
+        if case.fund_micros:
+            told["fund_contribution"] = format_scaled(case.fund_micros, MICRO_EXPONENT)
+        if case.given:
+            told["deleveraged_sizes"] = sizes(case.given)
+        if case.paid_micros:
+            told["insurance_paid"] = format_scaled(case.paid_micros, MICRO_EXPONENT)
         return f",{encode(told)[1:-1].decode()}"
 
 
@@ -151,8 +160,9 @@ class Batch:
     ----------
     unit, account, status, preset, revision, episode, verdict, raw_equity_micros : list of int
         As the columns had them when the batch was made.
-    can_close, is_quarantined : list
-        Whether a liquidation has something to close; whether the account is out of judgement.
+    has_positions, can_close, is_quarantined : list
+        Whether it has positions; whether a liquidation has something to close; whether the account
+        is out of judgement.
     """
 
     def __init__(self, announcer: Announcer, units: Int64, cause: Cause) -> None:
@@ -167,11 +177,10 @@ class Batch:
         self.revision: list[int] = table.revision[units].tolist()
         self.episode: list[int] = table.episode[units].tolist()
         self.verdict: list[int] = figures.verdict[units].tolist()
+        self.has_positions: list[bool] = (table.position_count[units] > 0).tolist()
         self.can_close: list[bool] = [
             has_positions or can_close(unit, table, columns.balances, rulebook.rules)
-            for unit, has_positions in zip(
-                self.unit, (table.position_count[units] > 0).tolist(), strict=True
-            )
+            for unit, has_positions in zip(self.unit, self.has_positions, strict=True)
         ]
         self.is_quarantined: list[int] = columns.accounts.quarantined[accounts].tolist()
         self.preset: list[int] = table.preset[units].tolist()
@@ -209,6 +218,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.unit)
+
+    def names(self, at: int) -> tuple[str, str]:
+        """Return a unit's account id and subaccount."""
+        return self._key[at].decode(), self._announcer.book_name(self._book[at])
 
     def is_suspended(self, at: int) -> bool:
         """Whether pauses leave nothing of a unit's to be offered."""

@@ -32,6 +32,7 @@ from solvent.engine.run import Run
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel.layout import Units
 from solvent.state.columns import Columns
+from solvent.units import PPM
 from solvent.wire.outputs import RowCase, decode_case_row, encode
 
 __all__ = ["CASE_ROW_PREFIX", "Case", "CaseBook", "Closed", "Fill", "Order"]
@@ -90,6 +91,14 @@ class Case:
         What the insurance fund took of them.
     refused : int
         Fills that named the case and did not count.
+    due_us : int
+        When it is taken over if it still stands, 0 for never.
+    is_claimed : bool
+        The fund was asked for what the account is below 0 and has not answered yet.
+    given : dict of int to Closed
+        By instrument, what was taken over at the bankruptcy price.
+    paid_micros : int
+        What the fund paid.
     """
 
     opened_us: int
@@ -98,6 +107,15 @@ class Case:
     penalty_micros: int = 0
     fund_micros: int = 0
     refused: int = 0
+    due_us: int = 0
+    is_claimed: bool = False
+    given: dict[int, Closed] = field(default_factory=dict)
+    paid_micros: int = 0
+
+    def give(self, instrument: int, lots: int, value_micros: int) -> None:
+        """Note what was taken over."""
+        self.orders = {}
+        self.given[instrument] = Closed(lots, value_micros)
 
     def offer(self, legs: Iterable[CloseLeg]) -> None:
         """Note what a revision offers."""
@@ -130,8 +148,8 @@ class Case:
             return RejectCode.OFF_PRICE_FILL, f"price {fill.price}: limit {order.limit_price}"
         return None
 
-    def take(self, fill: Fill) -> None:
-        """Count a fill without fault."""
+    def take(self, fill: Fill) -> int:
+        """Count a fill without fault; return what the insurance fund is due of it, micros."""
         order = self.orders[fill.instrument]
         self.orders[fill.instrument] = order._replace(lots=order.lots - fill.lots)
         before = self.closed.get(fill.instrument, Closed())
@@ -140,6 +158,7 @@ class Case:
         )
         given_up = fill.mark_micros - fill.value_micros
         self.penalty_micros += given_up if fill.lots < 0 else -given_up
+        return fill.value_micros * order.fund_fee_ppm // PPM
 
 
 class CaseBook:
@@ -153,9 +172,9 @@ class CaseBook:
     def __getitem__(self, unit: int) -> Case:
         return self._cases[unit]
 
-    def begin(self, unit: int, opened_us: int) -> Case:
+    def begin(self, unit: int, opened_us: int, due_us: int) -> Case:
         """Begin a unit's case."""
-        case = self._cases[unit] = Case(opened_us)
+        case = self._cases[unit] = Case(opened_us, due_us=due_us)
         self._changed.add(unit)
         return case
 
@@ -164,18 +183,22 @@ class CaseBook:
         self._changed.add(unit)
         return self._cases[unit]
 
-    def hold(self, fill: Fill, units: Units) -> tuple[RejectCode, str] | None:
-        """Count a fill for the case it names; return why not, as `Case.fault`."""
-        unit = fill.unit
-        if not units.revision[unit] or units.episode[unit] != fill.episode:
+    def hold(self, fill: Fill, units: Units) -> int | tuple[RejectCode, str]:
+        """Count a fill for the case it names; return what `Case.take` or `Case.fault` returns."""
+        case = self.standing(fill.unit, str(fill.episode), units)
+        if case is None:
             return RejectCode.LATE_FILL, f"at {fill.ts_us}: that case does not stand"
-        case = self.change(unit)
-        fault = case.fault(fill, int(units.case_expires_us[unit]))
+        fault = case.fault(fill, int(units.case_expires_us[fill.unit]))
         if fault is None:
-            case.take(fill)
-        else:
-            case.refused += 1
+            return case.take(fill)
+        case.refused += 1
         return fault
+
+    def standing(self, unit: int, episode: str, units: Units) -> Case | None:
+        """Return a unit's case, which is about to change, if it is this one and stands."""
+        if not units.revision[unit] or str(units.episode[unit]) != episode:
+            return None
+        return self.change(unit)
 
     def end(self, unit: int) -> Case:
         """Forget a unit's case and return it."""
@@ -231,7 +254,9 @@ def _row(case: Case) -> bytes:
         content["orders"] = [[index, *order] for index, order in sorted(case.orders.items())]
     if case.closed:
         content["closed"] = [[index, *closed] for index, closed in sorted(case.closed.items())]
-    for name in ("penalty_micros", "fund_micros", "refused"):
+    if case.given:
+        content["given"] = [[index, *given] for index, given in sorted(case.given.items())]
+    for name in ("penalty_micros", "fund_micros", "refused", "due_us", "is_claimed", "paid_micros"):
         amount = getattr(case, name)
         if amount:
             content[name] = amount
@@ -246,4 +271,8 @@ def _case(row: RowCase) -> Case:
         row.penalty_micros,
         row.fund_micros,
         row.refused,
+        row.due_us,
+        row.is_claimed,
+        {index: Closed(*rest) for index, *rest in row.given},
+        row.paid_micros,
     )

@@ -479,7 +479,8 @@ class Lane:
         return f"{self.spec.name}-{self.partition}"
 
     def _target(self, topic: str) -> Target:
-        return Target(self._topics.physical(topic), self.partition)
+        is_single = self._topics.partitions_of(topic) == 1
+        return Target(self._topics.physical(topic), 0 if is_single else self.partition)
 
     def _targets(self, topic: str, *, everywhere: bool) -> list[Target]:
         if not everywhere:

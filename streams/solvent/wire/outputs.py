@@ -16,6 +16,7 @@ import orjson
 
 from solvent.errors import ContractError, RejectCode
 from solvent.wire.inputs import SCHEMA_VERSION
+from solvent.wire.losses import LossAnswer
 from solvent.wire.topics import (
     ACCOUNTS,
     JOURNAL,
@@ -199,6 +200,10 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         what those gave up against the mark, and
     refused_fills : int or None
         how many fills named the case and did not count.
+    fund_contribution, insurance_paid : str or None
+        What the insurance fund took of the fills, and what it paid.
+    deleveraged_sizes : list of ClosedSize
+        What the fund took over at the bankruptcy prices.
     """
 
     schema_version: int
@@ -235,6 +240,9 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     closed_sizes: list[ClosedSize] = []
     penalty: str | None = None
     refused_fills: int | None = None
+    fund_contribution: str | None = None
+    insurance_paid: str | None = None
+    deleveraged_sizes: list[ClosedSize] = []
 
     @property
     def is_offer(self) -> bool:
@@ -362,7 +370,7 @@ class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `settlements` end all positions in their markets, after the marks are taken. A `rulebook`, the
     resolved document, is what all is judged by from this frame on; such a frame has no marks,
-    nor has one that tells the `pauses` in force from it on.
+    nor has one that tells the `pauses` in force from it on, or answers `losses`.
     """
 
     schema_version: int
@@ -373,6 +381,7 @@ class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     settlements: list[Settlement] | None = None
     rulebook: dict[str, Any] | None = None
     pauses: Pauses | None = None
+    losses: list[LossAnswer] = []
 
 
 class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -506,7 +515,7 @@ class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0case\0account\0book`` of ``accounts``: a standing liquidation case.
 
     `orders` are (instrument, signed lots, limit price, fund fee ppm), `closed` (instrument, lots,
-    micros); prices in feed units. `engine.cases` says what the rest is.
+    micros) as is `given`; prices in feed units. `engine.cases` says what the rest is.
     """
 
     schema_version: int
@@ -516,6 +525,10 @@ class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     penalty_micros: int = 0
     fund_micros: int = 0
     refused: int = 0
+    due_us: int = 0
+    is_claimed: bool = False
+    given: list[tuple[int, int, int]] = []
+    paid_micros: int = 0
 
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
