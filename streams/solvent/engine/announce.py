@@ -10,7 +10,7 @@ quoted by the JSON encoder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -66,14 +66,14 @@ class Ending(NamedTuple):
         """Return it as the last members of an event."""
         case = self.case
 
-        def sizes(closed: Mapping[int, Closed]) -> list[dict[str, str]]:
+        def sizes(closed: Iterable[Closed]) -> list[dict[str, str]]:
             return [
                 {
                     "market": instruments[index].name,
                     "size": instruments[index].lot.format(lots),
                     "notional": format_scaled(value, MICRO_EXPONENT),
                 }
-                for index, (lots, value) in sorted(closed.items())
+                for index, lots, value in closed
             ]
 
         told: dict[str, Any] = {

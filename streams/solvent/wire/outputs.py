@@ -520,14 +520,14 @@ class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     schema_version: int
     opened_us: int
-    orders: list[tuple[int, int, int, int]] = []
-    closed: list[tuple[int, int, int]] = []
+    orders: tuple[tuple[int, int, int, int], ...] = ()
+    closed: tuple[tuple[int, int, int], ...] = ()
     penalty_micros: int = 0
     fund_micros: int = 0
     refused: int = 0
     due_us: int = 0
     is_claimed: bool = False
-    given: list[tuple[int, int, int]] = []
+    given: tuple[tuple[int, int, int], ...] = ()
     paid_micros: int = 0
 
 
