@@ -39,6 +39,7 @@ from solvent.kernel.texts import decimal_texts
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled
+from solvent.wire.headers import EventHeaders
 from solvent.wire.outputs import encode
 from solvent.wire.topics import LIQUIDATIONS, MARGIN_STATUS
 
@@ -215,6 +216,7 @@ class Batch:
         self._when = f'"partition":{announcer.partition},"ts_us":{marks.stream_us}'
         self._mark_seq = f'"mark_seq":{marks.seq}'
         self._end = announcer.references(cause)
+        self._headers: EventHeaders | None = None
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -295,8 +297,9 @@ class Batch:
             legs, swaps = self._legs(at, ledger, case)
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
         told = "" if ending is None else ending.text(announcer.rulebook.instruments)
+        liquidation_id = f"{account_id}:{subaccount}:{episode}"
         value = (
-            f'{{"schema_version":1,"liquidation_id":"{account_id}:{subaccount}:{episode}",'
+            f'{{"schema_version":1,"liquidation_id":"{liquidation_id}",'
             f'"revision":{revision},"event":"{event}","reason":"{reason}",'
             f'"account_id":"{account_id}","subaccount":"{subaccount}","episode":{episode},'
             f'{self._when},"expires_us":{"null" if expires_us is None else expires_us},'
@@ -305,7 +308,12 @@ class Batch:
             f'"positions":[{ledger.positions(at)}],"collateral":[{ledger.collateral(at)}],'
             f'"legs":[{legs}],{swaps}{self._end}{told}}}'
         )
-        return Emit(LIQUIDATIONS, key, value.encode())
+        if self._headers is None:
+            self._headers = EventHeaders(
+                LIQUIDATIONS, announcer.partition, announcer.marks.stream_us
+            )
+        headers = self._headers.block(liquidation_id, revision, event, account_id)
+        return Emit(LIQUIDATIONS, key, value.encode(), headers=headers)
 
     def _amounts(self, at: int) -> str:
         first = at * _AMOUNTS
