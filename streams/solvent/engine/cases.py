@@ -266,7 +266,8 @@ class CaseBook:
 
 def _row(case: Case) -> bytes:
     orders = case.orders
-    if len(orders) == 1 and not (case.due_us or case.closed or case.refused or case.paid_micros):
+    has_past = case.closed or case.refused or case.given or case.paid_micros
+    if len(orders) == 1 and not (case.due_us or has_past):
         # As most rows are in a crash: the bytes that the encoder would give, much sooner.
         return b'{"schema_version":1,"opened_us":%d,"orders":[[%d,%d,%d,%d]]}' % (
             case.opened_us,
