@@ -151,8 +151,7 @@ from solvent.wire.inputs import (
     decode_control,
     decode_tick,
 )
-from solvent.wire.losses import decode_loss
-from solvent.wire.outputs import decode_price_row, decode_settlements_row, encode
+from solvent.wire.outputs import decode_loss, decode_price_row, decode_settlements_row, encode
 from solvent.wire.topics import CONTROL, LOSSES, MARKS, ORACLE_TICKS
 
 __all__ = ["MAX_SOURCES", "PriceShard"]
@@ -312,7 +311,7 @@ class PriceShard:
             It cannot be read: nobody but our margin shards writes there.
         """
         try:
-            loss = decode_loss(record.value)
+            loss = decode_loss(record.value or b"")
         except ContractError as error:
             msg = f"losses.v1 offset {record.offset}: {error.message}"
             raise PartitionError(msg) from error

@@ -47,9 +47,8 @@ from solvent.wire.losses import (
     Loss,
     Ranked,
     Takeover,
-    decode_fund_row,
 )
-from solvent.wire.outputs import encode
+from solvent.wire.outputs import decode_fund_row, encode
 from solvent.wire.topics import LOSSES
 
 __all__ = ["FUND_ROW_KEY", "Waterfall", "loss_record"]

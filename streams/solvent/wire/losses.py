@@ -10,9 +10,6 @@ from typing import Any
 
 import msgspec
 
-from solvent.errors import ContractError, RejectCode
-from solvent.wire.topics import LOSSES
-
 __all__ = [
     "Claim",
     "Contribution",
@@ -22,8 +19,6 @@ __all__ = [
     "LossAnswer",
     "Ranked",
     "Takeover",
-    "decode_fund_row",
-    "decode_loss",
 ]
 
 
@@ -112,32 +107,3 @@ class FundRow(msgspec.Struct, frozen=True, kw_only=True):
     draws: list[tuple[int, int]]
     placements: list[dict[str, Any]]
     unplaced: list[dict[str, Any]]
-
-
-_loss = msgspec.json.Decoder(Loss)
-_fund_row = msgspec.json.Decoder(FundRow)
-
-
-def decode_loss(value: bytes | None) -> Loss:
-    """Return a record of ``losses.v1``.
-
-    Raises
-    ------
-    ContractError
-        With code `RejectCode.MALFORMED`: nobody but our own agents writes there.
-    """
-    try:
-        loss: Loss = _loss.decode(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        msg = f"{LOSSES}: {error}"
-        raise ContractError(msg, code=RejectCode.MALFORMED) from None
-    return loss
-
-
-def decode_fund_row(value: bytes) -> FundRow:
-    """Return the row of the fund; ContractError as `decode_loss` raises it."""
-    try:
-        return _fund_row.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        msg = f"fund row: {error}"
-        raise ContractError(msg, code=RejectCode.MALFORMED) from None

@@ -16,11 +16,12 @@ import orjson
 
 from solvent.errors import ContractError, RejectCode
 from solvent.wire.inputs import SCHEMA_VERSION
-from solvent.wire.losses import LossAnswer
+from solvent.wire.losses import FundRow, Loss, LossAnswer
 from solvent.wire.topics import (
     ACCOUNTS,
     JOURNAL,
     LIQUIDATIONS,
+    LOSSES,
     MARGIN_STATUS,
     MARKS,
     PRICE_STATE,
@@ -61,8 +62,10 @@ __all__ = [
     "decode_claim",
     "decode_control_row",
     "decode_fence",
+    "decode_fund_row",
     "decode_journal_entry",
     "decode_liquidation",
+    "decode_loss",
     "decode_margin_status",
     "decode_mark_frame",
     "decode_marks_row",
@@ -545,6 +548,8 @@ _price_row = msgspec.json.Decoder(PriceRow)
 _settlements_row = msgspec.json.Decoder(SettlementsRow)
 _rulebook_row = msgspec.json.Decoder(RulebookRow)
 _control_row = msgspec.json.Decoder(ControlRow)
+_loss = msgspec.json.Decoder(Loss)
+_fund_row = msgspec.json.Decoder(FundRow)
 _case_row = msgspec.json.Decoder(RowCase)
 
 
@@ -620,6 +625,17 @@ def decode_control_row(value: bytes) -> ControlRow:
 def decode_case_row(value: bytes) -> RowCase:
     """Return the row of a case of ``accounts.v1``; ContractError as `decode_reject` raises it."""
     return _read(_case_row, ACCOUNTS, value)
+
+
+def decode_loss(value: bytes) -> Loss:
+    """Return a record of ``losses.v1``; ContractError as `decode_reject` raises it."""
+    loss: Loss = _read(_loss, LOSSES, value)
+    return loss
+
+
+def decode_fund_row(value: bytes) -> FundRow:
+    """Return the fund's row of ``price-state.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_fund_row, PRICE_STATE, value)
 
 
 def decode_rulebook_row(value: bytes) -> RulebookRow:
