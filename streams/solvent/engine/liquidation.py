@@ -13,10 +13,13 @@ revised      bankrupt               the verdict escalated
                                     is still liquidating
              rulebook               another rulebook judges from here on, it is still liquidating
              expired                the last offer's ``expires_us`` has come
-             paused                 a market was paused: nothing in it is offered any more
+             paused, halted,        a market was paused, halted or tripped a circuit breaker:
+             breaker                nothing in it is offered any more
              resumed                offered again after a pause
-suspended    paused                 a pause leaves nothing to offer; the first of a case that
-                                    begins meanwhile
+             dry_run                a dry run began or ended; the offer says which
+suspended    paused, halted,        a pause leaves nothing to offer; the first of a case that
+             breaker                begins meanwhile. ``breaker``: but for breakers there would be
+                                    something; ``halted``: trading has stopped in all its markets
 closed       target_reached         a fill naming this case restored health(liquidation_end)
              exhausted              nothing is left to close; what is missing is ``bad_debt``
 recovered    market, deposit,       health(liquidation_end) was restored by a mark frame, a
@@ -25,8 +28,9 @@ recovered    market, deposit,       health(liquidation_end) was restored by a ma
              settlement, rulebook
 ===========  =====================  ==============================================================
 
-While a pause leaves a unit nothing to offer (`solvent.engine.control`) its case is suspended: it
-ends as any case does, is not renewed, and is offered again when the pause ends.
+While a pause leaves a unit nothing to offer (`solvent.engine.control`, `solvent.engine.breakers`)
+its case is suspended: it ends as any case does, is not renewed, and is offered again when the pause
+ends. Who pauses may change meanwhile: nothing is said of that.
 
 While a unit is `unknown` (its feed may not judge) an open case rests: no revision, no end, and no
 new offer; when the unit can be judged again, a case whose ledger changed meanwhile is revised. A
@@ -186,8 +190,8 @@ class Desk:
             columns.cases.notional_micros[unit] = 0
             columns.cases.fills[unit] = 0
             units.episode[unit] = batch.episode[at] + 1
-            if batch.is_suspended(at):
-                self._suspend(batch, at, status)
+            if (pause := batch.pause(at)) is not None:
+                self._suspend(batch, at, status, pause)
                 return
             is_bankrupt = batch.verdict[at] == VERDICT_BANKRUPT
             reason = "bankrupt" if is_bankrupt else "liquidatable"
@@ -204,9 +208,9 @@ class Desk:
                 self._end(batch, at, status, "recovered", reason)
         elif not batch.can_close[at]:
             self._end(batch, at, status, "closed", "exhausted")
-        elif batch.is_suspended(at):
+        elif (pause := batch.pause(at)) is not None:
             if units.case_expires_us[unit] != NEVER_US:
-                self._suspend(batch, at, status)
+                self._suspend(batch, at, status, pause)
             elif units.case_verdict[unit] != batch.verdict[at]:
                 units.case_verdict[unit] = batch.verdict[at]
                 self._changed.append(batch.account[at])
@@ -245,7 +249,7 @@ class Desk:
             )
         )
 
-    def _suspend(self, batch: Batch, at: int, status: int) -> None:
+    def _suspend(self, batch: Batch, at: int, status: int, reason: str) -> None:
         """Emit the next revision of the unit's case, in which nothing is offered."""
         units = self._columns.units
         unit = batch.unit[at]
@@ -259,7 +263,7 @@ class Desk:
                 at,
                 status,
                 "suspended",
-                "paused",
+                reason,
                 episode=int(units.episode[unit]),
                 revision=revision,
                 expires_us=None,

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from solvent.domain.breaker import Breaker
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import LiquidationPolicy, OraclePolicy
 from solvent.kernel.evaluate import entry
 from solvent.kernel.layout import Rules
 from solvent.kernel.scenario_margin import grid_points
 from solvent.kernel.workspace import Workspace, new_workspace
+from solvent.rules.breakers import resolve_breakers
 from solvent.rules.document import ORDERED_SECTIONS, resolved_document
 from solvent.rules.flatten import flatten
 from solvent.rules.model import RulebookModel
@@ -80,6 +82,8 @@ class CompiledRulebook:
         By feed index.
     max_future_us : int
         How far event time may run ahead of the broker's record time.
+    breakers : tuple of Breaker
+        By name.
     """
 
     id: str
@@ -100,6 +104,7 @@ class CompiledRulebook:
     default_preset: int
     oracle: tuple[OraclePolicy, ...]
     max_future_us: int
+    breakers: tuple[Breaker, ...]
 
     @property
     def document(self) -> bytes:
@@ -216,6 +221,7 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
         default_preset=preset_by_class[model.default_class],
         oracle=_oracle(model, feeds),
         max_future_us=model.limits.max_future_us,
+        breakers=resolve_breakers(model, feeds, instruments),
     )
 
 
