@@ -7,15 +7,17 @@ Marks: one source at exponent -2, times in seconds after the start.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from solvent.engine.prices import PriceShard
 from solvent.engine.run import Run
 from solvent.errors import ConfigError
-from solvent.rules import CompiledRulebook, compile_document, parse_rulebook
+from solvent.rules import CompiledRulebook, builtin_rulebook, compile_document, parse_rulebook
 from support.contracts import validator
 from support.prices import SECOND, START_US, Feeder, Record, a_rulebook
 
@@ -410,6 +412,22 @@ def played(every: int, *, is_restoring: bool) -> tuple[dict[bytes, bytes], list[
     return table, pauses, sorted(marks.items())
 
 
+@pytest.mark.parametrize("is_restoring", [False, True])
+def test_before_the_first_clock_record_any_tick_lets_time_pass(is_restoring: bool) -> None:
+    feeder = a_desk(doubt={**DOUBT, "markets": ["BTC-PERP"]})
+    feeder.tick("100", source="a")
+    feeder.tick("50", source="b", at=1)  # since 1
+    feeder.state("7", at=5.9)
+    cut = feeder.cut()
+    assert not any("pauses" in frame for frame in cut.frames)
+    if is_restoring:
+        table = {key: value for key, value in cut.outputs.rows if value is not None}
+        feeder = restored(feeder, table, dict(cut.outputs.state))
+    feeder.state("8", at=6)
+    assert frames(feeder)[0] == "paused doubt:BTC-PERP@6"
+    assert feeder.shard.clock_us == START_US + 6 * SECOND
+
+
 def test_history_brings_about_what_it_is_for() -> None:
     _, pauses, _ = played(1_000, is_restoring=False)
     told = [
@@ -432,6 +450,26 @@ def test_slices_and_restores_leave_no_trace(every: int, is_restoring: bool) -> N
 
 
 # -- the rulebook
+
+
+def test_example_of_the_readme_holds() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    text = readme.partition("## Circuit breakers")[2].partition("```yaml")[2].partition("```")[0]
+    rulebook = with_breakers(yaml.safe_load(text)["breakers"])
+    assert [breaker.name for breaker in rulebook.breakers] == ["crash", "doubt", "storm"]
+
+
+def test_option_is_watched_by_its_forward() -> None:
+    document = json.loads(builtin_rulebook("deribit").document)
+    document["breakers"] = {"crash": CRASH}
+    rulebook = parse_rulebook(json.dumps(document))
+    (breaker,) = rulebook.breakers
+    options = [each for each in rulebook.instruments if each.option is not None]
+    assert options
+    for each in options:
+        assert each.option is not None
+        forward = rulebook.feeds[each.option.forward_feed]
+        assert breaker.feed_by_market[each.name] == forward
 
 
 def test_rulebook_without_breakers_says_nothing_of_them() -> None:

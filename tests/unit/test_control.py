@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
+from solvent.cli.control import _print
 from solvent.engine.prices import PriceShard
 from solvent.engine.run import Run
 from solvent.errors import PartitionError
+from solvent.wire.outputs import ControlRow, RowBreaker, RowPause
 from support.contracts import validator
 from support.margin import Log, Replay
 from support.prices import START_US, Feeder, Record, a_feeder, a_rulebook
@@ -243,6 +245,42 @@ def test_pauses_are_in_the_marks_row() -> None:
     validator("accounts").validate(row)
     replay.restore()
     assert replay.shard.marks.is_all_paused
+
+
+# -- what the command line says
+
+
+def test_status_lists_all_that_is_in_force(capsys: pytest.CaptureFixture[str]) -> None:
+    by = RowPause(operator="desk", reason="drill", ts_us=START_US)
+    breakers = [
+        RowBreaker(name="crash", market="BTC-PERP", since_us=START_US),
+        RowBreaker(name="crash", market="ETH-PERP", overridden=True),
+        RowBreaker(name="storm", since_us=START_US, quiet_since_us=START_US + 1),
+    ]
+    row = ControlRow(
+        schema_version=1,
+        pauses={"*": by},
+        halts={"BTC-PERP": by},
+        breakers=breakers,
+        dry_run=by,
+        commands=[],
+        last_us=0,
+    )
+    _print(row, False)
+    assert capsys.readouterr().out.splitlines() == [
+        "all markets: paused by desk: drill",
+        "BTC-PERP: halted by desk: drill",
+        "BTC-PERP: breaker crash tripped at 2023-11-14 22:13:20 UTC",
+        "ETH-PERP: breaker crash overridden until its condition ends",
+        "all markets: breaker storm tripped at 2023-11-14 22:13:20 UTC",
+        "dry run by desk: drill",
+    ]
+    _print(row, True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["breakers"][1] == {"name": "crash", "market": "ETH-PERP", "overridden": True}
+    assert told.keys() == {"pauses", "halts", "breakers", "dry_run"}
+    _print(ControlRow(schema_version=1, pauses={}, commands=[], last_us=0), False)
+    assert capsys.readouterr().out == "nothing is paused\n"
 
 
 # -- breakers, halts and dry runs

@@ -509,7 +509,8 @@ class PriceShard:
         self._trip()
 
     def _watch(self, feed: MarkedFeed) -> None:
-        """Show breakers a feed that was judged; `_trip` lets them act."""
+        """Show breakers a feed that was judged, and the time; `_trip` lets them act."""
+        self._breakers.on_clock(self._clock_us)
         if not isinstance(feed, PriceFeed):
             return
         if feed.state == VALID and feed.value is not None:
