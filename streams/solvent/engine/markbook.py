@@ -59,8 +59,6 @@ class MarkBook:
         Markets that no liquidation may be offered in, for whatever reason.
     halted : frozenset of int
         Those of them that operators halted.
-    is_dry_run : bool
-        What is offered is not meant to be taken.
     newly_paused, newly_resumed : frozenset of int
         Markets that the last frame paused, and that it let go on.
     pauses_changed : bool
