@@ -180,9 +180,7 @@ def test_altered_row_and_frame_are_named(pipeline: Pipeline) -> None:
 class altered:  # noqa: N801 - reads as what it does
     """Alter bytes in the broker's log and put them back."""
 
-    def __init__(
-        self, pipeline: Pipeline, topic: str, record: Any, old: bytes, new: bytes
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, topic: str, record: Any, old: bytes, new: bytes) -> None:
         physical = pipeline.topics.physical(topic)
         self._place = (pipeline.kafka, physical, record.partition, record.offset)
         self._old, self._new = old, new

@@ -58,6 +58,7 @@ DECODE_OUTPUT: dict[tuple[str, str], Callable[[bytes], msgspec.Struct]] = {
     ("price-state", "rulebook"): outputs.decode_rulebook_row,
     ("price-state", "control"): outputs.decode_control_row,
     ("liquidations", ""): outputs.decode_liquidation,
+    ("liquidation-state", ""): outputs.decode_liquidation_state,
     ("margin-status", ""): outputs.decode_margin_status,
     ("rejects", ""): outputs.decode_reject,
     ("journal", ""): outputs.decode_journal_entry,

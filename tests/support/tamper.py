@@ -21,9 +21,7 @@ _SUMMED_FROM = 21
 _LAST_OFFSET_DELTA_AT = 23
 
 
-def tamper(
-    kafka: Broker, topic: str, partition: int, offset: int, old: bytes, new: bytes
-) -> None:
+def tamper(kafka: Broker, topic: str, partition: int, offset: int, old: bytes, new: bytes) -> None:
     """Replace some bytes in the batch that holds an offset of a partition of a broker's topic.
 
     The offset says which: a slice given up and done again leaves the same bytes twice in the log,

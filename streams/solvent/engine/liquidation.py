@@ -32,6 +32,9 @@ While a unit is `unknown` (its feed may not judge) an open case rests: no revisi
 new offer; when the unit can be judged again, a case whose ledger changed meanwhile is revised. A
 quarantined account's case rests until a snapshot ends the quarantine: its offers expire and are not
 renewed.
+
+Beside each revision goes what stands of the case, to ``liquidation-state.v1``, where it takes the
+place of the revision before; after the last it is nothing.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ from solvent.engine.describe import CROSS_NAME, amounts_text
 from solvent.engine.markbook import MarkBook
 from solvent.engine.shard import Emit
 from solvent.kernel.layout import (
+    COUNT_UNITS,
     NEVER_US,
     STATUS_HEALTHY,
     STATUS_LABELS,
@@ -122,6 +126,13 @@ class Desk:
         self._announcer = Announcer(partition, rulebook, columns, marks, offsets)
         self._records = records
         self._changed: list[int] = []  # accounts, of the batch being settled
+        self._open_cases = 0
+        self.count_cases()
+
+    def count_cases(self) -> None:
+        """Count the cases that stand in the columns, which somebody else has filled."""
+        units = self._columns.units.revision[: self._columns.counts[COUNT_UNITS]]
+        self._open_cases = int(np.count_nonzero(units))
 
     # -- what happens
 
@@ -142,6 +153,10 @@ class Desk:
             self._settle(batch, at, status, cause)
         self._columns.mark_all_dirty(self._changed)
         self._changed.clear()
+
+    def tell_watermark(self) -> None:
+        """Say that all up to here is judged and told."""
+        self._records.append(self._announcer.watermark(self._open_cases))
 
     def release(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
         """Settle the units of an account that is judged again; each is told of, changed or not."""
@@ -186,6 +201,7 @@ class Desk:
             columns.cases.notional_micros[unit] = 0
             columns.cases.fills[unit] = 0
             units.episode[unit] = batch.episode[at] + 1
+            self._open_cases += 1
             if batch.is_suspended(at):
                 self._suspend(batch, at, status)
                 return
@@ -233,7 +249,7 @@ class Desk:
         units.case_verdict[unit] = batch.verdict[at]
         units.case_expires_us[unit] = expires_us
         self._changed.append(batch.account[at])
-        self._records.append(
+        self._records.extend(
             batch.case_event(
                 at,
                 status,
@@ -254,7 +270,7 @@ class Desk:
         units.case_verdict[unit] = batch.verdict[at]
         units.case_expires_us[unit] = NEVER_US
         self._changed.append(batch.account[at])
-        self._records.append(
+        self._records.extend(
             batch.case_event(
                 at,
                 status,
@@ -275,7 +291,7 @@ class Desk:
             is_lost = reason == "exhausted"
             bad_debt_micros = max(0, -batch.raw_equity_micros[at]) if is_lost else 0
         ending = Ending(int(cases.notional_micros[unit]), int(cases.fills[unit]), bad_debt_micros)
-        self._records.append(
+        self._records.extend(
             batch.case_event(
                 at,
                 status,
@@ -287,6 +303,7 @@ class Desk:
                 ending=ending,
             )
         )
+        self._open_cases -= 1
         units.revision[unit] = 0
         units.case_expires_us[unit] = 0
         units.case_verdict[unit] = 0

@@ -87,6 +87,8 @@ from solvent.wire.topics import (
 
 __all__ = ["MarginShard", "warm_up"]
 
+#: Stream time between watermarks: the first frame of each second tells one.
+_WATERMARK_US: Final = 1_000_000
 _COUNTERS: Final = (
     "trades",
     "moves",
@@ -262,6 +264,7 @@ class MarginShard:
             asset_count=len(self.rulebook.assets),
             preset_count=len(self.rulebook.policies),
         )
+        self._desk.count_cases()
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """See input records below the fence again, to rebuild the duplicate window."""
@@ -436,6 +439,7 @@ class MarginShard:
 
     def _apply_frame(self, record: InputRecord) -> None:
         self._offsets[MARKS] = record.offset + 1
+        before_us = self.marks.stream_us
         if not self.marks.apply(record.value):
             self._counts["repeated_frames"] += 1
             return
@@ -457,6 +461,8 @@ class MarginShard:
             self._settle_worst_first(concerned, Cause(MARKS, record.offset, "pause", False))
         else:
             self._settle_worst_first(signalled, Cause(MARKS, record.offset, "market", False))
+        if before_us // _WATERMARK_US != self.marks.stream_us // _WATERMARK_US:
+            self._desk.tell_watermark()
 
     def _succeed(self, document: bytes) -> bool:
         """Let a published rulebook take the place of the one in force; False: it is the same."""

@@ -32,12 +32,13 @@ class Pending(IntEnum):
 class Emit(NamedTuple):
     """One outgoing record: logical topic (``liquidations.v1``), key and value.
 
-    It goes to the shard's own partition, or to every partition of the topic if `everywhere`.
+    A value of None, in a compacted topic, says that nothing stands under its key any more. It goes
+    to the shard's own partition, or to every partition of the topic if `everywhere`.
     """
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     everywhere: bool = False
 
 

@@ -22,13 +22,13 @@ from solvent.errors import ConfigError, PartitionError, SolventError
 from solvent.ops.logs import Logs
 from solvent.rules import CompiledRulebook
 from solvent.runtime.lane import AgentSpec
-from solvent.wire.topics import LIQUIDATIONS, MARGIN_STATUS, MARKS, REJECTS
+from solvent.wire.topics import LIQUIDATION_STATE, LIQUIDATIONS, MARGIN_STATUS, MARKS, REJECTS
 
 __all__ = ["AGENTS", "PartitionReport", "Progress", "VerifyOptions", "VerifyReport", "verify"]
 
 #: Agent -> what makes its spec, the topics its events go to, and those that all partitions get.
 AGENTS: Final[dict[str, tuple[Callable[[CompiledRulebook], AgentSpec], tuple[str, ...], str]]] = {
-    "margin": (margin_agent, (LIQUIDATIONS, MARGIN_STATUS, REJECTS), ""),
+    "margin": (margin_agent, (LIQUIDATIONS, LIQUIDATION_STATE, MARGIN_STATUS, REJECTS), ""),
     "prices": (price_agent, (MARKS, REJECTS), MARKS),
 }
 
