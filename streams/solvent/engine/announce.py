@@ -37,16 +37,13 @@ from solvent.kernel.texts import decimal_texts
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled
-from solvent.wire.outputs import encode
+from solvent.wire.outputs import WATERMARK_KEY, encode
 from solvent.wire.topics import LIQUIDATION_STATE, LIQUIDATIONS, MARGIN_STATUS, TRADES
 
 if TYPE_CHECKING:
     from solvent.engine.liquidation import Cause
 
-__all__ = ["WATERMARK_KEY", "Announcer", "Batch", "Ending"]
-
-#: Key of a partition's watermark in ``liquidation-state.v1``; no identifier has a zero byte.
-WATERMARK_KEY: Final = b"\0watermark"
+__all__ = ["Announcer", "Batch", "Ending"]
 
 #: Columns of a batch's amounts.
 _RAW, _SHORTFALL, _DEPOSIT, _SHORTAGE = 6, 7, 8, 9

@@ -184,9 +184,7 @@ class StandingCursor:
             self._last, self._ahead = found, None
             self._missing.pop(emit.key, None)
             return True, None
-        if found is None:
-            return emit.value is None, None
-        if found.offset == self._next_if_none_is_missing():
+        if found is not None and found.offset == self._next_if_none_is_missing():
             return False, found
         self._missing[emit.key] = emit
         return True, None

@@ -10,7 +10,7 @@ missing field and a wrong type. ``schemas/*/v1.schema.json`` says what each fiel
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import orjson
@@ -29,6 +29,7 @@ from solvent.wire.topics import (
 )
 
 __all__ = [
+    "WATERMARK_KEY",
     "Claim",
     "ControlRow",
     "Fence",
@@ -550,6 +551,9 @@ class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     commands: list[str]
     last_us: int
 
+
+#: Key of a partition's watermark in ``liquidation-state.v1``; no identifier has a zero byte.
+WATERMARK_KEY: Final = b"\0watermark"
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
