@@ -17,10 +17,10 @@ from solvent.rules import builtin_rulebook
 from support.tapes import GOLDEN, lines_of, written
 
 RULEBOOK = builtin_rulebook("example")
-CONTENT = "73f55a5b77356578891d6373c4e41a94"
+CONTENT = "2153a6cf149fbaf8f0fe9c2cd8e8f75c"
 HASHES = {
-    "margin": {"0": "219b56685756c4a2c1df2a93761b44f3", "1": "e1ef5ddaa491e4935afb43fc663b358a"},
-    "prices": {"0": "9ddd1aeeeade725da5fed38809b5d2a9"},
+    "margin": {"0": "616cba25bfb8becb2d2028fff0ec7be9", "1": "bbf25c1537689c461859913187995617"},
+    "prices": {"0": "522a8ef0f9d2bc8ecd1c944fe9377112"},
 }
 
 
