@@ -24,8 +24,8 @@ def test_slice_holds_marks_alone_then_rows_then_news_as_things_change() -> None:
     (_, first), (_, second), (_, third) = log.marks({"BTC": "84"}).entries
     assert replay.shard.pending is Pending.MARKS
     replay.apply("marks.v1", [first])  # the first of its second: a watermark
-    assert replay.shard.pending is Pending.NEWS
-    replay.cut()
+    assert replay.shard.pending is Pending.MARKS
+    assert [emit.topic for emit in replay.cut().records] == ["liquidation-state.v1"]
     replay.apply("marks.v1", [second])
     assert replay.shard.pending is Pending.MARKS
     replay.apply("marks.v1", [third])  # opens a case

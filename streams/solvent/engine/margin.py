@@ -138,6 +138,7 @@ class MarginShard:
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._rejects_by_code: dict[str, int] = {}
         self._records: list[Emit] = []
+        self._watermarks = 0  # of those: what is told again if its frames are applied again
         self._restored = RestoredRows(self.columns)
         self._marks_row: bytes | None = None
         self._marks_changed = False
@@ -176,7 +177,7 @@ class MarginShard:
     @property
     def pending(self) -> Pending:
         """What was brought about since the last cut."""
-        if self._records:
+        if len(self._records) > self._watermarks:
             return Pending.NEWS
         has_rows = self._rulebook_changed or self.columns.counts[COUNT_DIRTY]
         return Pending.ROWS if has_rows else Pending.MARKS
@@ -209,6 +210,7 @@ class MarginShard:
             out = out.joined(Rows.of([(RULEBOOK_ROW_KEY, rulebook_row(self.rulebook))]))
         records = self._records.copy()
         self._records.clear()
+        self._watermarks = 0
         self._marks_changed = self._rulebook_changed = False
         return Outputs(
             rows=out, records=records, state=self._state(), rules=self.rulebook.reference
@@ -463,6 +465,7 @@ class MarginShard:
             self._settle_worst_first(signalled, Cause(MARKS, record.offset, "market", False))
         if before_us // _WATERMARK_US != self.marks.stream_us // _WATERMARK_US:
             self._desk.tell_watermark()
+            self._watermarks += 1
 
     def _succeed(self, document: bytes) -> bool:
         """Let a published rulebook take the place of the one in force; False: it is the same."""

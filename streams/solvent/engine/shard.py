@@ -21,7 +21,8 @@ __all__ = ["Emit", "InputRecord", "Outputs", "Pending", "Shard", "ShardFacts"]
 class Pending(IntEnum):
     """What a slice cut now would hold, by how much it hurts to wait."""
 
-    #: Nothing but marks and stream time: applying those records again changes nothing (DESIGN D3).
+    #: Nothing but marks, stream time and watermarks: applying those records again changes nothing
+    #: (DESIGN D3).
     MARKS = 0
     #: Rows of the shard's table, which tell nobody anything yet.
     ROWS = 1
