@@ -18,7 +18,7 @@ from solvent.rules.compile import CompiledRulebook
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled, parse_scaled
 from solvent.wire.headers import TRACEPARENT, trace_fill
 from solvent.wire.inputs import encode_trade
-from solvent.wire.outputs import Liquidation, OfferLeg
+from solvent.wire.outputs import Liquidation, OfferLeg, StandingCase
 
 __all__ = [
     "Fill",
@@ -100,12 +100,14 @@ class Steps:
         return cls(markets, exponents)
 
 
-def fill_of(offer: Liquidation, market: str, *, size: str, price: str, fee: str = "0") -> Fill:
+def fill_of(
+    offer: Liquidation | StandingCase, market: str, *, size: str, price: str, fee: str = "0"
+) -> Fill:
     """Return the fill of one leg of an offer, with its side and the id that belongs to it.
 
     Parameters
     ----------
-    offer : Liquidation
+    offer : Liquidation or StandingCase
         The revision answered.
     market : str
         A leg's.
@@ -165,13 +167,13 @@ def check_steps(fill: Fill, steps: Steps) -> None:
 
 
 def fills_for(
-    offer: Liquidation, instruments: Mapping[str, Instrument], slippage_ppm: int
+    offer: Liquidation | StandingCase, instruments: Mapping[str, Instrument], slippage_ppm: int
 ) -> list[Fill]:
     """Return one fill for each leg of an offer, in the order of its legs.
 
     Parameters
     ----------
-    offer : Liquidation
+    offer : Liquidation or StandingCase
         An opened or revised liquidation; any other revision asks for nothing.
     instruments : mapping
         By market name.
@@ -211,7 +213,9 @@ def fills_for(
     return fills
 
 
-def _fill(offer: Liquidation, leg: OfferLeg, *, size: str, price: str, fee: str) -> Fill:
+def _fill(
+    offer: Liquidation | StandingCase, leg: OfferLeg, *, size: str, price: str, fee: str
+) -> Fill:
     return Fill(
         trade_id=trade_id_for(offer, leg.market),
         account_id=offer.account_id,
@@ -241,7 +245,7 @@ def fill_price_ticks(leg: OfferLeg, instrument: Instrument, slippage_ppm: int) -
     return min(mark * (PPM + slippage_ppm), limit) // tick
 
 
-def trade_id_for(offer: Liquidation, market: str) -> str:
+def trade_id_for(offer: Liquidation | StandingCase, market: str) -> str:
     """Return the id of the fill of one market of one revision: equal inputs, equal id.
 
     ``account.subaccount.episode.revision.market``, which reads back from the right because neither
