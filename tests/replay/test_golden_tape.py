@@ -17,9 +17,9 @@ from solvent.rules import builtin_rulebook
 from support.tapes import GOLDEN, lines_of, written
 
 RULEBOOK = builtin_rulebook("example")
-CONTENT = "2153a6cf149fbaf8f0fe9c2cd8e8f75c"
+CONTENT = "a439f5a062c5d11dea000a6b5cc50c90"
 HASHES = {
-    "margin": {"0": "616cba25bfb8becb2d2028fff0ec7be9", "1": "bbf25c1537689c461859913187995617"},
+    "margin": {"0": "2452de844b8a803159e41cdb80006bf7", "1": "4404bae8cfc6e1ebe73a26b933f7c192"},
     "prices": {"0": "522a8ef0f9d2bc8ecd1c944fe9377112"},
 }
 

@@ -91,5 +91,5 @@ def test_golden_log_keeps_its_hash() -> None:
     assert of_state.hexdigest() == GOLDEN_STATE
 
 
-GOLDEN = "30424a8c5eedf4e09703c981f2738af5"
-GOLDEN_STATE = "a91e06eb423d24983861e09faec2579f"
+GOLDEN = "04ec24604cdc986dad7f4a11e0a90611"
+GOLDEN_STATE = "d769261225a31c2d3c0f8f0372ab0056"
