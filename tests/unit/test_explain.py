@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
@@ -39,10 +40,12 @@ from support.contracts import unknown_keywords
 from support.evaluation import CASES, rulebook_of, snapshot_of
 from support.explained import EXPLAIN, LEVELS, assert_explained, explain_validator
 from support.histories import BEGIN_US, HISTORIES
+from support.house import House
 from support.margin import a_rulebook, a_successor, rates_of
 from support.memory import MemoryPipeline
 from support.tapes import GOLDEN, altered
 from support.venue import Venue
+from unit.test_waterfall import insured
 
 EXAMPLE = builtin_rulebook("example")
 #: An offer, a revision and ends of the golden tape, by event and reason.
@@ -489,3 +492,42 @@ def test_example_is_what_the_program_says() -> None:
     found["recomputed"]["seconds"] = expected["recomputed"]["seconds"]
     assert found == expected
     assert set(expected["verdict"]["equity"]["sum"]) == set(LEVELS)
+
+
+def test_every_event_of_an_insured_history_is_made_again() -> None:
+    rulebook = insured(opening_micros=15_000_000, deleverage_after_us=3_000_000)
+    house = House(rulebook, partitions=1)
+    pipeline = MemoryPipeline(rulebook, slice_records=3)
+    told: Counter[str] = Counter()
+
+    def go_on() -> None:
+        for topic in (COLLATERAL, TRADES, ORACLE_TICKS):
+            log = house.logs.get((topic, 0), [])[told[topic] :]
+            told[topic] += len(log)
+            pipeline.play([(topic, record.key or b"", record.value or b"") for record in log])
+        for _ in range(4):  # the fund is asked and answers
+            pipeline.play([])
+
+    for account_id in "abcd":
+        house.deposit(account_id, "100")
+    house.price("100")
+    house.match("a", "b", "4", "100")
+    house.match("c", "d", "4", "100")
+    go_on()
+    house.price("70")
+    go_on()
+    house.trade("a", "sell", "4", "70", "a:cross:1")
+    go_on()
+    house.price("70", after_s=3)
+    go_on()
+    events = events_in(pipeline)
+    assert [(event["event"], event["reason"]) for event in events] == [
+        ("opened", "bankrupt"),
+        ("opened", "bankrupt"),
+        ("escalated", "insurance"),
+        ("closed", "exhausted"),
+        ("escalated", "deadline"),
+        ("closed", "deleveraged"),
+    ]
+    for event in events:
+        assert explained(pipeline, rulebook, event, records=2)["recomputed"]["equal"]

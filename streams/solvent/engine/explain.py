@@ -95,6 +95,8 @@ def recompute(
     inputs: Mapping[str, Log],
     trigger: tuple[str, int],
     wanted: tuple[LiquidationId, int],
+    *,
+    takes_over: bool = True,
 ) -> tuple[bytes | None, int]:
     """Apply a slice up to the record that brought an event; return the event, and records applied.
 
@@ -112,6 +114,9 @@ def recompute(
         Topic and offset of the record, one of the slice's.
     wanted : tuple of (LiquidationId, int)
         The event: a liquidation and its revision. None is returned if the record brings no such.
+    takes_over : bool
+        Whether units whose case stood too long are taken over at the record; what says that they
+        are to be speaks of them as they were before.
     """
     topic, offset = trigger
     cursors = {name: InputCursor(log, positions.get(name, 0)) for name, log in inputs.items()}
@@ -125,6 +130,7 @@ def recompute(
         below, beyond = count_below(run, offset), count_below(run, offset + 1)
         shard.apply(name, run[:below])
         shard.cut()
+        shard.takes_over = takes_over
         shard.apply(name, run[below:beyond])
         applied += beyond
         break

@@ -144,6 +144,8 @@ class MarginShard:
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._rejects_by_code: dict[str, int] = {}
         self._records: list[Emit] = []
+        #: Whether cases that stood too long are taken over; an explanation looks before that.
+        self.takes_over = True
         self._cases = CaseBook()
         self._watermarks = 0  # of those: what is told again if its frames are applied again
         self._restored = RestoredRows(self.columns)
@@ -476,7 +478,7 @@ class MarginShard:
         """Settle freshly judged units, and take over what nobody closed in time."""
         desk = self._desk
         desk.settle(units, statuses, cause)
-        if desk.overdue:
+        if desk.overdue and self.takes_over:
             overdue = np.array(desk.overdue, np.int64)
             desk.overdue.clear()
             for unit in overdue.tolist():

@@ -144,7 +144,13 @@ def explain(logs: Logs, rulebook: CompiledRulebook, options: ExplainOptions) -> 
     shard, positions, restored_from = _state_before(logs, rulebook, partition, entry, before)
     try:
         made, applied = recompute(
-            shard, entry, positions, inputs, trigger, (liquidation, event["revision"])
+            shard,
+            entry,
+            positions,
+            inputs,
+            trigger,
+            (liquidation, event["revision"]),
+            takes_over=event["reason"] != "deadline",
         )
     except SolventError:
         _check_rulebook(event, shard)
