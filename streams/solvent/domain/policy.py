@@ -7,10 +7,11 @@ these, the kernel uses the same numbers as floats.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from solvent.domain.impact import MarketDepth
 from solvent.domain.lending import CloseFactor
-from solvent.domain.schedule import Auction
+from solvent.domain.schedule import Auction, Release, Window
 
 __all__ = ["LendingPolicy", "LiquidationPolicy", "OraclePolicy"]
 
@@ -82,6 +83,13 @@ class LiquidationPolicy:
         What a slice restores beyond maintenance, of what is required.
     lending : LendingPolicy or None
         Where debt is repaid by liquidators.
+    release : Release or None
+        Over which time a shortage may be closed.
+    window : Window or None
+        What offers and fills of a rolling window may come to, in a market of one partition and of
+        one account.
+    depth : mapping of int to MarketDepth
+        By instrument index, where the impact of one order is limited.
     """
 
     index: int
@@ -103,6 +111,14 @@ class LiquidationPolicy:
     auction: Auction | None = None
     auction_buffer_ppm: int = 0
     lending: LendingPolicy | None = None
+    release: Release | None = None
+    window: Window | None = None
+    depth: Mapping[int, MarketDepth] = field(default_factory=dict)
+
+    @property
+    def is_rationed(self) -> bool:
+        """Whether an offer may be for less than its plan."""
+        return self.release is not None or self.window is not None or bool(self.depth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,9 @@ recovered    market, deposit,       health(liquidation_end) was restored by a ma
 While a pause leaves a unit nothing to offer (`solvent.engine.control`) its case is suspended: it
 ends as any case does, is not renewed, and is offered again when the pause ends.
 
+An offer may be for less than its plan, and even for nothing (`solvent.engine.ration`): what is
+withheld is told, and looked at again when the offer expires or is revised.
+
 While a unit is `unknown` (its feed may not judge) an open case rests: no revision, no end, and no
 new offer; when the unit can be judged again, a case whose ledger changed meanwhile is revised. A
 quarantined account's case rests until a snapshot ends the quarantine: its offers expire and are not
@@ -125,7 +128,7 @@ class Desk:
         self._marks = marks
         self._cases = cases
         self._offsets = offsets
-        self._announcer = Announcer(partition, rulebook, columns, marks, offsets)
+        self._announcer = Announcer(partition, rulebook, columns, marks, cases, offsets)
         self._records = records
         self._changed: list[int] = []  # accounts, of the batch being settled
 
@@ -184,6 +187,7 @@ class Desk:
             is_due = units.case_expires_us[unit] != NEVER_US  # else it waits for the end of a pause
             if revision and cause.is_ledger and is_due:
                 units.case_expires_us[unit] = 0  # revise as soon as it can be judged
+                self._cases.budget.free(unit)
                 self._changed.append(account)
             return
         if revision:

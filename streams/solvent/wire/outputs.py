@@ -9,7 +9,7 @@ missing field and a wrong type. ``schemas/*/v1.schema.json`` says what each fiel
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import orjson
@@ -37,6 +37,7 @@ __all__ = [
     "Mark",
     "MarkFrame",
     "MarksRow",
+    "OfferAuction",
     "OfferCollateral",
     "OfferLeg",
     "OfferPosition",
@@ -44,6 +45,7 @@ __all__ = [
     "Pauses",
     "PriceRow",
     "Reject",
+    "RowBudget",
     "RowCase",
     "RowMark",
     "RowPause",
@@ -56,6 +58,8 @@ __all__ = [
     "SourceWord",
     "StateMark",
     "Trigger",
+    "WithheldSize",
+    "decode_budget_row",
     "decode_case_row",
     "decode_claim",
     "decode_control_row",
@@ -162,6 +166,35 @@ class OfferSwap(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     bonus_ppm: int
 
 
+class WithheldSize(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What a plan would close and its offer does not, in coins, and what withholds it."""
+
+    market: str
+    size: str
+    reason: str
+
+
+class OfferAuction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The Dutch auction an offer is sold in: `executor.strategy.auction_price` prices it.
+
+    Attributes
+    ----------
+    started_us : int
+        Where its time begins: the case's first revision.
+    start_ppm, cutoff_ppm, fast_us, slow_us : int
+        From the first share to the second in `fast_us`, from there to 0 in `slow_us`.
+    share_ppm : int
+        What it is at this revision.
+    """
+
+    started_us: int
+    start_ppm: int
+    cutoff_ppm: int
+    fast_us: int
+    slow_us: int
+    share_ppm: int
+
+
 class ClosedSize(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What a liquidation closed in one market, and what it traded for."""
 
@@ -189,6 +222,12 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         Next offset of each input topic: the decision rests on all records below.
     swaps, share_ppm
         Under lending terms, debts to repay; where a part of the whole book is sold, how much of it.
+    withheld : list of WithheldSize
+        What is not offered of the plan yet; `legs` is empty where that is all of it.
+    released_ppm : int or None
+        Where a shortage is closed in phases: what of it may be closed by now.
+    dutch_auction : OfferAuction or None
+        Where the book is auctioned.
     liquidated_notional, fills, bad_debt : str, int, str or None
         Of the whole case, in its last revision only; `bad_debt` of a closed case.
     opened_us, duration_us : int or None
@@ -227,6 +266,9 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     rulebook: RulebookReference
     swaps: list[OfferSwap] = []
     share_ppm: int | None = None
+    withheld: list[WithheldSize] = []
+    released_ppm: int | None = None
+    dutch_auction: OfferAuction | None = None
     liquidated_notional: str | None = None
     fills: int | None = None
     bad_debt: str | None = None
@@ -505,17 +547,26 @@ class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0case\0account\0book`` of ``accounts``: a standing liquidation case.
 
-    `orders` are (instrument, signed lots, limit price, fund fee ppm), `closed` (instrument, lots,
-    micros); prices in feed units. `engine.cases` says what the rest is.
+    `orders` are (instrument, signed lots, limit price, fund fee ppm) and, unless 0, what they hold
+    of budgets and free of the shortage (micros), and mark and bankruptcy price of an auction;
+    `closed` (instrument, lots, micros); prices in feed units. `engine.cases` says what the rest is.
     """
 
     schema_version: int
     opened_us: int
-    orders: list[tuple[int, int, int, int]] = []
+    orders: list[Annotated[list[int], msgspec.Meta(min_length=4, max_length=8)]] = []
     closed: list[tuple[int, int, int]] = []
     penalty_micros: int = 0
     fund_micros: int = 0
     refused: int = 0
+    freed_micros: int = 0
+
+
+class RowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    r"""Row ``\0budget\0...`` of ``accounts``: fills of a window, as (stream time, micros)."""
+
+    schema_version: int
+    fills: Annotated[list[tuple[int, int]], msgspec.Meta(min_length=1)]
 
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
@@ -533,6 +584,7 @@ _settlements_row = msgspec.json.Decoder(SettlementsRow)
 _rulebook_row = msgspec.json.Decoder(RulebookRow)
 _control_row = msgspec.json.Decoder(ControlRow)
 _case_row = msgspec.json.Decoder(RowCase)
+_budget_row = msgspec.json.Decoder(RowBudget)
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
@@ -607,6 +659,11 @@ def decode_control_row(value: bytes) -> ControlRow:
 def decode_case_row(value: bytes) -> RowCase:
     """Return the row of a case of ``accounts.v1``; ContractError as `decode_reject` raises it."""
     return _read(_case_row, ACCOUNTS, value)
+
+
+def decode_budget_row(value: bytes) -> RowBudget:
+    """Return the row of a budget of ``accounts.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_budget_row, ACCOUNTS, value)
 
 
 def decode_rulebook_row(value: bytes) -> RulebookRow:
