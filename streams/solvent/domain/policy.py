@@ -72,7 +72,7 @@ class LiquidationPolicy:
     offer_ttl_us : int
         How long an offer stands before it is revised.
     is_plain : bool
-        Whether flat rates say all there is to say of every position.
+        Whether flat rates say all there is to say of every position, and its shortage of sizes.
     sizing : str
         ``shortage``, ``full``, ``steps`` or ``slice``.
     step_ppm, step_below_ppm : int

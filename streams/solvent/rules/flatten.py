@@ -294,7 +294,11 @@ class _Presets:
             adjustment_ppm=liquidation.fillable.adjustment_ppm,
             dust_micros=liquidation.dust_micros,
             offer_ttl_us=liquidation.offer_ttl_us,
-            is_plain=bool(self._is_plain[row]),
+            is_plain=(
+                bool(self._is_plain[row])
+                and liquidation.sizing == "shortage"
+                and liquidation.lending is None
+            ),
             **self._sizing(f"{path}.liquidation", liquidation),
         )
 
