@@ -37,7 +37,7 @@ def build_app(settings: Settings, *, bootstrap_servers: str, instance: str) -> L
     """
     rulebook = _rulebook(settings.rulebook)
     topics = Topics(prefix=settings.topic_prefix, partitions=settings.partitions)
-    specs = (price_agent(rulebook), margin_agent(rulebook))
+    specs = (price_agent(rulebook, topics.partitions), margin_agent(rulebook))
     app = make_lane_app(
         RuntimeOptions(
             app_id=settings.app_id,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from solvent.cli.main import run
+from solvent.ops import history
 from solvent.wire.inputs import encode_clock, encode_collateral_move, encode_tick, encode_trade
 from solvent.wire.topics import COLLATERAL, LIQUIDATIONS, ORACLE_TICKS, TOPICS, TRADES
 from support.broker import Broker
@@ -143,6 +144,7 @@ def test_tour_from_topics_to_a_closed_liquidation(
     opened, closed = (json.loads(r.value or b"") for r in pipeline.read(LIQUIDATIONS))
     assert (closed["liquidation_id"], closed["reason"]) == ("alice:cross:1", "target_reached")
     assert closed["fills"] == 1
+    assert_one_trace(pipeline)
 
     alice = command("accounts", "show", "alice", "--json")
     (unit,) = alice["units"]
@@ -163,6 +165,21 @@ def test_tour_from_topics_to_a_closed_liquidation(
     assert pipeline.worker is not None
     assert pipeline.worker.stop() == 0
     assert command("accounts", "show", "alice", "--json") == alice
+
+
+def assert_one_trace(pipeline: Pipeline) -> None:
+    """The offer, its fill and its end have their headers on the broker, and share a trace."""
+    servers = pipeline.kafka.bootstrap_servers
+    told = list(history.read_topic(servers, pipeline.topics.physical(LIQUIDATIONS)))
+    fill = list(history.read_topic(servers, pipeline.topics.physical(TRADES)))[-1]
+    opened, closed = (dict(record.headers) for record in told)
+    assert opened["ce_specversion"] == b"1.0"
+    assert (opened["ce_id"], closed["ce_id"]) == (b"alice:cross:1/1", b"alice:cross:1/2")
+    assert closed["ce_type"] == b"solvent.liquidation.closed.v1"
+    assert closed["ce_source"] == f"/solvent/margin/{told[1].partition}".encode()
+    contexts = [headers["traceparent"] for headers in (opened, dict(fill.headers), closed)]
+    assert len({context[:35] for context in contexts}) == 1  # version and trace
+    assert len(set(contexts)) == 3
 
 
 def events(pipeline: Pipeline) -> list[str]:

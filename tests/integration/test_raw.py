@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
+from solvent.engine.shard import Emit
 from solvent.kernel import batches as kernel
 from solvent.runtime.raw import RunConsumer
 from solvent.runtime.writer import PartitionWriter, Target
@@ -139,7 +140,8 @@ async def test_written_rows_are_all_there_in_order_across_many_batches_and_topic
     fence = [(b"\0fence", b"{}")]
     writer = PartitionWriter(kafka.bootstrap_servers, f"{kafka.prefix}w")
     await writer.start()
-    await writer.write([(events, [Rows.of(offers)]), (table, [Rows.of(rows), Rows.of(fence)])])
+    told = [Emit(LIQUIDATIONS, key, value) for key, value in offers]
+    await writer.write([(table, [Rows.of(rows), Rows.of(fence)])], [(events, told)])
     await writer.stop()
     found = read_topic(kafka.bootstrap_servers, table.topic)
     assert [(r.key, r.value) for r in found] == [*rows, *fence]

@@ -11,11 +11,13 @@ from aiokafka.record.memory_records import MemoryRecords
 from kafka.record.memory_records import MemoryRecords as KafkaPythonRecords
 
 from solvent.engine.rows import Rows
+from solvent.engine.shard import Emit
 from solvent.errors import InvariantError
 from solvent.kernel import batches as kernel
 from solvent.runtime import raw, writer
-from solvent.runtime.writer import record_batches
-from solvent.wire.topics import MAX_BATCH_BYTES
+from solvent.runtime.writer import event_batches, record_batches
+from solvent.wire.headers import EventHeaders
+from solvent.wire.topics import LIQUIDATIONS, MARKS, MAX_BATCH_BYTES
 
 NOW_MS = 1_760_131_200_123
 Pair = tuple[bytes, bytes | None]
@@ -119,6 +121,43 @@ def test_row_beyond_the_limit_is_our_bug() -> None:
 
 def test_no_rows_make_no_batch() -> None:
     assert record_batches([Rows.of([])], NOW_MS, 1000) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("limit", [9000, 70_000, MAX_BATCH_BYTES])
+def test_batches_of_events_read_back_are_the_events(seed: int, limit: int) -> None:
+    made = EventHeaders(LIQUIDATIONS, 0, NOW_MS * 1000)
+    events = [
+        Emit(LIQUIDATIONS, key, value, headers=made.block(f"a:cross:{n}", 1, "opened", "a"))
+        if n % 3
+        else Emit(MARKS, key, value)
+        for n, (key, value) in enumerate(pairs(seed, 300))
+        if value is not None
+    ]
+    ours, theirs, others = [], [], []
+    for batch in event_batches(events, NOW_MS, limit):
+        batch._set_producer_state(4711, 3, 0)
+        data = bytes(batch._build())
+        assert len(data) == batch.size() <= limit
+        run, _ = raw.read_blob(
+            TopicPartition("t", 0), data, None, 0, check_crcs=True, is_committed=True
+        )
+        ours += [(record.key, record.value) for record in run]
+        for client, found in ((MemoryRecords, theirs), (KafkaPythonRecords, others)):
+            one = client(data).next_batch()
+            assert one.validate_crc()
+            records = list(one)
+            assert [record.offset for record in records] == list(range(batch.record_count()))
+            found += [(record.key, record.value, len(record.headers)) for record in records]
+    assert ours == [(event.key, event.value) for event in events]
+    assert theirs == others
+    assert theirs == [(e.key, e.value, 8 if e.topic == LIQUIDATIONS else 0) for e in events]
+
+
+def test_event_beyond_the_limit_is_our_bug() -> None:
+    events = [Emit(MARKS, b"small", b""), Emit(MARKS, b"large", b"x" * 200)]
+    with pytest.raises(InvariantError, match="event b'large' of 209 bytes, limit 200 a batch"):
+        event_batches(events, NOW_MS, 200)
 
 
 @pytest.mark.parametrize("limit", [9000, MAX_BATCH_BYTES])

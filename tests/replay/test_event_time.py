@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from kafka.partitioner.default import murmur2
 
 from solvent.cli.main import run
@@ -27,7 +28,8 @@ from solvent.errors import ConfigError, ContractError
 from solvent.ops import files, replay
 from solvent.ops.load import BarOptions
 from solvent.ops.logs import Tape
-from solvent.rules import builtin_rulebook
+from solvent.rules import CompiledRulebook, builtin_rulebook, parse_rulebook
+from solvent.rules.document import resolved_document
 from solvent.wire.inputs import (
     RulebookTick,
     decode_collateral_move,
@@ -41,6 +43,7 @@ from solvent.wire.topics import (
     ACCOUNT_SNAPSHOTS,
     COLLATERAL,
     LIQUIDATIONS,
+    LOSSES,
     MARKS,
     OPEN_ORDERS,
     ORACLE_TICKS,
@@ -108,10 +111,17 @@ def parquet(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def replayed(folder: Path, **options: Any) -> replay.ReplayReport:
+def replayed(
+    folder: Path, rulebook: CompiledRulebook = RULEBOOK, **options: Any
+) -> replay.ReplayReport:
     sources = [replay.file_source(p, t) for t, p in replay.input_files([str(folder)])]
     options = {"partitions": PARTITIONS, "slice_records": SLICE, **options}
-    return replay.replay(sources, RULEBOOK, replay.ReplayOptions(**options))
+    return replay.replay(sources, rulebook, replay.ReplayOptions(**options))
+
+
+def insured(**insurance: int) -> CompiledRulebook:
+    document = {**resolved_document(RULEBOOK.model), "insurance": insurance}
+    return parse_rulebook(yaml.safe_dump(document, sort_keys=False))
 
 
 # -- the oracle
@@ -418,3 +428,15 @@ def test_replay_that_is_stopped_closes_its_slices_and_says_how_far_it_came(
     assert asked == sorted(asked)
     assert 0 < asked[-1] < 1
     assert report.reached_us > 0
+
+
+def test_losses_are_told_and_answered_however_files_are_read(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rulebook = insured(opening_micros=10**12, deleverage_after_us=2_000_000)
+    whole = replayed(history, rulebook)
+    assert whole.events[LOSSES] > 50
+    for chunk in (1, 37):
+        monkeypatch.setattr(files, "_CHUNK_ROWS", chunk)
+        again = replayed(history, rulebook)
+        assert (again.hash, again.events) == (whole.hash, whole.events)

@@ -81,6 +81,23 @@ def an_auction() -> Log:
     return sold(log, "alice", "0.5", 62, "80").marks({}, at_s=123)
 
 
+#: What the fund answers to what the last log has to tell.
+PAYMENT = {
+    "kind": "payment",
+    "liquidation_id": "alice:cross:1",
+    "account_id": "alice",
+    "subaccount": "cross",
+    "claimed_micros": 14_750_000,
+    "paid_micros": 10_000_000,
+    "fund_micros": 0,
+}
+TAKEN = {
+    "request": 1,
+    "liquidation_id": "carol:cross:1",
+    "market": "BTC-PERP",
+    "lots": 8,
+    "price": 7_000,
+}
 LOGS = {
     "accounts compete for a window": a_contest(),
     "a book is auctioned": an_auction(),
@@ -168,6 +185,24 @@ LOGS = {
     .marks({}, at_s=10)
     .snapshot("carol")
     .marks({}, at_s=70),
+    "a fund takes fees, is asked, pays in part, and takes over": a_position()
+    .move("bob", amount="100")
+    .trade("bob", side="sell", size="4", price="100")
+    .rulebook(a_successor(insurance={"deleverage_after_us": 5_000_000}), at_s=1)
+    .marks({"BTC": "84"}, at_s=2)
+    .trade(side="sell", size="0.5", price="84", liquidation_id="alice:cross:1")
+    .marks({"BTC": "70"}, at_s=3)
+    .trade(side="sell", size="3.5", price="69.5", liquidation_id="alice:cross:1")
+    .marks({}, at_s=4)
+    .losses(PAYMENT, at_s=5)
+    .move("carol", amount="100")
+    .trade("carol", size="4", price="95")
+    .marks({"BTC": "65"}, at_s=6)
+    .marks({}, at_s=10)
+    .marks({}, at_s=11)
+    .losses({"kind": "rank", **TAKEN}, at_s=12)
+    .losses({"kind": "deleverage", **TAKEN, "orders": [["bob", "cross", 6]]}, at_s=13)
+    .marks({}, at_s=80),
 }
 #: What each log must bring about, so that none of them proves nothing.
 WANTED = {
@@ -229,6 +264,17 @@ WANTED = {
         "revised resumed",
         "revised expired",
         "revised expired",
+    ],
+    "a fund takes fees, is asked, pays in part, and takes over": [
+        "opened",
+        "revised progress",
+        "revised bankrupt",
+        "escalated insurance",
+        "closed exhausted",
+        "opened",
+        "revised bankrupt",
+        "escalated deadline",
+        "closed deleveraged",
     ],
     "a rulebook is published, then another": [
         "opened",

@@ -31,6 +31,7 @@ from solvent.wire.topics import (
     CONTROL,
     JOURNAL,
     LIQUIDATIONS,
+    LOSSES,
     MARGIN_STATUS,
     MARKS,
     ORACLE_TICKS,
@@ -46,6 +47,7 @@ from support.reading import Read, read_topic
 __all__ = ["Findings", "examine", "partition_of"]
 
 _MARGIN_INPUTS = (*ACCOUNT_INPUTS, MARKS)
+_PRICE_INPUTS = (ORACLE_TICKS, CONTROL, LOSSES)
 _OUTPUTS = (LIQUIDATIONS, MARGIN_STATUS, REJECTS)
 _SHOWN = 20
 
@@ -123,18 +125,22 @@ def examine(bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook) 
         return _Log(read_topic(bootstrap_servers, topics.physical(topic)))
 
     findings = Findings()
-    inputs = {topic: read(topic) for topic in (*_MARGIN_INPUTS, ORACLE_TICKS, CONTROL)}
+    inputs = {topic: read(topic) for topic in (*_MARGIN_INPUTS, *_PRICE_INPUTS)}
     journal, price_journal = _entries(read(JOURNAL)), _entries(read(PRICE_JOURNAL))
     findings.inputs = sum(len(log.records) for log in inputs.values())
     findings.slices = len(journal) + len(price_journal)
     frames = inputs[MARKS].by_partition.get(0, [])
     findings.rulebooks = sum(b'"rulebook":' in (frame.value or b"") for frame in frames)
     _check_journal(findings, journal, {t: inputs[t] for t in _MARGIN_INPUTS})
-    _check_journal(findings, price_journal, {t: inputs[t] for t in (ORACLE_TICKS, CONTROL)})
+    _check_journal(findings, price_journal, {t: inputs[t] for t in _PRICE_INPUTS})
 
     shards, made = _replay(findings, "margin", journal, inputs, lambda p: MarginShard(p, rulebook))
     _, marks_made = _replay(
-        findings, "prices", price_journal, inputs, lambda p: PriceShard(rulebook, p)
+        findings,
+        "prices",
+        price_journal,
+        inputs,
+        lambda p: PriceShard(rulebook, p, topics.partitions),
     )
     outputs = {topic: read(topic) for topic in _OUTPUTS}
     outputs[REJECTS], of_ticks = _split_rejects(outputs[REJECTS])
@@ -143,6 +149,10 @@ def examine(bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook) 
         findings.outputs += len(log.records)
         for partition in range(topics.partitions):
             _check_outputs(findings, topic, partition, log, made.get((topic, partition), []))
+    for partition in range(topics.partitions):  # all write into one partition, under their own keys
+        key = str(partition).encode()
+        told = _Log([r for r in inputs[LOSSES].records if r.key == key])
+        _check_outputs(findings, LOSSES, 0, told, made.get((LOSSES, partition), []))
     for partition in range(topics.partitions):
         frames = marks_made.get((MARKS, 0), [])
         _check_outputs(findings, MARKS, partition, inputs[MARKS], frames)

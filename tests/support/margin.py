@@ -382,6 +382,13 @@ class Log:
         value = frame | {"ts_us": NOW_US + at_s * SECOND_US, "pauses": told}
         return self.add(MARKS, orjson.dumps(value), b"marks")
 
+    def losses(self, *answers: dict[str, Any], at_s: int = 0) -> Log:
+        """Append a frame in which the fund answers."""
+        self.marks_seq += 1
+        frame = {"schema_version": 1, "kind": "marks", "seq": self.marks_seq, "marks": []}
+        value = frame | {"ts_us": NOW_US + at_s * SECOND_US, "losses": list(answers)}
+        return self.add(MARKS, orjson.dumps(value), b"marks")
+
     def runs(self, longest: int) -> Iterator[tuple[str, list[Record]]]:
         """Yield the log as runs of one topic, none longer than said."""
         run: list[Record] = []

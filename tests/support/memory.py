@@ -63,7 +63,7 @@ class MemoryPipeline:
         self._slice_records = slice_records
         self._agents: list[tuple[AgentSpec, Shard, SliceJournal]] = [
             (spec, spec.new_shard(0), SliceJournal(spec.name, 0))
-            for spec in (price_agent(rulebook), margin_agent(rulebook))
+            for spec in (price_agent(rulebook, 1), margin_agent(rulebook))
         ]
 
     def log(self, topic: str, partition: int) -> MemoryLog:

@@ -24,6 +24,7 @@ from solvent.executor.fills import (
 from solvent.executor.simulated import simulated_counterparty
 from solvent.executor.strategy import Decision, Offer, PriceMoved, Strategy, pick_order
 from solvent.executor.tally import Tally, served
+from solvent.wire.headers import trace_fill
 from solvent.wire.inputs import decode_trade, is_identifier
 from support.offers import BTC, INSTRUMENTS, a_leg, a_received, an_offer
 
@@ -61,6 +62,7 @@ def test_fill_answers_a_leg_with_the_fee_rounded_down() -> None:
     assert trade.liquidation_id == "alice:cross:1"
     assert (trade.account_id, trade.subaccount, trade.ts_us) == ("alice", "cross", 1_000_000)
     assert fill.key == b"alice"
+    assert fill.headers == [("traceparent", trace_fill("alice:cross:1", trade.trade_id))]
 
 
 def test_fills_of_a_revision_that_is_no_offer_are_none() -> None:

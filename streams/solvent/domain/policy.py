@@ -13,7 +13,28 @@ from solvent.domain.impact import MarketDepth
 from solvent.domain.lending import CloseFactor
 from solvent.domain.schedule import Auction, Release, Window
 
-__all__ = ["LendingPolicy", "LiquidationPolicy", "OraclePolicy"]
+__all__ = ["InsurancePolicy", "LendingPolicy", "LiquidationPolicy", "OraclePolicy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsurancePolicy:
+    """Who pays what a liquidation could not recover (MODEL.md 7.7).
+
+    Attributes
+    ----------
+    opening_micros : int
+        What the fund begins with.
+    draw_span_us, draw_limit_micros : int or None
+        The fund pays no more than this within a span of event time; None: all it has.
+    deleverage_after_us : int or None
+        A case that stands so long is taken over at the bankruptcy price and given to those on the
+        other side; None: never.
+    """
+
+    opening_micros: int
+    draw_span_us: int | None
+    draw_limit_micros: int | None
+    deleverage_after_us: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

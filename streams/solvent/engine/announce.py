@@ -10,7 +10,7 @@ quoted by the JSON encoder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from solvent.domain.instrument import Instrument
 from solvent.domain.policy import LiquidationPolicy
 from solvent.domain.sizing import CloseLeg, OpenPosition, plan_close
-from solvent.engine.cases import Case, CaseBook
+from solvent.engine.cases import Case, CaseBook, Closed, Terms
 from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
 from solvent.engine.plan import Planner, swap_text
@@ -42,6 +42,7 @@ from solvent.kernel.texts import decimal_texts
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled
+from solvent.wire.headers import EventHeaders
 from solvent.wire.outputs import encode
 from solvent.wire.topics import LIQUIDATIONS, MARGIN_STATUS
 
@@ -68,14 +69,17 @@ class Ending(NamedTuple):
     def text(self, instruments: Sequence[Instrument]) -> str:
         """Return it as the last members of an event."""
         case = self.case
-        closed = [
-            {
-                "market": instruments[index].name,
-                "size": instruments[index].lot.format(lots),
-                "notional": format_scaled(value, MICRO_EXPONENT),
-            }
-            for index, (lots, value) in sorted(case.closed.items())
-        ]
+
+        def sizes(closed: Iterable[Closed]) -> list[dict[str, str]]:
+            return [
+                {
+                    "market": instruments[index].name,
+                    "size": instruments[index].lot.format(lots),
+                    "notional": format_scaled(value, MICRO_EXPONENT),
+                }
+                for index, lots, value in closed
+            ]
+
         told: dict[str, Any] = {
             "liquidated_notional": format_scaled(self.notional_micros, MICRO_EXPONENT),
             "fills": self.fills,
@@ -84,9 +88,15 @@ class Ending(NamedTuple):
             told["bad_debt"] = format_scaled(self.bad_debt_micros, MICRO_EXPONENT)
         told["opened_us"] = case.opened_us
         told["duration_us"] = self.ended_us - case.opened_us
-        told["closed_sizes"] = closed
+        told["closed_sizes"] = sizes(case.closed)
         told["penalty"] = format_scaled(case.penalty_micros, MICRO_EXPONENT)
         told["refused_fills"] = case.refused
+        if case.fund_micros:
+            told["fund_contribution"] = format_scaled(case.fund_micros, MICRO_EXPONENT)
+        if case.given:
+            told["deleveraged_sizes"] = sizes(case.given)
+        if case.paid_micros:
+            told["insurance_paid"] = format_scaled(case.paid_micros, MICRO_EXPONENT)
         return f",{encode(told)[1:-1].decode()}"
 
 
@@ -158,8 +168,9 @@ class Batch:
     ----------
     unit, account, status, preset, revision, episode, verdict, raw_equity_micros : list of int
         As the columns had them when the batch was made.
-    can_close, is_quarantined : list
-        Whether a liquidation has something to close; whether the account is out of judgement.
+    has_positions, can_close, is_quarantined : list
+        Whether it has positions; whether a liquidation has something to close; whether the account
+        is out of judgement.
     """
 
     def __init__(self, announcer: Announcer, units: Int64, cause: Cause) -> None:
@@ -174,11 +185,10 @@ class Batch:
         self.revision: list[int] = table.revision[units].tolist()
         self.episode: list[int] = table.episode[units].tolist()
         self.verdict: list[int] = figures.verdict[units].tolist()
+        self.has_positions: list[bool] = (table.position_count[units] > 0).tolist()
         self.can_close: list[bool] = [
             has_positions or can_close(unit, table, columns.balances, rulebook.rules)
-            for unit, has_positions in zip(
-                self.unit, (table.position_count[units] > 0).tolist(), strict=True
-            )
+            for unit, has_positions in zip(self.unit, self.has_positions, strict=True)
         ]
         self.is_quarantined: list[int] = columns.accounts.quarantined[accounts].tolist()
         self.preset: list[int] = table.preset[units].tolist()
@@ -213,9 +223,14 @@ class Batch:
         self._when = f'"partition":{announcer.partition},"ts_us":{marks.stream_us}'
         self._mark_seq = f'"mark_seq":{marks.seq}'
         self._end = announcer.references(cause)
+        self._headers: EventHeaders | None = None
 
     def __len__(self) -> int:
         return len(self.unit)
+
+    def names(self, at: int) -> tuple[str, str]:
+        """Return a unit's account id and subaccount."""
+        return self._key[at].decode(), self._announcer.book_name(self._book[at])
 
     def is_suspended(self, at: int) -> bool:
         """Whether pauses leave nothing of a unit's to be offered."""
@@ -290,8 +305,9 @@ class Batch:
             legs, rest = self._legs(at, ledger, case, expires_us)
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
         told = "" if ending is None else ending.text(announcer.rulebook.instruments)
+        liquidation_id = f"{account_id}:{subaccount}:{episode}"
         value = (
-            f'{{"schema_version":1,"liquidation_id":"{account_id}:{subaccount}:{episode}",'
+            f'{{"schema_version":1,"liquidation_id":"{liquidation_id}",'
             f'"revision":{revision},"event":"{event}","reason":"{reason}",'
             f'"account_id":"{account_id}","subaccount":"{subaccount}","episode":{episode},'
             f'{self._when},"expires_us":{"null" if expires_us is None else expires_us},'
@@ -300,7 +316,12 @@ class Batch:
             f'"positions":[{ledger.positions(at)}],"collateral":[{ledger.collateral(at)}],'
             f'"legs":[{legs}],{rest}{self._end}{told}}}'
         )
-        return Emit(LIQUIDATIONS, key, value.encode())
+        if self._headers is None:
+            self._headers = EventHeaders(
+                LIQUIDATIONS, announcer.partition, announcer.marks.stream_us
+            )
+        headers = self._headers.block(liquidation_id, revision, event, account_id)
+        return Emit(LIQUIDATIONS, key, value.encode(), headers=headers)
 
     def _amounts(self, at: int) -> str:
         first = at * _AMOUNTS
@@ -334,7 +355,7 @@ class Batch:
         if auction is None or plan.auction_ppm is None:
             offered, withheld = self._offered(at, policy, case, plan.legs, elapsed_us, expires_us)
             return offered, rest + withheld
-        case.offer(plan.legs, is_auctioned=True)
+        case.offer(plan.legs, tuple(map(_terms_of, plan.legs)))
         told = {
             "started_us": case.opened_us,
             **auction._asdict(),
@@ -371,7 +392,7 @@ class Batch:
             offered = announcer.planner.resized(unit, figures, legs, rationed.lots)
         else:
             offered = legs
-        case.offer(offered, held=rationed.held_micros, freed=rationed.freed_micros)
+        case.offer(offered, rationed.terms)
         announcer.cases.hold_budget(unit, self.account[at], expires_us)
         return self._leg_texts(offered), rationed.text
 
@@ -389,6 +410,11 @@ class Batch:
                 f'"fund_fee_ppm":{fund_fee_ppm}}}'
             )
         return ",".join(parts)
+
+
+def _terms_of(leg: CloseLeg) -> Terms:
+    """Return what prices an auctioned order."""
+    return leg.instrument.index, 0, 0, leg.mark_price, leg.bankruptcy_price
 
 
 class _Ledger:

@@ -25,64 +25,50 @@ are lots, prices in feed units, amounts micros, times microseconds of event time
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from solvent.domain.policy import LiquidationPolicy
-from solvent.domain.schedule import Auction
 from solvent.domain.sizing import CloseLeg, auction_limit
 from solvent.engine.budget import Budget
 from solvent.engine.run import Run
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel.layout import Units
 from solvent.state.columns import Columns
+from solvent.units import PPM
 from solvent.wire.outputs import RowCase, decode_case_row, encode
 
-__all__ = ["CASE_ROW_PREFIX", "Case", "CaseBook", "Closed", "Fill", "Order"]
+__all__ = ["CASE_ROW_PREFIX", "Case", "CaseBook", "Closed", "Fill", "Order", "Terms"]
 
 #: Begins the keys of rows of cases; no identifier contains a zero byte.
 CASE_ROW_PREFIX: Final = b"\0case\0"
+#: What a row has of a case where it says something.
+_MEMBERS: Final = (
+    "orders",
+    "closed",
+    "penalty_micros",
+    "fund_micros",
+    "refused",
+    "due_us",
+    "is_claimed",
+    "given",
+    "paid_micros",
+    "terms",
+    "freed_micros",
+)
 
 
-class Order(NamedTuple):
-    """What the last revision still offers in one market: signed lots (selling below 0).
-
-    ``held_micros`` is what these lots take of budgets, ``freed_micros`` what closing them frees of
-    the shortage, where a release asks; prices other than the limit are those of an auctioned order.
-    """
-
-    lots: int
-    limit_price: int
-    fund_fee_ppm: int
-    held_micros: int = 0
-    freed_micros: int = 0
-    mark_price: int = 0
-    bankruptcy_price: int = 0
-
-    @property
-    def is_auctioned(self) -> bool:
-        """Whether its limit falls with time."""
-        return self.mark_price > 0
-
-    def limit_at(self, elapsed_us: int, auction: Auction | None, tick_price: int) -> int:
-        """Return the limit price so long after the case began."""
-        if auction is None or not self.is_auctioned:
-            return self.limit_price
-        return auction_limit(
-            mark_price=self.mark_price,
-            bankruptcy_price=self.bankruptcy_price,
-            share_ppm=auction.share_at(elapsed_us),
-            is_sell=self.lots < 0,
-            tick_price=tick_price,
-        )
-
-
-class Closed(NamedTuple):
-    """What fills of the case closed in one market: lots (> 0), what they traded for, micros."""
-
-    lots: int = 0
-    value_micros: int = 0
+#: What the last revision still offers in one market: instrument, signed lots (selling below 0),
+#: limit price, the fund's fee in ppm. A plain tuple, as is `Closed`: a crash makes twenty thousand
+#: of them in one frame, and the garbage collector passes over plain tuples of integers.
+Order = tuple[int, int, int, int]
+#: What more is known of an order where it is rationed or auctioned: instrument, what its lots hold
+#: of budgets and free of the shortage (micros), mark and bankruptcy price of an auction, else 0.
+Terms = tuple[int, int, int, int, int]
+#: What was closed in one market: instrument, lots (> 0), what they traded for in micros.
+Closed = tuple[int, int, int]
 
 
 class Fill(NamedTuple):
@@ -111,51 +97,58 @@ class Case:
     ----------
     opened_us : int
         Stream time of its first revision.
-    orders : dict of int to Order
-        By instrument; empty while nothing is offered.
-    closed : dict of int to Closed
-        By instrument, of fills that counted.
+    orders : tuple of Order
+        Empty while nothing is offered.
+    closed : tuple of Closed
+        Of fills that counted, ascending by instrument.
     penalty_micros : int
         What those fills gave up against the mark of their moment, below 0 where they gained.
     fund_micros : int
         What the insurance fund took of them.
     refused : int
         Fills that named the case and did not count.
+    due_us : int
+        When it is taken over if it still stands, 0 for never.
+    is_claimed : bool
+        The fund was asked for what the account is below 0 and has not answered yet.
+    given : tuple of Closed
+        What was taken over at the bankruptcy price.
+    paid_micros : int
+        What the fund paid.
+    terms : tuple of Terms
+        Of the orders that have some.
     freed_micros : int
         What fills that counted freed of the shortage, where a release asks.
     """
 
     opened_us: int
-    orders: dict[int, Order] = field(default_factory=dict)
-    closed: dict[int, Closed] = field(default_factory=dict)
+    orders: tuple[Order, ...] = ()
+    closed: tuple[Closed, ...] = ()
     penalty_micros: int = 0
     fund_micros: int = 0
     refused: int = 0
+    due_us: int = 0
+    is_claimed: bool = False
+    given: tuple[Closed, ...] = ()
+    paid_micros: int = 0
+    terms: tuple[Terms, ...] = ()
     freed_micros: int = 0
 
-    def offer(
-        self,
-        legs: Iterable[CloseLeg],
-        *,
-        held: Mapping[int, int] | None = None,
-        freed: Mapping[int, int] | None = None,
-        is_auctioned: bool = False,
-    ) -> None:
-        """Note what a revision offers, and by instrument what it holds and frees, micros."""
-        held, freed = held or {}, freed or {}
-        self.orders = {
-            leg.instrument.index: Order(
-                leg.size_lots if leg.side == "buy" else -leg.size_lots,
-                leg.limit_price,
-                leg.fund_fee_ppm,
-                held.get(leg.instrument.index, 0),
-                freed.get(leg.instrument.index, 0),
-                mark_price=leg.mark_price if is_auctioned else 0,
-                bankruptcy_price=leg.bankruptcy_price if is_auctioned else 0,
-            )
-            for leg in legs
-            if leg.size_lots
-        }
+    def give(self, instrument: int, lots: int, value_micros: int) -> None:
+        """Note what was taken over."""
+        self.orders = self.terms = ()
+        self.given = _added(self.given, (instrument, lots, value_micros))
+
+    def offer(self, legs: Iterable[CloseLeg], terms: tuple[Terms, ...] = ()) -> None:
+        """Note what a revision offers."""
+        self.terms = terms
+        self.orders = tuple(
+            [
+                (instrument.index, lots if side == "buy" else -lots, limit, fee_ppm)
+                for instrument, side, lots, _, limit, _, fee_ppm in legs
+                if lots
+            ]
+        )
 
     def fault(
         self, fill: Fill, expires_us: int, now_us: int, policy: LiquidationPolicy
@@ -164,7 +157,7 @@ class Case:
 
         ``now_us`` is stream time; `policy` what the offer was made under.
         """
-        order = self.orders.get(fill.instrument)
+        _, offered, limit_price, _ = self._order(fill.instrument)
         if not self.orders:
             return RejectCode.LATE_FILL, f"at {fill.ts_us}: nothing is offered"
         if fill.ts_us > expires_us:
@@ -172,38 +165,63 @@ class Case:
         if policy.window is not None and now_us >= expires_us:
             what = f"read at {now_us}: the offer held its budget until {expires_us}"
             return RejectCode.LATE_FILL, what
-        if order is None or (fill.lots > 0) != (order.lots > 0):
+        if offered == 0 or (fill.lots > 0) != (offered > 0):
             side = "buy" if fill.lots > 0 else "sell"
             return RejectCode.WRONG_SIDE_FILL, f"to {side}: the offer has no such order"
-        if abs(fill.lots) > abs(order.lots):
-            return RejectCode.OVER_FILL, f"{abs(fill.lots)} lots: {abs(order.lots)} are offered"
-        limit = order.limit_at(fill.ts_us - self.opened_us, policy.auction, fill.tick_price)
-        is_beyond = fill.price > limit
+        if abs(fill.lots) > abs(offered):
+            return RejectCode.OVER_FILL, f"{abs(fill.lots)} lots: {abs(offered)} are offered"
+        _, _, _, mark_price, bankruptcy_price = self._terms(fill.instrument)
+        if policy.auction is not None and mark_price:
+            limit_price = auction_limit(
+                mark_price=mark_price,
+                bankruptcy_price=bankruptcy_price,
+                share_ppm=policy.auction.share_at(fill.ts_us - self.opened_us),
+                is_sell=offered < 0,
+                tick_price=fill.tick_price,
+            )
+        is_beyond = fill.price > limit_price
         if fill.lots < 0:
-            is_beyond = fill.price < limit
+            is_beyond = fill.price < limit_price
         if is_beyond:
-            return RejectCode.OFF_PRICE_FILL, f"price {fill.price}: limit {limit}"
+            return RejectCode.OFF_PRICE_FILL, f"price {fill.price}: limit {limit_price}"
         return None
 
     def take(self, fill: Fill) -> int:
-        """Count a fill without fault; return what it takes of what its order held, micros."""
-        order = self.orders[fill.instrument]
-        held, freed = (  # its part, rounded up
-            -(-part * fill.lots // order.lots) for part in (order.held_micros, order.freed_micros)
-        )
-        self.freed_micros += freed
-        self.orders[fill.instrument] = order._replace(
-            lots=order.lots - fill.lots,
-            held_micros=order.held_micros - held,
-            freed_micros=order.freed_micros - freed,
-        )
-        before = self.closed.get(fill.instrument, Closed())
-        self.closed[fill.instrument] = Closed(
-            before.lots + abs(fill.lots), before.value_micros + fill.value_micros
-        )
+        """Count a fill without fault; return what the insurance fund is due of it, micros."""
+        index, offered, limit_price, fee_ppm = self._order(fill.instrument)
+        rest = (index, offered - fill.lots, limit_price, fee_ppm)
+        if self.terms:
+            _, held, freed, mark_price, bankruptcy_price = self._terms(index)
+            left = offered - fill.lots  # of both, what the fill takes is rounded up
+            freed_left = freed * left // offered
+            self.freed_micros += freed - freed_left
+            kept = (index, held * left // offered, freed_left, mark_price, bankruptcy_price)
+            self.terms = tuple([kept if term[0] == index else term for term in self.terms])
+        self.orders = tuple([rest if order[0] == index else order for order in self.orders])
+        self.closed = _added(self.closed, (index, abs(fill.lots), fill.value_micros))
         given_up = fill.mark_micros - fill.value_micros
         self.penalty_micros += given_up if fill.lots < 0 else -given_up
-        return held
+        return fill.value_micros * fee_ppm // PPM
+
+    def held_micros(self, instrument: int) -> int:
+        """Return what the order in a market holds of budgets."""
+        return self._terms(instrument)[1]
+
+    def _terms(self, instrument: int) -> Terms:
+        return next((t for t in self.terms if t[0] == instrument), (instrument, 0, 0, 0, 0))
+
+    def _order(self, instrument: int) -> Order:
+        """Return what is offered in a market; no lots where nothing is."""
+        return next((o for o in self.orders if o[0] == instrument), (instrument, 0, 0, 0))
+
+
+def _added(closed: tuple[Closed, ...], more: Closed) -> tuple[Closed, ...]:
+    """Return what was closed, with some more of one market."""
+    by_market = {index: (lots, micros) for index, lots, micros in closed}
+    index, lots, micros = more
+    before_lots, before_micros = by_market.get(index, (0, 0))
+    by_market[index] = before_lots + lots, before_micros + micros
+    return tuple([(index, *rest) for index, rest in sorted(by_market.items())])
 
 
 class CaseBook:
@@ -218,9 +236,9 @@ class CaseBook:
     def __getitem__(self, unit: int) -> Case:
         return self._cases[unit]
 
-    def begin(self, unit: int, opened_us: int) -> Case:
+    def begin(self, unit: int, opened_us: int, due_us: int) -> Case:
         """Begin a unit's case."""
-        case = self._cases[unit] = Case(opened_us)
+        case = self._cases[unit] = Case(opened_us, due_us=due_us)
         self._changed.add(unit)
         return case
 
@@ -231,20 +249,27 @@ class CaseBook:
 
     def hold(
         self, fill: Fill, units: Units, now_us: int, policy: LiquidationPolicy
-    ) -> tuple[RejectCode, str] | None:
-        """Count a fill for the case it names; return why not, as `Case.fault`."""
-        unit = fill.unit
-        if not units.revision[unit] or units.episode[unit] != fill.episode:
+    ) -> int | tuple[RejectCode, str]:
+        """Count a fill for the case it names; return what `Case.take` or `Case.fault` returns."""
+        case = self.standing(fill.unit, str(fill.episode), units)
+        if case is None:
             return RejectCode.LATE_FILL, f"at {fill.ts_us}: that case does not stand"
-        case = self.change(unit)
-        fault = case.fault(fill, int(units.case_expires_us[unit]), now_us, policy)
+        fault = case.fault(fill, int(units.case_expires_us[fill.unit]), now_us, policy)
         if fault is None:
-            held_micros = case.take(fill)
+            held_micros = case.held_micros(fill.instrument)
+            due_micros = case.take(fill)
+            held_micros -= case.held_micros(fill.instrument)
             if held_micros:
-                self.budget.spend(unit, fill.instrument, held_micros, now_us)
-        else:
-            case.refused += 1
+                self.budget.spend(fill.unit, fill.instrument, held_micros, now_us)
+            return due_micros
+        case.refused += 1
         return fault
+
+    def standing(self, unit: int, episode: str, units: Units) -> Case | None:
+        """Return a unit's case, which is about to change, if it is this one and stands."""
+        if not units.revision[unit] or str(units.episode[unit]) != episode:
+            return None
+        return self.change(unit)
 
     def end(self, unit: int) -> Case:
         """Forget a unit's case and return it."""
@@ -257,15 +282,16 @@ class CaseBook:
         changed, self._changed = list(self._changed), set()
         keys = columns.keys_of(columns.units.account[changed])
         books = columns.units.book[changed].tolist()
+        cases = self._cases
         rows = [
             (
-                CASE_ROW_PREFIX + key + b"\0" + str(book).encode(),
-                None if (case := self._cases.get(unit)) is None else _row(case),
+                b"%b%b\0%d" % (CASE_ROW_PREFIX, key, book),
+                None if (case := cases.get(unit)) is None else _row(case),
             )
             for unit, key, book in zip(changed, keys, books, strict=True)
         ]
         rows += self.budget.take_rows(columns.key_of)
-        rows.sort()
+        rows.sort(key=itemgetter(0))
         return rows
 
     def load(self, rows: Run) -> None:
@@ -302,35 +328,40 @@ class CaseBook:
 
     def hold_budget(self, unit: int, account: int, expires_us: int) -> None:
         """Let what a unit's case offers hold its budget; nothing of the unit does."""
-        orders = self._cases[unit].orders
-        held = {index: order.held_micros for index, order in orders.items() if order.held_micros}
+        held = {instrument: micros for instrument, micros, *_ in self._cases[unit].terms if micros}
         if held:
             self.budget.hold(unit, account, expires_us, held)
 
 
 def _row(case: Case) -> bytes:
+    orders = case.orders
+    has_past = case.closed or case.refused or case.given or case.paid_micros
+    if len(orders) == 1 and not (case.due_us or has_past or case.terms):
+        # As most rows are in a crash: the bytes that the encoder would give, much sooner.
+        return b'{"schema_version":1,"opened_us":%d,"orders":[[%d,%d,%d,%d]]}' % (
+            case.opened_us,
+            *orders[0],
+        )
     content: dict[str, Any] = {"schema_version": 1, "opened_us": case.opened_us}
-    if case.orders:
-        content["orders"] = [
-            [index, *(order if any(order[3:]) else order[:3])]
-            for index, order in sorted(case.orders.items())
-        ]
-    if case.closed:
-        content["closed"] = [[index, *closed] for index, closed in sorted(case.closed.items())]
-    for name in ("penalty_micros", "fund_micros", "refused", "freed_micros"):
-        amount = getattr(case, name)
-        if amount:
-            content[name] = amount
+    for name in _MEMBERS:
+        value = getattr(case, name)
+        if value:
+            content[name] = value
     return encode(content)
 
 
 def _case(row: RowCase) -> Case:
     return Case(
         row.opened_us,
-        {index: Order(*rest) for index, *rest in row.orders},
-        {index: Closed(*rest) for index, *rest in row.closed},
+        row.orders,
+        row.closed,
         row.penalty_micros,
         row.fund_micros,
         row.refused,
+        row.due_us,
+        row.is_claimed,
+        row.given,
+        row.paid_micros,
+        row.terms,
         row.freed_micros,
     )

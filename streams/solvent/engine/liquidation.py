@@ -18,7 +18,12 @@ revised      bankrupt               the verdict escalated
              resumed                offered again after a pause
 suspended    paused                 a pause leaves nothing to offer; the first of a case that
                                     begins meanwhile
+escalated    deadline               nobody closed it in time: its positions are taken over at their
+                                    bankruptcy prices (`solvent.engine.backstop`)
+             insurance              nothing is left to close, and the fund is asked for the rest
 closed       target_reached         a fill naming this case restored health(liquidation_end)
+             insured                the fund paid what was missing
+             deleveraged            its positions were taken over, and nothing is missing
              exhausted              nothing is left to close; what is missing is ``bad_debt``
 recovered    market, deposit,       health(liquidation_end) was restored by a mark frame, a
              trade, settings,       collateral move, a trade that is not the case's, a statement, or
@@ -42,7 +47,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -52,6 +57,7 @@ from solvent.engine.cases import CaseBook
 from solvent.engine.describe import CROSS_NAME, amounts_text
 from solvent.engine.markbook import MarkBook
 from solvent.engine.shard import Emit
+from solvent.engine.waterfall import loss_record
 from solvent.kernel.layout import (
     NEVER_US,
     STATUS_HEALTHY,
@@ -68,6 +74,9 @@ from solvent.wire.outputs import encode
 from solvent.wire.topics import MARGIN_STATUS
 
 __all__ = ["Cause", "Desk"]
+
+#: Cause -> why it closes a case.
+_BACKSTOPPED: Final = {"insurance": "insured", "deleverage": "deleveraged"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,9 @@ class Desk:
         self._marks = marks
         self._cases = cases
         self._offsets = offsets
-        self._announcer = Announcer(partition, rulebook, columns, marks, cases, offsets)
+        self.announcer = Announcer(partition, rulebook, columns, marks, cases, offsets)
+        #: Units whose case stood too long: their positions are to be taken over.
+        self.overdue: list[int] = []
         self._records = records
         self._changed: list[int] = []  # accounts, of the batch being settled
 
@@ -146,21 +157,20 @@ class Desk:
         cause : Cause
             Why they were judged.
         """
-        batch = self._announcer.about(units, cause)
+        batch = self.announcer.about(units, cause)
         for at, status in enumerate(statuses):
             self._settle(batch, at, status, cause)
         self._columns.mark_all_dirty(self._changed)
         self._changed.clear()
 
-    def release(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
-        """Settle the units of an account that is judged again; each is told of, changed or not."""
-        batch = self._announcer.about(units, cause)
+    def tell(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
+        """Tell of units of an account that is judged again and whose status does not change."""
+        batch = self.announcer.about(units, cause)
         self._records.extend(
             batch.status_event(at, status, status)
             for at, status in enumerate(statuses)
             if status == batch.status[at]
         )
-        self.settle(units, statuses, cause)
 
     def quarantine(self, account: int, cause: Cause) -> None:
         """Take an account that has just been quarantined out of judgement, and say so."""
@@ -195,10 +205,10 @@ class Desk:
         elif status == STATUS_LIQUIDATING and batch.can_close[at]:
             columns.cases.notional_micros[unit] = 0
             columns.cases.fills[unit] = 0
-            self._cases.begin(unit, self._marks.stream_us)
+            self._cases.begin(unit, self._marks.stream_us, self._due_us())
             units.episode[unit] = batch.episode[at] + 1
             if batch.is_suspended(at):
-                self._suspend(batch, at, status)
+                self._withdraw(batch, at, status, "suspended", "paused")
                 return
             is_bankrupt = batch.verdict[at] == VERDICT_BANKRUPT
             reason = "bankrupt" if is_bankrupt else "liquidatable"
@@ -207,22 +217,35 @@ class Desk:
     def _continue_case(self, batch: Batch, at: int, status: int, cause: Cause) -> None:
         units = self._columns.units
         unit = batch.unit[at]
+        case = self._cases[unit]
         if status in {STATUS_HEALTHY, STATUS_MARGIN_CALL}:
             if cause.is_progress:
                 self._end(batch, at, status, "closed", "target_reached")
+            elif cause.kind in _BACKSTOPPED:
+                self._end(batch, at, status, "closed", _BACKSTOPPED[cause.kind])
             else:
                 reason = "market" if cause.kind == "pause" else cause.kind  # time has passed
                 self._end(batch, at, status, "recovered", reason)
+        elif case.is_claimed:
+            return  # the fund has not answered yet
         elif not batch.can_close[at]:
-            self._end(batch, at, status, "closed", "exhausted")
+            is_insured = self._rulebook.insurance is not None and cause.kind != "insurance"
+            if is_insured and batch.raw_equity_micros[at] < 0:
+                self._claim(batch, at, status)
+            else:
+                self._end(batch, at, status, "closed", "exhausted")
         elif batch.is_suspended(at):
             if units.case_expires_us[unit] != NEVER_US:
-                self._suspend(batch, at, status)
+                self._withdraw(batch, at, status, "suspended", "paused")
             elif units.case_verdict[unit] != batch.verdict[at]:
                 units.case_verdict[unit] = batch.verdict[at]
                 self._changed.append(batch.account[at])
         elif units.case_expires_us[unit] == NEVER_US:
+            self._cases.change(unit).due_us = self._due_us()
             self._offer(batch, at, status, "revised", "resumed")
+        elif 0 < case.due_us <= self._marks.stream_us and batch.has_positions[at]:
+            self._withdraw(batch, at, status, "escalated", "deadline")
+            self.overdue.append(unit)
         elif cause.kind == "pause" and (news := batch.pause_news(at)) is not None:
             self._offer(batch, at, status, "revised", news)
         elif batch.verdict[at] == VERDICT_BANKRUPT and units.case_verdict[unit] != VERDICT_BANKRUPT:
@@ -241,7 +264,11 @@ class Desk:
         unit = batch.unit[at]
         policy = self._rulebook.policies[batch.preset[at]]
         revision = batch.revision[at] + 1
-        expires_us = self._marks.stream_us + policy.offer_ttl_us
+        now_us = self._marks.stream_us
+        expires_us = now_us + policy.offer_ttl_us
+        due_us = self._cases[unit].due_us
+        if now_us < due_us:
+            expires_us = min(expires_us, due_us)
         units.revision[unit] = revision
         units.case_verdict[unit] = batch.verdict[at]
         units.case_expires_us[unit] = expires_us
@@ -259,7 +286,33 @@ class Desk:
             )
         )
 
-    def _suspend(self, batch: Batch, at: int, status: int) -> None:
+    def _due_us(self) -> int:
+        """Return when a case that begins to be offered now is taken over, 0 for never."""
+        insurance = self._rulebook.insurance
+        if insurance is None or insurance.deleverage_after_us is None:
+            return 0
+        return self._marks.stream_us + insurance.deleverage_after_us
+
+    def _claim(self, batch: Batch, at: int, status: int) -> None:
+        """Ask the fund for what a closed account is below 0; its answer ends the case."""
+        case = self._cases.change(batch.unit[at])
+        case.is_claimed = True
+        if not case.given:  # else it was said at the takeover
+            self._withdraw(batch, at, status, "escalated", "insurance")
+        account_id, subaccount = batch.names(at)
+        self._records.append(
+            loss_record(
+                self._partition,
+                self._marks.stream_us,
+                "claim",
+                liquidation_id=f"{account_id}:{subaccount}:{batch.episode[at]}",
+                account_id=account_id,
+                subaccount=subaccount,
+                amount_micros=-batch.raw_equity_micros[at],
+            )
+        )
+
+    def _withdraw(self, batch: Batch, at: int, status: int, event: str, reason: str) -> None:
         """Emit the next revision of the unit's case, in which nothing is offered."""
         units = self._columns.units
         unit = batch.unit[at]
@@ -272,8 +325,8 @@ class Desk:
             batch.case_event(
                 at,
                 status,
-                "suspended",
-                "paused",
+                event,
+                reason,
                 episode=int(units.episode[unit]),
                 revision=revision,
                 case=self._cases.change(unit),

@@ -13,16 +13,19 @@ read again from the log (`remember`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from solvent import kernel
+from solvent.engine.backstop import Backstop
 from solvent.engine.cases import CaseBook, Fill
 from solvent.engine.describe import Describer
 from solvent.engine.intake import Fault, Intake
 from solvent.engine.liquidation import Cause, Desk
 from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
+from solvent.engine.postings import Poster
 from solvent.engine.published import RULEBOOK_ROW_KEY, restored_rulebook, rulebook_row
 from solvent.engine.rejects import reject
 from solvent.engine.restate import apply_orders, apply_settings, apply_snapshot, ended_market
@@ -77,6 +80,7 @@ from solvent.state import restored, rows
 from solvent.state.columns import Columns
 from solvent.state.restored import RestoredRows
 from solvent.state.safe_moves import SafeMoves
+from solvent.wire.losses import LossAnswer
 from solvent.wire.topics import (
     ACCOUNT_SETTINGS,
     ACCOUNT_SNAPSHOTS,
@@ -172,6 +176,7 @@ class MarginShard:
             self._offsets,
             self._records,
         )
+        self._backstop: Backstop | None = None  # made of the totals, which come later
         self.safe_moves = SafeMoves(len(rulebook.feeds))
 
     # -- the Shard interface
@@ -405,8 +410,10 @@ class MarginShard:
             ):
                 news[unit] = status
         if news:
-            settle = self._desk.release if is_released else self._desk.settle
-            settle(np.array(list(news), np.int64), list(news.values()), cause)
+            units = np.array(list(news), np.int64)
+            if is_released:
+                self._desk.tell(units, list(news.values()), cause)
+            self._settle(units, list(news.values()), cause)
 
     # -- fills of cases
 
@@ -438,7 +445,9 @@ class MarginShard:
         units = self.columns.units
         policy = self.rulebook.policies[units.preset[fill.unit]]
         fault = self._cases.hold(fill, units, self.marks.stream_us, policy)
-        if fault is None:
+        if isinstance(fault, int):
+            if fault and self.rulebook.insurance is not None:
+                self.backstop.collect(fill, fault)
             return True
         account_id = self.columns.id_of(units.account[fill.unit])
         market = self.rulebook.instruments[fill.instrument].name
@@ -460,7 +469,29 @@ class MarginShard:
         if reason == STOP_QUARANTINE:
             self._quarantine(subject, cause)
         else:
-            self._desk.settle(np.array([subject], np.int64), [self._judge(subject)], cause)
+            self._settle(np.array([subject], np.int64), [self._judge(subject)], cause)
+
+    def _settle(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
+        """Settle freshly judged units, and take over what nobody closed in time."""
+        desk = self._desk
+        desk.settle(units, statuses, cause)
+        if desk.overdue:
+            overdue = np.array(desk.overdue, np.int64)
+            desk.overdue.clear()
+            for unit in overdue.tolist():
+                self.backstop.take_over(unit)
+            closing = Cause(cause.topic, cause.offset, "deleverage", True)
+            self._settle(overdue, [self._judge(unit) for unit in overdue.tolist()], closing)
+
+    @property
+    def backstop(self) -> Backstop:
+        """What this shard does for the insurance fund."""
+        if self._backstop is None:
+            poster = Poster(self.rulebook, self.columns, self.marks, self._space, self._totals)
+            self._backstop = Backstop(
+                self._desk.announcer, self._cases, poster, self._records, self._judge
+            )
+        return self._backstop
 
     def _quarantine(self, account: int, cause: Cause) -> None:
         for unit in self.columns.units_of(account):
@@ -503,6 +534,8 @@ class MarginShard:
         signalled = self.safe_moves.look(
             self.columns, self.rulebook.rules, self.marks.marks, self._space, self.marks.stream_us
         )
+        for answer in self.marks.losses:
+            self._on_answer(answer, Cause(MARKS, record.offset, "insurance", True))
         if is_succeeded:
             concerned = self._with_standing_cases(signalled)
             self._settle_worst_first(concerned, Cause(MARKS, record.offset, "rulebook", True))
@@ -511,6 +544,31 @@ class MarginShard:
             self._settle_worst_first(concerned, Cause(MARKS, record.offset, "pause", False))
         else:
             self._settle_worst_first(signalled, Cause(MARKS, record.offset, "market", False))
+
+    def _on_answer(self, answer: LossAnswer, cause: Cause) -> None:
+        """Do what the fund answered, and settle the units that it changed."""
+        if answer.kind == "payment":
+            paid = self.backstop.pay(answer)
+            concerned = [] if paid is None else [paid]
+        elif answer.kind == "deleverage":
+            concerned = self.backstop.deleverage(answer)
+            cause = replace(cause, kind="deleverage")
+        elif answer.kind == "rank":
+            self.backstop.rank(answer)
+            return
+        else:
+            return
+        units, columns = [], self.columns
+        for unit in concerned:
+            status = self._judge(unit)
+            is_quarantined = bool(columns.accounts.quarantined[columns.units.account[unit]])
+            refresh_withdrawal_flag(unit, False, columns.units, columns.figures)
+            if needs_python(
+                unit, status, is_quarantined, columns.units, columns.balances, self.rulebook.rules
+            ):
+                units.append((unit, status))
+        if units:
+            self._settle(np.array([u for u, _ in units], np.int64), [s for _, s in units], cause)
 
     def _succeed(self, document: bytes) -> bool:
         """Let a published rulebook take the place of the one in force; False: it is the same."""
@@ -554,7 +612,7 @@ class MarginShard:
         )
         worst_first = np.array([standing.unit for standing in by_severity(standings)], np.int64)
         statuses = self.safe_moves.next_status[worst_first].tolist()
-        self._desk.settle(worst_first, statuses, cause)
+        self._settle(worst_first, statuses, cause)
 
     def _settle_contract(self, index: int, price: int, offset: int) -> None:
         """Close every position in a contract at its settlement price, and judge its unit.
@@ -608,7 +666,7 @@ class MarginShard:
             ):
                 concerned.append(unit)
                 statuses.append(status)
-        self._desk.settle(np.array(concerned, np.int64), statuses, cause)
+        self._settle(np.array(concerned, np.int64), statuses, cause)
         for unit in holders[is_settled == 0].tolist():
             account = int(columns.units.account[unit])
             if not columns.accounts.quarantined[account]:
@@ -744,6 +802,7 @@ class MarginShard:
     def _take_totals(self, state: Mapping[str, Any]) -> None:
         """Set the totals to what `_state` told of them, by name."""
         self._totals = np.zeros(total_count(self.rulebook.rules), np.int64)
+        self._backstop = None
         self._totals[TOTAL_FEES] = state["fees_micros"]
         for name, totals in self._named_totals().items():
             for key, slot in totals.items():

@@ -17,6 +17,7 @@ from solvent.errors import ContractError, PartitionError
 from solvent.kernel.layout import Marks
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MAX_EXACT, MAX_STATE, format_scaled, parse_scaled
+from solvent.wire.losses import LossAnswer
 from solvent.wire.outputs import (
     Mark,
     Pauses,
@@ -47,6 +48,8 @@ class MarkBook:
     settling : list of (int, int)
         Contracts that the last frame settled, ascending, and the price at the exponent they are
         settled at.
+    losses : list of LossAnswer
+        What the last frame answered to losses.
     published : bytes or None
         The rulebook that the last frame published, as JSON.
     is_all_paused : bool
@@ -77,6 +80,7 @@ class MarkBook:
         )
         self.seq = 0
         self.settling: list[tuple[int, int]] = []
+        self.losses: list[LossAnswer] = []
         self.published: bytes | None = None
         self.is_all_paused = False
         self.paused: frozenset[int] = frozenset()
@@ -116,6 +120,7 @@ class MarkBook:
             raise PartitionError(msg)
         for mark in frame.marks:
             self._take(mark.feed, mark)
+        self.losses = frame.losses
         self.settling = []
         for settlement in frame.settlements or ():
             if settlement.market not in self._settled:

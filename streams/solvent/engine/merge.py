@@ -12,6 +12,9 @@ number of partitions and the length of a slice:
 - The price side is cut where the time moves on, so there is a frame a clock record and at most one
   more a time. Frames go to every margin partition.
 - A margin partition is cut after so many records of its own, and at the end.
+- Under a rulebook with insurance margin partitions tell the price side of losses, and it answers.
+  All of one time is then done before anything of the next: what partitions had to tell comes to
+  the price side in their order, ahead of the ticks of the next time.
 - Records of files get offsets in the order they are applied, and their event time, rounded up to
   milliseconds, as Kafka time: nothing in a file is from the future.
 """
@@ -30,7 +33,8 @@ from solvent.engine.margin import MarginShard
 from solvent.engine.prices import PriceShard
 from solvent.engine.replay import ReplayedSlice
 from solvent.engine.run import Record, Run
-from solvent.engine.shard import Shard
+from solvent.engine.shard import Emit, Shard
+from solvent.errors import ConfigError
 from solvent.kernel.layout import Int32, Int64
 from solvent.rules.compile import CompiledRulebook
 from solvent.wire.topics import (
@@ -38,6 +42,7 @@ from solvent.wire.topics import (
     ACCOUNT_SETTINGS,
     ACCOUNT_SNAPSHOTS,
     COLLATERAL,
+    LOSSES,
     MARKS,
     OPEN_ORDERS,
     ORACLE_TICKS,
@@ -165,6 +170,7 @@ class _Lane:
         self.partition = partition
         self.shard = shard
         self.journal = SliceJournal(agent, partition)
+        self.losses: list[Emit] = []  # told since the price side last heard
         self._on_slice = on_slice
 
     def apply(self, topic: str, run: Run) -> None:
@@ -176,6 +182,7 @@ class _Lane:
     def cut(self) -> ReplayedSlice:
         """Close the open slice."""
         outputs = self.shard.cut()
+        self.losses += [emit for emit in outputs.records if emit.topic == LOSSES]
         closing = self.journal.close(outputs)
         brought = ReplayedSlice(
             outputs, closing.journal_value, closing.fence_value, self.journal.rolling_hash.hex()
@@ -213,7 +220,10 @@ class EventTimeReplay:
     ) -> None:
         self._slice_records = slice_records
         self._is_numbered = is_numbered
-        self._prices = _Lane("prices", 0, PriceShard(rulebook, 0), on_slice)
+        self._prices = _Lane("prices", 0, PriceShard(rulebook, 0, partitions), on_slice)
+        self._is_insured = rulebook.insurance is not None
+        self._losses: list[Record] = []
+        self._told = 0
         self._margin = [
             _Lane("margin", p, MarginShard(p, rulebook), on_slice) for p in range(partitions)
         ]
@@ -237,18 +247,56 @@ class EventTimeReplay:
         for part in window:
             self.reached_us = max(self.reached_us, int(part.at_us[-1]))
             self.counts[part.topic] = self.counts.get(part.topic, 0) + len(part.run)
+        for stage in self._stages(window):
+            self._advance(stage, each)
+
+    def _stages(self, window: Sequence[Arrivals]) -> Iterator[Sequence[Arrivals]]:
+        """Yield what is done at once: all of it, or a time of the price side after the other."""
+        if not self._is_insured:
+            yield window
+            return
+        ticks = [part.at_us for part in window if part.topic == ORACLE_TICKS]
+        begins = [0] * len(window)
+        for at_us in np.unique(np.concatenate(ticks)).tolist() if ticks else ():
+            ends = [int(part.at_us.searchsorted(at_us, "right")) for part in window]
+            yield [
+                part.part(begin, end)
+                for part, begin, end in zip(window, begins, ends, strict=True)
+                if begin < end
+            ]
+            begins = ends
+        rest = [
+            part.part(begin, len(part.run))
+            for part, begin in zip(window, begins, strict=True)
+            if begin < len(part.run)
+        ]
+        if rest:
+            yield rest
+
+    def _advance(self, window: Sequence[Arrivals], each: Each) -> None:
         ledger = [part for part in window if part.topic in ACCOUNT_INPUTS]
         frames = self._price([part for part in window if part.topic == ORACLE_TICKS])
         prices = [*frames, *(part for part in window if part.topic == MARKS)]
+        is_heard = self._is_insured and any(part.topic == ORACLE_TICKS for part in window)
         self.counts[MARKS] = self.counts.get(MARKS, 0) + sum(len(part.run) for part in frames)
 
         def go_on(lane: _Lane) -> None:
             parts = (_of_partition(part, lane.partition, len(self._margin)) for part in ledger)
             for stretch in _in_order([*(part for part in parts if part.run), *prices]):
                 self._apply(lane, stretch)
+            if is_heard and lane.journal.has_open_slice:
+                lane.cut()
 
         for _ in each(go_on, self._margin):
             pass
+        if not self._is_insured and any(lane.losses for lane in self._margin):
+            msg = "insurance: a rulebook published on the way has it, the one given has none"
+            raise ConfigError(msg)
+        for lane in self._margin if is_heard else ():
+            for emit in lane.losses:
+                self._losses.append(Record(self._told, 0, emit.key, emit.value))
+                self._told += 1
+            lane.losses.clear()
 
     def finish(self) -> None:
         """Cut what is open."""
@@ -304,6 +352,10 @@ class EventTimeReplay:
         times: list[int] = []
         lane = self._prices
         at_us: int | None = None
+        if ticks and self._losses:
+            at_us = min(int(stretch.at_us[0]) for stretch in ticks)
+            lane.apply(LOSSES, Run.of(self._losses))
+            self._losses.clear()
         for stretch in _in_order(ticks):
             run = stretch.run
             if not self._is_numbered:

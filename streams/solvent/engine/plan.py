@@ -244,6 +244,28 @@ class Planner:
                 found.append(leg)
         return tuple(found)
 
+    def full_close(self, unit: int, figures: MarginFigures) -> tuple[CloseLeg, ...]:
+        """Return orders for all positions of a unit; parameters as of `plan`."""
+        policy = self._rulebook.policies[self._columns.units.preset[unit]]
+        positions = self._positions(unit)
+        if not policy.is_plain:
+            appraisal = self._appraiser.appraise(unit)
+            whole = [(position, abs(position.size_lots)) for position in positions]
+            return self._priced(policy, figures, appraisal, whole)
+        raw, required = figures.raw_equity_micros, figures.requirement_micros[Level.MAINTENANCE]
+        return tuple(
+            CloseLeg(
+                position.instrument,
+                "sell" if position.size_lots > 0 else "buy",
+                abs(position.size_lots),
+                position.mark_price,
+                limit_price(position, policy, raw, required),
+                bankruptcy_price(position, policy, abs(position.size_lots), raw, required),
+                0,
+            )
+            for position in positions
+        )
+
     def _note(self, step: str, **inputs: Any) -> None:  # noqa: ANN401 - whatever a step is of
         if self._notes is not None:
             self._notes.append({"step": step, **inputs})

@@ -90,6 +90,9 @@ contract               not decodable, beyond the record's broker   ``rejects.v1`
                        ``ts_us``                                   again: a duplicate
 =====================  ==========================================  ================================
 
+What liquidations could not recover comes on ``losses.v1``; who bears it is kept, and said in
+frames of their own, by `solvent.engine.waterfall`.
+
 Commands of operators come on a topic of their own, ``control.v1``. A pause or its end is told in a
 frame of its own too, which carries all pauses in force. What happens to a command:
 
@@ -136,6 +139,7 @@ from solvent.engine.rejects import reject
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
 from solvent.engine.shard import Emit, InputRecord, Outputs, Pending, ShardFacts
+from solvent.engine.waterfall import FUND_ROW_KEY, Waterfall
 from solvent.errors import ConfigError, ContractError, InvariantError, PartitionError, RejectCode
 from solvent.rules import CompiledRulebook, check_successor, compile_document
 from solvent.units import MAX_EXACT, MAX_STATE, MAX_TEXT, format_scaled, parse_scaled
@@ -147,8 +151,8 @@ from solvent.wire.inputs import (
     decode_control,
     decode_tick,
 )
-from solvent.wire.outputs import decode_price_row, decode_settlements_row, encode
-from solvent.wire.topics import CONTROL, MARKS, ORACLE_TICKS
+from solvent.wire.outputs import decode_loss, decode_price_row, decode_settlements_row, encode
+from solvent.wire.topics import CONTROL, LOSSES, MARKS, ORACLE_TICKS
 
 __all__ = ["MAX_SOURCES", "PriceShard"]
 
@@ -180,13 +184,16 @@ class PriceShard:
         Feeds with exponents, and the oracle policy of each.
     partition : int
         Partition of ``oracle-ticks.v1``, for the coordinates of rejects.
+    partitions : int
+        Margin partitions, which all answer the fund's questions.
     """
 
     #: Rows hold every source's last tick, so nothing below the fence is needed.
     lookback: Mapping[str, int] = {}
 
-    def __init__(self, rulebook: CompiledRulebook, partition: int = 0) -> None:
+    def __init__(self, rulebook: CompiledRulebook, partition: int = 0, partitions: int = 1) -> None:
         self._partition = partition
+        self._waterfall = Waterfall(partitions)
         self._feeds: dict[str, MarkedFeed] = {}
         self._adopt(rulebook)
         self._is_published = False  # in this slice
@@ -241,8 +248,12 @@ class PriceShard:
             for record in records:
                 self._on_command(record)
             return
+        if topic == LOSSES:
+            for record in records:
+                self._on_loss(record)
+            return
         if topic != ORACLE_TICKS:
-            msg = f"price shard was given {topic}, reads only {ORACLE_TICKS} and {CONTROL}"
+            msg = f"price shard was given {topic}, reads only {ORACLE_TICKS}, {CONTROL}, {LOSSES}"
             raise InvariantError(msg)
         counts = self._counts
         max_future_us = self._rulebook.max_future_us
@@ -290,6 +301,24 @@ class PriceShard:
         if is_news:
             self._emit_pending()
             self._emit_frame(pauses=self._control.pauses())
+
+    def _on_loss(self, record: InputRecord) -> None:
+        """Let the waterfall take a margin shard's word, and tell what it answers.
+
+        Raises
+        ------
+        PartitionError
+            It cannot be read: nobody but our margin shards writes there.
+        """
+        try:
+            loss = decode_loss(record.value or b"")
+        except ContractError as error:
+            msg = f"losses.v1 offset {record.offset}: {error.message}"
+            raise PartitionError(msg) from error
+        answers = list(self._waterfall.take(loss, self._clock_us))
+        if answers:
+            self._emit_pending()
+            self._emit_frame(losses=answers)
 
     def _on_clock(self, ts_us: int) -> None:
         """Advance the event clock, let old words expire, emit a frame in any case."""
@@ -428,6 +457,7 @@ class PriceShard:
     def _adopt(self, rulebook: CompiledRulebook) -> None:
         """Judge by a rulebook, which has all feeds there are."""
         self._rulebook = rulebook
+        self._waterfall.adopt(rulebook.insurance)
         for feed, policy in zip(rulebook.feeds, rulebook.oracle, strict=True):
             known = self._feeds.get(feed.name)
             if known is None:
@@ -497,6 +527,7 @@ class PriceShard:
         settlements: Sequence[Mapping[str, str]] = (),
         rulebook: CompiledRulebook | None = None,
         pauses: Mapping[str, Any] | None = None,
+        losses: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Emit the next frame: every feed that differs from what the frames before it said."""
         marks = []
@@ -519,6 +550,8 @@ class PriceShard:
             frame["rulebook"] = Fragment(rulebook.document)
         if pauses is not None:
             frame["pauses"] = pauses
+        if losses:
+            frame["losses"] = list(losses)
         self._records.append(Emit(MARKS, _FRAME_KEY, encode(frame), everywhere=True))
         self._counts["frames"] += 1
 
@@ -540,6 +573,9 @@ class PriceShard:
         if self._is_commanded:
             changed.append((CONTROL_ROW_KEY, self._control.row()))
             self._is_commanded = False
+        if self._waterfall.is_changed:
+            changed.append((FUND_ROW_KEY, self._waterfall.row()))
+            self._waterfall.is_changed = False
         return Outputs(
             rows=Rows.of(changed),
             records=records,
@@ -587,6 +623,9 @@ class PriceShard:
         commanded = rows.pop(CONTROL_ROW_KEY, None)
         if commanded is not None:
             self._control = Control.of_row(commanded)
+        fund = rows.pop(FUND_ROW_KEY, None)
+        if fund is not None:
+            self._waterfall.load(fund)
         for key, value in rows.items():
             feed = self._feeds.get(key.decode())
             if feed is None:

@@ -26,6 +26,7 @@ from solvent.domain.policy import LiquidationPolicy
 from solvent.domain.schedule import released, released_share
 from solvent.domain.sizing import CloseLeg
 from solvent.engine.budget import Budget
+from solvent.engine.cases import Terms
 from solvent.wire.outputs import encode
 
 __all__ = ["Ration", "Rationed", "Withheld", "notional_micros", "ration"]
@@ -52,15 +53,13 @@ class Ration(NamedTuple):
 
 
 class Rationed(NamedTuple):
-    """What is offered: lots by order of the plan.
+    """What is offered: lots by order of the plan, and terms of those offered.
 
-    By instrument, what that takes of budgets and frees of the shortage, micros; empty without a
-    window or a release. ``released_ppm`` is None where nothing is released by time.
+    ``released_ppm`` is None where nothing is released by time.
     """
 
     lots: tuple[int, ...]
-    held_micros: dict[int, int]
-    freed_micros: dict[int, int]
+    terms: tuple[Terms, ...]
     withheld: tuple[Withheld, ...]
     released_ppm: int | None
 
@@ -149,13 +148,18 @@ def ration(
                     most = _lots_worth(leg, lots[at], free - taken)
                     limit(at, most, "account_window", free=free - taken)
                 taken += notional_micros(leg, lots[at])
-    held_micros, freed_micros = dict[int, int](), dict[int, int]()
-    for leg, count, part in zip(legs, lots, freeing, strict=True):
-        if policy.window is not None and count:
-            held_micros[leg.instrument.index] = notional_micros(leg, count)
-        if policy.release is not None and count:
-            freed_micros[leg.instrument.index] = part * count // leg.size_lots
-    return Rationed(tuple(lots), held_micros, freed_micros, tuple(withheld), released_ppm)
+    is_budgeted, is_phased = policy.window is not None, policy.release is not None
+    terms = [
+        (
+            leg.instrument.index,
+            notional_micros(leg, count) if is_budgeted else 0,
+            part * count // leg.size_lots if is_phased else 0,
+            *(0, 0),
+        )
+        for leg, count, part in zip(legs, lots, freeing, strict=True)
+        if count and (is_budgeted or is_phased)
+    ]
+    return Rationed(tuple(lots), tuple(terms), tuple(withheld), released_ppm)
 
 
 def _lots_worth(leg: CloseLeg, lots: int, most_micros: int) -> int:

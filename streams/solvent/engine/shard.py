@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from solvent.engine.rows import Rows
 from solvent.engine.run import InputRecord, Run
+from solvent.wire.headers import NO_HEADERS
 
 __all__ = ["Emit", "InputRecord", "Outputs", "Pending", "Shard", "ShardFacts"]
 
@@ -33,12 +34,15 @@ class Emit(NamedTuple):
     """One outgoing record: logical topic (``liquidations.v1``), key and value.
 
     It goes to the shard's own partition, or to every partition of the topic if `everywhere`.
+    `headers` is the block of its record headers (`solvent.wire.headers`): a function of the rest,
+    so the rolling hash leaves it out.
     """
 
     topic: str
     key: bytes
     value: bytes
     everywhere: bool = False
+    headers: bytes = NO_HEADERS
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from solvent.engine.replay import JournalledSlice, Log, ReplayedSlice, SliceRepl
 from solvent.engine.rows import Rows
 from solvent.engine.run import Record, Run
 from solvent.engine.shard import Shard
-from solvent.wire.topics import CONTROL, ORACLE_TICKS, REJECTS
+from solvent.wire.topics import CONTROL, LOSSES, ORACLE_TICKS, REJECTS
 
 __all__ = ["Difference", "Verifier"]
 
@@ -130,7 +130,8 @@ class Verifier:
         is_from_start = journal.slice_number == 0
         self._outputs = {
             topic: [
-                OutputCursor(log, _ours(agent, topic), is_from_start=is_from_start) for log in logs
+                OutputCursor(log, _ours(agent, partition, topic), is_from_start=is_from_start)
+                for log in logs
             ]
             for topic, logs in outputs.items()
         }
@@ -372,8 +373,10 @@ class Verifier:
         )
 
 
-def _ours(agent: str, topic: str) -> Callable[[Record], bool]:
-    """Tell the agent's own records: both write rejects of partition 0."""
+def _ours(agent: str, partition: int, topic: str) -> Callable[[Record], bool]:
+    """Tell a shard's own records: both agents write rejects of partition 0, all shards losses."""
+    if topic == LOSSES:
+        return lambda record: record.key == str(partition).encode()
     if topic != REJECTS:
         return lambda _: True
 

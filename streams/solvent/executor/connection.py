@@ -118,7 +118,10 @@ class Connection:
         source, target = topics.physical(LIQUIDATIONS), topics.physical(TRADES)
         positions = {TopicPartition(source, p): offset for p, offset in next_offsets.items()}
         async with self._producer.transaction():
-            sends = [await self._producer.send(target, value=f.value(), key=f.key) for f in fills]
+            sends = [
+                await self._producer.send(target, value=f.value(), key=f.key, headers=f.headers)
+                for f in fills
+            ]
             # Every send is awaited: a transaction with a failed batch must not commit.
             written = [await send for send in sends]
             await self._producer.send_offsets_to_transaction(positions, self._config.group_id)

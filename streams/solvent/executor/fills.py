@@ -18,6 +18,7 @@ from solvent.domain.sizing import auction_limit
 from solvent.errors import ContractError, RejectCode
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled, parse_scaled
+from solvent.wire.headers import TRACEPARENT, trace_fill
 from solvent.wire.inputs import encode_trade
 from solvent.wire.outputs import Liquidation, OfferAuction, OfferLeg
 
@@ -58,6 +59,11 @@ class Fill:
     def key(self) -> bytes:
         """Record key: the account."""
         return self.account_id.encode()
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Record headers: the fill goes on with the trace of its liquidation."""
+        return [(TRACEPARENT, trace_fill(self.liquidation_id, self.trade_id))]
 
     def value(self) -> bytes:
         """Record value."""

@@ -3,7 +3,8 @@
 A tape is what was committed on a pipeline's topics at one moment, in one file: gzipped JSON lines,
 first a header ``{"solvent_tape": 1, "topics": {topic: [first offset of each partition]}}``, then
 ``[topic, partition, offset, timestamp ms, key, value]`` a record, topics by logical name, each
-partition in offset order. Bytes are text where they are UTF-8, else ``{"base64": ...}``.
+partition in offset order. Bytes are text where they are UTF-8, else ``{"base64": ...}``. Headers
+are left out: those of events are functions of key and value, those of inputs are not read.
 """
 
 from __future__ import annotations

@@ -22,13 +22,19 @@ from solvent.errors import ConfigError, PartitionError, SolventError
 from solvent.ops.logs import Logs
 from solvent.rules import CompiledRulebook
 from solvent.runtime.lane import AgentSpec
-from solvent.wire.topics import LIQUIDATIONS, MARGIN_STATUS, MARKS, REJECTS
+from solvent.wire.topics import LIQUIDATIONS, LOSSES, MARGIN_STATUS, MARKS, REJECTS
 
 __all__ = ["AGENTS", "PartitionReport", "Progress", "VerifyOptions", "VerifyReport", "verify"]
 
 #: Agent -> what makes its spec, the topics its events go to, and those that all partitions get.
-AGENTS: Final[dict[str, tuple[Callable[[CompiledRulebook], AgentSpec], tuple[str, ...], str]]] = {
-    "margin": (margin_agent, (LIQUIDATIONS, MARGIN_STATUS, REJECTS), ""),
+AGENTS: Final[
+    dict[str, tuple[Callable[[CompiledRulebook, int], AgentSpec], tuple[str, ...], str]]
+] = {
+    "margin": (
+        lambda rulebook, _partitions: margin_agent(rulebook),
+        (LIQUIDATIONS, MARGIN_STATUS, REJECTS, LOSSES),
+        "",
+    ),
     "prices": (price_agent, (MARKS, REJECTS), MARKS),
 }
 
@@ -166,7 +172,7 @@ def verify(
         [SLV-608, SLV-610] No broker, or no such topic.
     """
     make_spec, _, _ = AGENTS[options.agent]
-    spec = make_spec(rulebook)
+    spec = make_spec(rulebook, logs.topics.partitions)
     count = logs.topics.partitions_of(spec.inputs[0])
     partitions = range(count) if options.partitions is None else options.partitions
     for partition in partitions:
@@ -261,7 +267,9 @@ def _new_verifier(
         topic: [
             logs.log(topic, place)
             for place in (
-                range(logs.topics.partitions_of(topic)) if topic == everywhere else (partition,)
+                range(logs.topics.partitions_of(topic))
+                if topic == everywhere
+                else (min(partition, logs.topics.partitions_of(topic) - 1),)
             )
         ]
         for topic in outgoing

@@ -14,14 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
-from solvent.domain.policy import LiquidationPolicy, OraclePolicy
+from solvent.domain.policy import InsurancePolicy, LiquidationPolicy, OraclePolicy
 from solvent.kernel.evaluate import entry
 from solvent.kernel.layout import Rules
 from solvent.kernel.scenario_margin import grid_points
 from solvent.kernel.workspace import Workspace, new_workspace
 from solvent.rules.document import ORDERED_SECTIONS, resolved_document
 from solvent.rules.flatten import flatten
-from solvent.rules.model import RulebookModel
+from solvent.rules.model import InsuranceModel, RulebookModel
 from solvent.rules.resolve import (
     bounded_feeds,
     one_of,
@@ -80,6 +80,8 @@ class CompiledRulebook:
         By feed index.
     max_future_us : int
         How far event time may run ahead of the broker's record time.
+    insurance : InsurancePolicy or None
+        Who pays what liquidations leave; None: nobody.
     """
 
     id: str
@@ -100,6 +102,7 @@ class CompiledRulebook:
     default_preset: int
     oracle: tuple[OraclePolicy, ...]
     max_future_us: int
+    insurance: InsurancePolicy | None
 
     @property
     def document(self) -> bytes:
@@ -216,6 +219,19 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
         default_preset=preset_by_class[model.default_class],
         oracle=_oracle(model, feeds),
         max_future_us=model.limits.max_future_us,
+        insurance=_insurance(model.insurance),
+    )
+
+
+def _insurance(model: InsuranceModel | None) -> InsurancePolicy | None:
+    if model is None:
+        return None
+    draws = model.draws
+    return InsurancePolicy(
+        opening_micros=model.opening_micros,
+        draw_span_us=None if draws is None else draws.span_us,
+        draw_limit_micros=None if draws is None else draws.limit_micros,
+        deleverage_after_us=model.deleverage_after_us,
     )
 
 

@@ -337,6 +337,12 @@ class _Presets:
                 raise config_error(path=f"{path}.{key}", value=section.model_dump(), limit=limit)
         if given.release is not None:
             found["release"] = Release(**given.release.model_dump())
+            insurance = self._model.insurance
+            most_us = None if insurance is None else insurance.deleverage_after_us
+            if most_us is not None and given.release.duration_us >= most_us:
+                at = f"{path}.release.duration_us"
+                limit = f"below insurance.deleverage_after_us {most_us}: phases end before it"
+                raise config_error(path=at, value=given.release.duration_us, limit=limit)
         if given.window is not None:
             window = Window(
                 given.window.span_us,

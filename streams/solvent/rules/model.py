@@ -330,6 +330,26 @@ class OracleSectionModel(Strict):
     feeds: dict[FeedName, OracleOverrideModel] = Field(default_factory=dict)
 
 
+class DrawsModel(Strict):
+    """The insurance fund pays at most ``limit_micros`` within ``span_us`` of event time."""
+
+    span_us: Annotated[int, Field(ge=1, le=10**15)]
+    limit_micros: Annotated[int, Field(ge=0, le=2**53)]
+
+
+class InsuranceModel(Strict):
+    """Who bears what a liquidation could not recover (7.7).
+
+    A fund that begins with ``opening_micros`` and gets the fund's fee of every fill pays what an
+    account is below 0 once it is closed. A case that stands for ``deleverage_after_us`` is taken
+    over at its bankruptcy price and given to those in profit on the other side.
+    """
+
+    opening_micros: Annotated[int, Field(ge=0, le=2**53)] = 0
+    draws: DrawsModel | None = None
+    deleverage_after_us: Annotated[int, Field(ge=1, le=10**15)] | None = None
+
+
 class RulebookModel(Strict):
     """A whole rulebook; the order of feeds, assets and presets fixes their indices."""
 
@@ -343,3 +363,4 @@ class RulebookModel(Strict):
     bindings: Annotated[dict[Name, Name], Field(min_length=1)]
     default_class: Name
     oracle: OracleSectionModel = OracleSectionModel()
+    insurance: InsuranceModel | None = None

@@ -24,12 +24,12 @@ import structlog
 from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
-from solvent.engine.shard import Pending, Shard, ShardFacts
+from solvent.engine.shard import Emit, Pending, Shard, ShardFacts
 from solvent.errors import InvariantError
 from solvent.runtime.meter import LaneMeter, SliceMeter
 from solvent.runtime.restore import RestoreProgress, restore_shard
 from solvent.runtime.transport import Frame
-from solvent.runtime.writer import KeyValue, PartitionWriter, Target
+from solvent.runtime.writer import PartitionWriter, Target
 from solvent.wire.topics import Topics
 
 __all__ = ["AgentSpec", "Lane", "LaneLimits"]
@@ -435,32 +435,36 @@ class Lane:
         outputs = self.shard.cut()
         closing = self.journal.close(outputs)
         durable = dict(self.journal.positions)
-        pairs: dict[tuple[str, bool], list[KeyValue]] = {}
+        told: dict[tuple[str, bool], list[Emit]] = {}
         for record in outputs.records:
-            place = record.topic, record.everywhere
-            pairs.setdefault(place, []).append((record.key, record.value))
-        records: list[tuple[Target, list[Rows]]] = []
-        for (topic, everywhere), ordinary in pairs.items():
-            rows = Rows.of(ordinary)
-            records += [(t, [rows]) for t in self._targets(topic, everywhere=everywhere)]
+            told.setdefault((record.topic, record.everywhere), []).append(record)
+        events = [
+            (target, records)
+            for (topic, everywhere), records in told.items()
+            for target in self._targets(topic, everywhere=everywhere)
+        ]
         journal = Rows.of([(closing.journal_key, closing.journal_value)])
-        records.append((self._target(self.spec.journal), [journal]))
         fence = Rows.of([(FENCE_KEY, closing.fence_value)])
-        records.append((self._target(self.spec.table), [outputs.rows, fence]))
+        rows = [
+            (self._target(self.spec.journal), [journal]),
+            (self._target(self.spec.table), [outputs.rows, fence]),
+        ]
         acknowledge, self._acknowledge = self._acknowledge, []
         self._committing = asyncio.create_task(
-            self._commit(records, durable, acknowledge, metered), name=f"commit {self._name}"
+            self._commit(rows, events, durable, acknowledge, metered),
+            name=f"commit {self._name}",
         )
         self._committing.add_done_callback(lambda _: self._wake.set())
 
     async def _commit(
         self,
-        records: list[tuple[Target, list[Rows]]],
+        rows: list[tuple[Target, list[Rows]]],
+        events: list[tuple[Target, list[Emit]]],
         durable: dict[str, int],
         acknowledge: list[Acknowledge],
         metered: SliceMeter,
     ) -> None:
-        await self._writer.write(records)
+        await self._writer.write(rows, events)
         self.durable = durable
         self.meter.commit(metered)
         for done in acknowledge:
@@ -479,7 +483,8 @@ class Lane:
         return f"{self.spec.name}-{self.partition}"
 
     def _target(self, topic: str) -> Target:
-        return Target(self._topics.physical(topic), self.partition)
+        is_single = self._topics.partitions_of(topic) == 1
+        return Target(self._topics.physical(topic), 0 if is_single else self.partition)
 
     def _targets(self, topic: str, *, everywhere: bool) -> list[Target]:
         if not everywhere:

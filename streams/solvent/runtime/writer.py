@@ -1,8 +1,8 @@
 """One partition's transactional producer: begin, write batches, commit; all or nothing.
 
-Record batches are built by a kernel and handed to aiokafka as they are, in the place of its own
-builder's. Every write here is awaited before the commit: aiokafka commits a transaction one of
-whose batches failed (FAUST.md), so only the futures tell the truth.
+Record batches are built here, those of rows by a kernel, and handed to aiokafka as they are, in the
+place of its own builder's. Every write here is awaited before the commit: aiokafka commits a
+transaction one of whose batches failed (FAUST.md), so only the futures tell the truth.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.producer import sender
 
 from solvent.engine.rows import Rows
+from solvent.engine.shard import Emit
 from solvent.errors import InvariantError
 from solvent.kernel.batches import (
     HEADER_BYTES,
@@ -28,17 +29,18 @@ from solvent.kernel.batches import (
     seal_batch,
     set_producer,
 )
+from solvent.wire.headers import varint
 from solvent.wire.topics import MAX_BATCH_BYTES
 
-__all__ = ["FENCED_ERRORS", "KeyValue", "PartitionWriter", "Target", "record_batches"]
+__all__ = ["FENCED_ERRORS", "PartitionWriter", "Target", "event_batches", "record_batches"]
 
 log = structlog.get_logger(__name__)
 
 #: What the broker answers to a producer whose transactional id was taken over.
 FENCED_ERRORS = (ProducerFenced, InvalidProducerEpoch)
 
-KeyValue = tuple[bytes, bytes | None]
-
+#: What stands before a record's key at most: its length, two bytes, its place in the batch.
+_FRAME_BYTES = 5 + 2 + 5
 _STOP_TIMEOUT_S = 5.0
 
 
@@ -143,6 +145,34 @@ def record_batches(rows: Sequence[Rows], now_ms: int, limit: int) -> list[_Recor
     return batches
 
 
+def event_batches(events: Sequence[Emit], now_ms: int, limit: int) -> list[_RecordBatch]:
+    """Return transactional record batches that hold all events in order, as `record_batches` does.
+
+    Events are objects already and have headers, so joining them is as cheap as packing them for
+    the kernel of rows.
+    """
+    batches: list[_RecordBatch] = []
+    parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
+    for _, key, value, _, headers in events:
+        middle = b"%b%b%b" % (varint(len(key)), key, varint(len(value)))
+        rest = len(middle) + len(value) + len(headers)
+        if count and size + rest + _FRAME_BYTES > limit:
+            batches.append(_sealed(bytearray().join(parts), size, count, now_ms))
+            parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
+        place = varint(count)
+        # no attributes, no time of its own
+        start = b"%b\0\0%b" % (varint(2 + len(place) + rest), place)
+        size += len(start) + rest
+        if size > limit:
+            message = f"event {key!r} of {rest} bytes, limit {limit} a batch"
+            raise InvariantError(message)
+        parts += (start, middle, value, headers)
+        count += 1
+    if count:
+        batches.append(_sealed(bytearray().join(parts), size, count, now_ms))
+    return batches
+
+
 def _sealed(data: bytearray, size: int, count: int, now_ms: int) -> _RecordBatch:
     del data[size:]
     seal_batch(data, count, now_ms, is_transactional=True)
@@ -185,10 +215,14 @@ class PartitionWriter:
         except Exception as error:
             log.info("producer_stop_failed", id=self.transactional_id, error=repr(error))
 
-    async def write(self, records: Iterable[tuple[Target, Sequence[Rows]]]) -> None:
+    async def write(
+        self,
+        rows: Iterable[tuple[Target, Sequence[Rows]]],
+        events: Iterable[tuple[Target, Sequence[Emit]]] = (),
+    ) -> None:
         """Write everything in one transaction and return once it is committed.
 
-        A target's rows go out in the order given; each target is named once.
+        What goes to a target does so in the order given; each target is named once.
 
         Raises
         ------
@@ -201,8 +235,11 @@ class PartitionWriter:
         producer = self._producer
         now_ms = time.time_ns() // 1_000_000
         columns = [
-            [(target, batch) for batch in record_batches(rows, now_ms, MAX_BATCH_BYTES)]
-            for target, rows in records
+            [(target, batch) for batch in event_batches(told, now_ms, MAX_BATCH_BYTES)]
+            for target, told in events
+        ] + [
+            [(target, batch) for batch in record_batches(parts, now_ms, MAX_BATCH_BYTES)]
+            for target, parts in rows
         ]
         await producer.begin_transaction()
         # aiokafka sends one batch of a partition at a time: the first of each partition first.

@@ -16,10 +16,12 @@ import orjson
 
 from solvent.errors import ContractError, RejectCode
 from solvent.wire.inputs import SCHEMA_VERSION
+from solvent.wire.losses import FundRow, Loss, LossAnswer
 from solvent.wire.topics import (
     ACCOUNTS,
     JOURNAL,
     LIQUIDATIONS,
+    LOSSES,
     MARGIN_STATUS,
     MARKS,
     PRICE_STATE,
@@ -64,8 +66,10 @@ __all__ = [
     "decode_claim",
     "decode_control_row",
     "decode_fence",
+    "decode_fund_row",
     "decode_journal_entry",
     "decode_liquidation",
+    "decode_loss",
     "decode_margin_status",
     "decode_mark_frame",
     "decode_marks_row",
@@ -238,6 +242,10 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         what those gave up against the mark, and
     refused_fills : int or None
         how many fills named the case and did not count.
+    fund_contribution, insurance_paid : str or None
+        What the insurance fund took of the fills, and what it paid.
+    deleveraged_sizes : list of ClosedSize
+        What the fund took over at the bankruptcy prices.
     """
 
     schema_version: int
@@ -277,6 +285,9 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     closed_sizes: list[ClosedSize] = []
     penalty: str | None = None
     refused_fills: int | None = None
+    fund_contribution: str | None = None
+    insurance_paid: str | None = None
+    deleveraged_sizes: list[ClosedSize] = []
 
     @property
     def is_offer(self) -> bool:
@@ -404,7 +415,7 @@ class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `settlements` end all positions in their markets, after the marks are taken. A `rulebook`, the
     resolved document, is what all is judged by from this frame on; such a frame has no marks,
-    nor has one that tells the `pauses` in force from it on.
+    nor has one that tells the `pauses` in force from it on, or answers `losses`.
     """
 
     schema_version: int
@@ -415,6 +426,7 @@ class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     settlements: list[Settlement] | None = None
     rulebook: dict[str, Any] | None = None
     pauses: Pauses | None = None
+    losses: list[LossAnswer] = []
 
 
 class RowMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -547,18 +559,23 @@ class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0case\0account\0book`` of ``accounts``: a standing liquidation case.
 
-    `orders` are (instrument, signed lots, limit price, fund fee ppm) and, unless 0, what they hold
-    of budgets and free of the shortage (micros), and mark and bankruptcy price of an auction;
-    `closed` (instrument, lots, micros); prices in feed units. `engine.cases` says what the rest is.
+    `orders` are (instrument, signed lots, limit price, fund fee ppm), `closed` (instrument, lots,
+    micros) as is `given`; `terms` are (instrument, held and freed micros, mark and bankruptcy price
+    of an auction); prices in feed units. `engine.cases` says what the rest is.
     """
 
     schema_version: int
     opened_us: int
-    orders: list[Annotated[list[int], msgspec.Meta(min_length=4, max_length=8)]] = []
-    closed: list[tuple[int, int, int]] = []
+    orders: tuple[tuple[int, int, int, int], ...] = ()
+    closed: tuple[tuple[int, int, int], ...] = ()
     penalty_micros: int = 0
     fund_micros: int = 0
     refused: int = 0
+    due_us: int = 0
+    is_claimed: bool = False
+    given: tuple[tuple[int, int, int], ...] = ()
+    paid_micros: int = 0
+    terms: tuple[tuple[int, int, int, int, int], ...] = ()
     freed_micros: int = 0
 
 
@@ -583,6 +600,8 @@ _price_row = msgspec.json.Decoder(PriceRow)
 _settlements_row = msgspec.json.Decoder(SettlementsRow)
 _rulebook_row = msgspec.json.Decoder(RulebookRow)
 _control_row = msgspec.json.Decoder(ControlRow)
+_loss = msgspec.json.Decoder(Loss)
+_fund_row = msgspec.json.Decoder(FundRow)
 _case_row = msgspec.json.Decoder(RowCase)
 _budget_row = msgspec.json.Decoder(RowBudget)
 
@@ -664,6 +683,17 @@ def decode_case_row(value: bytes) -> RowCase:
 def decode_budget_row(value: bytes) -> RowBudget:
     """Return the row of a budget of ``accounts.v1``; ContractError as `decode_reject` raises it."""
     return _read(_budget_row, ACCOUNTS, value)
+
+
+def decode_loss(value: bytes) -> Loss:
+    """Return a record of ``losses.v1``; ContractError as `decode_reject` raises it."""
+    loss: Loss = _read(_loss, LOSSES, value)
+    return loss
+
+
+def decode_fund_row(value: bytes) -> FundRow:
+    """Return the fund's row of ``price-state.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_fund_row, PRICE_STATE, value)
 
 
 def decode_rulebook_row(value: bytes) -> RulebookRow:

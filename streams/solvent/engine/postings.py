@@ -1,0 +1,139 @@
+"""What the engine itself writes to the ledger: fills of deleveraging, and money of the fund.
+
+Each goes through the kernel that folds what venues tell, as a batch of one record without sequence
+or id, so that kinds of contracts, funding, interest and rounding are those of any other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from solvent.engine.markbook import MarkBook
+from solvent.kernel.layout import (
+    NONE,
+    OUTCOME_APPLIED,
+    OUTCOME_NONE,
+    STOP_GROW,
+    Int32,
+    Int64,
+    Moves,
+    Trades,
+    UInt8,
+)
+from solvent.kernel.ledger import fold_moves_jit, fold_trades_jit
+from solvent.kernel.workspace import Workspace
+from solvent.rules.compile import CompiledRulebook
+from solvent.state.columns import Columns
+
+__all__ = ["Poster"]
+
+
+def _int32(value: int) -> Int32:
+    return np.array([value], np.int32)
+
+
+def _int64(value: int) -> Int64:
+    return np.array([value], np.int64)
+
+
+def _uint8(value: int) -> UInt8:
+    return np.array([value], np.uint8)
+
+
+class Poster:
+    """Writer of single entries of one shard.
+
+    Parameters
+    ----------
+    rulebook, columns, marks, space, totals
+        The shard's.
+    """
+
+    def __init__(
+        self,
+        rulebook: CompiledRulebook,
+        columns: Columns,
+        marks: MarkBook,
+        space: Workspace,
+        totals: Int64,
+    ) -> None:
+        self._rulebook = rulebook
+        self._columns = columns
+        self._marks = marks
+        self._space = space
+        self._totals = totals
+
+    def fill(self, unit: int, instrument: int, lots: int, ticks: int) -> bool:
+        """Trade signed lots at a price in ticks, without fee; return whether the ledger took it."""
+        columns = self._columns
+        trades = Trades(
+            account=_int32(columns.units.account[unit]),
+            book=_int32(columns.units.book[unit]),
+            instrument=_int32(instrument),
+            lots=_int64(lots),
+            price_ticks=_int64(ticks),
+            fee_micros=_int64(0),
+            seq=_int64(NONE),
+            ts_us=_int64(self._marks.stream_us),
+            case_episode=_int64(NONE),
+            precheck=_uint8(OUTCOME_NONE),
+            outcome=_uint8(OUTCOME_NONE),
+        )
+        reason = STOP_GROW
+        while reason == STOP_GROW:
+            _, reason, subject = fold_trades_jit(
+                trades,
+                0,
+                self._marks.seq > 0,
+                self._totals,
+                columns.counts,
+                columns.accounts,
+                columns.units,
+                columns.cases,
+                columns.positions,
+                columns.balances,
+                columns.orders,
+                self._rulebook.rules,
+                self._marks.marks,
+                self._space,
+                columns.figures,
+            )
+            if reason == STOP_GROW:
+                columns.make_room(subject)
+        return bool(trades.outcome[0] == OUTCOME_APPLIED)
+
+    def cash(self, unit: int, micros: int) -> bool:
+        """Credit (or debit) settlement currency; return whether the ledger took it."""
+        columns = self._columns
+        moves = Moves(
+            account=_int32(columns.units.account[unit]),
+            book=_int32(columns.units.book[unit]),
+            asset=_int32(int(self._rulebook.rules.settlement_asset)),
+            quanta=_int64(micros),
+            is_outflow=_uint8(0),
+            seq=_int64(NONE),
+            ts_us=_int64(self._marks.stream_us),
+            precheck=_uint8(OUTCOME_NONE),
+            outcome=_uint8(OUTCOME_NONE),
+        )
+        reason = STOP_GROW
+        while reason == STOP_GROW:
+            _, reason, subject = fold_moves_jit(
+                moves,
+                0,
+                self._marks.seq > 0,
+                columns.counts,
+                columns.accounts,
+                columns.units,
+                columns.cases,
+                columns.positions,
+                columns.balances,
+                columns.orders,
+                self._rulebook.rules,
+                self._marks.marks,
+                self._space,
+                columns.figures,
+            )
+            if reason == STOP_GROW:
+                columns.make_room(subject)
+        return bool(moves.outcome[0] == OUTCOME_APPLIED)

@@ -1,0 +1,109 @@
+"""Records of ``losses.v1`` and what mark frames answer: who bears what liquidations leave.
+
+Between our own agents, so numbers are the engine's integers: amounts micros of the settlement
+currency, sizes lots, prices in units of the market's feed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "Claim",
+    "Contribution",
+    "Deleveraged",
+    "FundRow",
+    "Loss",
+    "LossAnswer",
+    "Ranked",
+    "Takeover",
+]
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    schema_version: int
+    partition: int
+    ts_us: int
+
+
+class Contribution(_Told, frozen=True, kw_only=True, tag="contribution"):
+    """Money for the fund: its part of a fill (``fill``), or a payment not needed (``returned``)."""
+
+    liquidation_id: str
+    reason: str
+    amount_micros: int
+
+
+class Claim(_Told, frozen=True, kw_only=True, tag="claim"):
+    """What an account without positions is below 0."""
+
+    liquidation_id: str
+    account_id: str
+    subaccount: str
+    amount_micros: int
+
+
+class Takeover(_Told, frozen=True, kw_only=True, tag="takeover"):
+    """A position that the fund takes at the bankruptcy price; `lots` signed, long above 0."""
+
+    liquidation_id: str
+    account_id: str
+    subaccount: str
+    market: str
+    lots: int
+    price: int
+
+
+class Ranked(_Told, frozen=True, kw_only=True, tag="ranked"):
+    """The best of a partition to deleverage.
+
+    A candidate: account, subaccount, lots, then unrealised pnl, cost, value at the mark and at its
+    own bankruptcy price in micros (`solvent.domain.losses.Counterparty`).
+    """
+
+    request: int
+    candidates: list[tuple[str, str, int, int, int, int, int]]
+
+
+class Deleveraged(_Told, frozen=True, kw_only=True, tag="deleveraged"):
+    """What accounts of a partition gave: account, subaccount, lots; at the price of the request."""
+
+    request: int
+    fills: list[tuple[str, str, int]]
+
+
+Loss = Contribution | Claim | Takeover | Ranked | Deleveraged
+
+
+class LossAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a mark frame tells of losses; by `kind` some members are there.
+
+    ``payment``: of a claim. ``rank``: who has the other side? ``deleverage``: `orders` of (account,
+    subaccount, lots). ``unplaced``: nobody had it.
+    """
+
+    kind: str
+    liquidation_id: str
+    account_id: str = ""
+    subaccount: str = ""
+    claimed_micros: int = 0
+    paid_micros: int = 0
+    fund_micros: int = 0
+    request: int = 0
+    market: str = ""
+    lots: int = 0
+    price: int = 0
+    orders: list[tuple[str, str, int]] = []
+
+
+class FundRow(msgspec.Struct, frozen=True, kw_only=True):
+    r"""Row ``\0fund`` of ``price-state.v1``: the fund, its draws, and what it has taken over."""
+
+    schema_version: int
+    fund_micros: int
+    requests: int
+    draws: list[tuple[int, int]]
+    placements: list[dict[str, Any]]
+    unplaced: list[dict[str, Any]]

@@ -1,0 +1,257 @@
+"""Insurance fund and deleveraging: who bears a loss, to the micro, across partitions.
+
+Rates of the rulebook of `support.margin`: maintenance 1/8, liquidation end 3/16. Accounts a, c lie
+in partition 1, b, d, e in 2, f in 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from solvent.errors import ConfigError, PartitionError
+from solvent.rules import CompiledRulebook, parse_rulebook
+from solvent.wire.topics import LIQUIDATIONS, LOSSES, MARKS, REJECTS
+from support import margin
+from support.house import PRICES, House
+from support.margin import merged
+
+MICRO = 1_000_000
+
+
+def insured(**insurance: Any) -> CompiledRulebook:
+    document = merged(yaml.safe_load(margin._RULEBOOK), {"insurance": insurance})
+    return parse_rulebook(yaml.safe_dump(document, sort_keys=False))
+
+
+def a_house(**insurance: Any) -> House:
+    """Accounts a to f with 100 each at a price of 100; a is long 4 against b."""
+    house = House(insured(**{"opening_micros": 50 * MICRO, **insurance}))
+    for account_id in "abcdef":
+        house.deposit(account_id, "100")
+    house.price("100")
+    house.match("a", "b", "4", "100")
+    house.settle()
+    return house
+
+
+def story(house: House, account_id: str = "a") -> list[tuple[str, str]]:
+    return [
+        (event["event"], event["reason"])
+        for event in house.events(LIQUIDATIONS)
+        if event["account_id"] == account_id
+    ]
+
+
+def last(house: House, account_id: str = "a") -> dict[str, Any]:
+    events = house.events(LIQUIDATIONS)
+    return next(event for event in reversed(events) if event["account_id"] == account_id)
+
+
+def kinds(house: House) -> list[str]:
+    return [loss["kind"] for loss in house.events(LOSSES)]
+
+
+def fund(house: House) -> int:
+    return house.prices._waterfall.fund_micros
+
+
+def test_loss_of_a_closed_account_is_paid_by_the_fund() -> None:
+    house = a_house()
+    house.price("70")  # 100 - 4 * 30 = -20
+    house.settle()
+    house.trade("a", "sell", "4", "65", "a:cross:1")  # 100 - 4 * 35 = -40
+    house.settle()
+    assert story(house) == [
+        ("opened", "bankrupt"),
+        ("escalated", "insurance"),
+        ("closed", "insured"),
+    ]
+    assert house.holdings("a") == (0, 0, 0)
+    assert fund(house) == 10 * MICRO
+    end = last(house)
+    assert (end["bad_debt"], end["insurance_paid"], end["status"]) == ("0", "40", "healthy")
+    assert end["closed_sizes"] == [{"market": "BTC-PERP", "size": "4", "notional": "260"}]
+    assert end["penalty"] == "20"  # 4 * (70 - 65)
+    (payment,) = [a for frame in house.events(MARKS) for a in frame.get("losses", [])][::3]
+    assert payment["fund_micros"] == 10 * MICRO
+
+
+def test_fund_pays_what_it_has_and_the_rest_stays_a_bad_debt() -> None:
+    house = a_house(opening_micros=15 * MICRO)
+    house.price("70")
+    house.settle()
+    house.trade("a", "sell", "4", "70", "a:cross:1")  # -20
+    house.settle()
+    assert story(house)[-1] == ("closed", "exhausted")
+    end = last(house)
+    assert (end["insurance_paid"], end["bad_debt"]) == ("15", "5")
+    assert (end["status"], fund(house)) == ("bankrupt_closed", 0)
+    assert house.holdings("a") == (-5 * MICRO, 0, 0)
+
+
+def test_fund_pays_no_more_than_its_limit_within_a_span_of_event_time() -> None:
+    limits = {"span_us": 10 * MICRO, "limit_micros": 25 * MICRO}
+    house = a_house(opening_micros=100 * MICRO, draws=limits)
+    house.match("c", "d", "4", "100")
+    house.match("e", "f", "4", "100")
+    house.price("70")
+    house.settle()
+    house.trade("a", "sell", "4", "70", "a:cross:1")  # 20 of 25
+    house.settle()
+    house.trade("c", "sell", "4", "70", "c:cross:1")  # 5 are left
+    house.settle()
+    assert (last(house, "a")["insurance_paid"], last(house, "c")["insurance_paid"]) == ("20", "5")
+    house.price("70", after_s=9.9)
+    house.price("70", after_s=0.1)  # 10 s after the first frame at 70: the draws have left
+    house.settle()
+    house.trade("e", "sell", "4", "70", "e:cross:1")
+    house.settle()
+    assert last(house, "e")["insurance_paid"] == "20"
+    assert fund(house) == 55 * MICRO
+
+
+def test_payment_that_a_deposit_made_needless_goes_back() -> None:
+    house = a_house()
+    house.price("70")
+    house.settle()
+    house.trade("a", "sell", "4", "70", "a:cross:1")
+    house.step(1)  # closed at -20, claimed
+    house.deposit("a", "12")
+    house.step(1)  # the deposit is read before the answer
+    house.settle()
+    assert house.holdings("a") == (0, 0, 0)
+    assert (last(house)["insurance_paid"], fund(house)) == ("8", 42 * MICRO)
+    assert [loss.get("reason") for loss in house.events(LOSSES)] == [None, "returned"]
+
+
+def test_account_healed_before_the_answer_recovers_and_the_fund_keeps_all() -> None:
+    house = a_house()
+    house.price("70")
+    house.settle()
+    house.trade("a", "sell", "4", "70", "a:cross:1")
+    house.step(1)
+    house.deposit("a", "21")
+    house.settle()
+    assert story(house)[-1] == ("recovered", "deposit")
+    assert (house.holdings("a")[0], fund(house)) == (MICRO, 50 * MICRO)
+
+
+def test_fund_takes_its_fee_of_fills_and_no_more_than_the_equity_left() -> None:
+    house = a_house()
+    # E = 100 - 4 * 16.4 = 34.4, R_M = 41.8, R_E = 62.7: short of 28.3, less than 17.75 % of 334.4
+    house.price("83.6")
+    house.settle()
+    (leg,) = last(house)["legs"]
+    assert leg["fund_fee_ppm"] == 5_000  # min(5,000, 19/20 * (177,500 - 84,629))
+    house.trade("a", "sell", leg["size"], "83.5", "a:cross:1")
+    house.settle()
+    lots = float(leg["size"])
+    due = round(lots * 83.5 * 5_000)
+    assert fund(house) == 50 * MICRO + due
+    assert last(house)["fund_contribution"] == f"{due / MICRO:.6f}".rstrip("0").rstrip(".")
+
+
+def test_case_nobody_closes_is_taken_over_and_given_to_the_most_profitable() -> None:
+    house = a_house(deleverage_after_us=3 * MICRO)
+    house.match("c", "d", "1", "100")
+    house.match("e", "f", "2", "100")
+    house.price("70")
+    for _ in range(3):
+        house.settle()
+        assert house.holdings("a")[1] == 8  # lots of a half
+        house.price("70")
+    house.settle()
+    assert story(house) == [
+        ("opened", "bankrupt"),
+        ("escalated", "deadline"),
+        ("closed", "deleveraged"),
+    ]
+    # at 100 - 100/4 = 75 the account ends with nothing; b made 4 * 25 of it
+    assert house.holdings("a") == (0, 0, 0)
+    assert house.holdings("b") == (200 * MICRO, 0, 0)
+    # f's profit is 60/200 of its cost as b's is 120/400, d's 30/100; b has the highest leverage
+    assert house.holdings("d")[1] == -2
+    assert house.holdings("f")[1] == -4
+    end = last(house)
+    assert end["deleveraged_sizes"] == [{"market": "BTC-PERP", "size": "4", "notional": "300"}]
+    assert (end["bad_debt"], fund(house), house.prices._waterfall.held) == ("0", 50 * MICRO, {})
+
+
+def test_counterparty_that_gave_elsewhere_meanwhile_is_made_up_for_by_the_next() -> None:
+    house = a_house(deleverage_after_us=MICRO)
+    house.deposit("c", "500")  # never in question itself
+    house.match("c", "d", "4", "90")
+    house.price("70")
+    house.settle()
+    house.price("70")
+    for who in (PRICES, 1, PRICES, 0, 1, 2, PRICES):
+        house.step(who)  # up to the orders, which name b
+    assert house.events(MARKS)[-1]["losses"][0]["orders"] == [["b", "cross", 8]]
+    house.match("b", "c", "3", "70")  # b is short 1 when the order comes
+    house.settle()
+    assert house.holdings("b")[1] == 0
+    assert house.holdings("d")[1] == -2  # gave 3 of its 4
+    assert [loss["fills"] for loss in house.events(LOSSES) if loss["kind"] == "deleveraged"] == [
+        [],
+        [],
+        [["b", "cross", 2]],
+        [],
+        [],
+        [["d", "cross", 6]],
+    ]
+    assert house.prices._waterfall.held == {}
+
+
+def test_position_without_another_side_stays_with_the_fund_and_is_told() -> None:
+    house = House(insured(deleverage_after_us=MICRO))
+    house.deposit("a", "100")
+    house.price("100")
+    house.trade("a", "buy", "4", "100")
+    house.settle()
+    house.price("70")
+    house.settle()
+    house.price("70")
+    house.settle()
+    told = [answer for frame in house.events(MARKS) for answer in frame.get("losses", [])]
+    assert [answer["kind"] for answer in told if answer["kind"] != "rank"] == ["unplaced"] * 3
+    assert house.prices._waterfall.held == {"BTC-PERP": (8, 8 * 7_500)}
+
+
+def test_answers_to_nothing_asked_stop_the_lane() -> None:
+    house = a_house()
+    ranked = {"kind": "ranked", "partition": 0, "ts_us": 1, "request": 9, "candidates": []}
+    house._append(LOSSES, 0, b"0", orjson.dumps({"schema_version": 1, **ranked}))
+    with pytest.raises(PartitionError, match="request 9, which does not wait"):
+        house.settle()
+
+
+def test_without_insurance_nothing_is_told_of_losses() -> None:
+    house = House(margin.a_rulebook())
+    house.deposit("a", "100")
+    house.price("100")
+    house.trade("a", "buy", "4", "100")
+    house.settle()
+    house.price("70")
+    house.settle()
+    house.trade("a", "sell", "4", "65", "a:cross:1")
+    house.settle()
+    assert story(house)[-1] == ("closed", "exhausted")
+    assert (house.events(LOSSES), house.events(REJECTS)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("insurance", "path"),
+    [
+        ({"opening_micros": -1}, "insurance.opening_micros"),
+        ({"draws": {"span_us": 0, "limit_micros": 1}}, "insurance.draws.span_us"),
+        ({"deleverage_after_us": 0}, "insurance.deleverage_after_us"),
+        ({"premium": 1}, "insurance.premium"),
+    ],
+)
+def test_bad_insurance_is_refused_by_path(insurance: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
+        insured(**insurance)
