@@ -280,6 +280,7 @@ class Planner:
             [
                 OpenPosition(instruments[index], lots, int(price[instruments[index].mark_feed]))
                 for index, lots, _ in self._columns.positions_of(unit)
+                if index not in self._marks.paused
             ],
             policy,
             shortage_micros=figures.shortage_micros,

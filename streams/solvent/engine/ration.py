@@ -90,7 +90,6 @@ def ration(
     legs: Sequence[CloseLeg],
     given: Ration,
     budget: Budget,
-    notes: list[dict[str, Any]] | None = None,
 ) -> Rationed:
     """Return what of a plan's orders is offered; nothing is taken of the budget yet.
 
@@ -102,8 +101,6 @@ def ration(
         Of the unit and its case.
     budget : Budget
         What is used; the unit's own last offer counts no more.
-    notes : list of dict, optional
-        Where what each limit came from is noted, a dict an order and limit that counts for it.
     """
     planned = [leg.size_lots for leg in legs]
     values = [notional_micros(leg, leg.size_lots) for leg in legs]
@@ -112,10 +109,7 @@ def ration(
     released_ppm = None
     lots, withheld = list(planned), list[Withheld]()
 
-    def limit(at: int, most: int, reason: str, **inputs: int) -> None:
-        if notes is not None:
-            step = {"step": reason, "market": legs[at].instrument.name, "most_lots": most}
-            notes.append(step | inputs)
+    def limit(at: int, most: int, reason: str) -> None:
         if most < lots[at]:
             withheld.append(Withheld(legs[at].instrument, lots[at] - most, reason))
             lots[at] = most
@@ -125,7 +119,7 @@ def ration(
             depth = policy.depth.get(leg.instrument.index)
             if depth is not None:
                 most = max(1, _lots_worth(leg, planned[at], depth.most_micros))
-                limit(at, most, "depth", most_micros=depth.most_micros)
+                limit(at, most, "depth")
         if policy.release is not None and given.shortage_micros:
             released_ppm = released_share(policy.release, given.elapsed_us)
             micros = released(
@@ -136,17 +130,17 @@ def ration(
             )
             for at, count in enumerate(planned):
                 most = count * micros // given.shortage_micros
-                limit(at, most, "release", released_ppm=released_ppm, released_micros=micros)
+                limit(at, most, "release")
         if policy.window is not None:
             taken = 0
             for at, leg in enumerate(legs):
                 market = budget.free_of_market(policy.window, leg.instrument.index, given.now_us)
                 if market is not None:
-                    limit(at, _lots_worth(leg, lots[at], market), "market_window", free=market)
+                    limit(at, _lots_worth(leg, lots[at], market), "market_window")
                 free = budget.free_of_account(policy.window, given.account, given.now_us)
                 if free is not None:
                     most = _lots_worth(leg, lots[at], free - taken)
-                    limit(at, most, "account_window", free=free - taken)
+                    limit(at, most, "account_window")
                 taken += notional_micros(leg, lots[at])
     is_budgeted, is_phased = policy.window is not None, policy.release is not None
     terms = [
