@@ -1,4 +1,4 @@
-"""`solvent control` on the real broker: pauses in stream order, kept over kills, exact."""
+"""`solvent control` and circuit breakers on the real broker: in stream order, kept over kills."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from solvent.cli.main import run
 from solvent.ops.logs import KafkaLogs
 from solvent.ops.verify import VerifyOptions, verify
-from solvent.rules import builtin_rulebook
-from solvent.wire.topics import CONTROL, LIQUIDATIONS
+from solvent.rules import builtin_rulebook, load_rulebook
+from solvent.wire.topics import CONTROL, LIQUIDATIONS, MARKS
 from support.broker import Broker
 from support.exact import examine
 from support.mixed import mixed_records
@@ -21,13 +21,31 @@ from support.pipeline import Pipeline
 
 pytestmark = [pytest.mark.kafka]
 
-RULEBOOK = builtin_rulebook("example")
+#: Marks come every 0.4 s and walk by 1 %: these trip and resume every few of them.
+BREAKERS = {
+    "flicker": {
+        "velocity": {"move_ppm": 8_000, "window_us": 300_000},
+        "markets": ["BTC-PERP", "ETH-PERP"],
+        "quiet_us": 300_000,
+    },
+    "gust": {
+        "velocity": {"move_ppm": 8_000, "window_us": 300_000},
+        "level": "all",
+        "at_least": 3,
+        "quiet_us": 300_000,
+    },
+}
+RULEBOOK = load_rulebook(
+    json.dumps({**json.loads(builtin_rulebook("example").document), "breakers": BREAKERS})
+)
 
 
 @pytest.fixture
 def pipeline(kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     """A pipeline whose settings are this process's too."""
-    made = Pipeline(kafka, tmp_path, partitions=2, max_slice_records=200)
+    path = tmp_path / "breakers.json"
+    path.write_bytes(RULEBOOK.document)
+    made = Pipeline(kafka, tmp_path, partitions=2, max_slice_records=200, rulebook=str(path))
     for name, value in made.env.items():
         monkeypatch.setenv(name, value)
     yield made
@@ -62,15 +80,22 @@ def test_pauses_under_load_and_kills_equal_replay_and_offer_nothing(
     pipeline.follower.until(pipeline.is_finished, deadline_s=120, what="the second part")
     assert offers_of(pipeline) == last  # nothing is offered in a pause
     assert run(["control", "status"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().out.splitlines()[:2] == [
         "all markets: paused by desk: drill",
         "SOL-PERP: paused by desk: drill",
     ]
 
     told = the_json(capsys, "control", "resume", *why)
     assert told["pauses"].keys() == {"SOL-PERP"}
-    pipeline.loaded[CONTROL] += 1
-    pipeline.load(mixed[3_000:])
+    assert the_json(capsys, "control", "dry-run", "on", *why)["dry_run"]["operator"] == "desk"
+    pipeline.loaded[CONTROL] += 2
+    pipeline.load(mixed[3_000:3_500])
+    pipeline.follower.until(pipeline.is_finished, deadline_s=120, what="the dry run")
+    assert the_json(capsys, "control", "dry-run", "off", *why)["dry_run"] is None
+    told = the_json(capsys, "control", "halt", "--market", "SOL-PERP", *why)
+    assert told["halts"].keys() == {"SOL-PERP"}
+    pipeline.loaded[CONTROL] += 2
+    pipeline.load(mixed[3_500:])
     pipeline.finish(deadline_s=180)
 
     findings = examine(pipeline.kafka.bootstrap_servers, pipeline.topics, RULEBOOK)
@@ -80,13 +105,22 @@ def test_pauses_under_load_and_kills_equal_replay_and_offer_nothing(
             assert verify(logs, RULEBOOK, VerifyOptions(agent=agent)).differences == []
     events = [json.loads(record.value or b"") for record in pipeline.read(LIQUIDATIONS)]
     reasons = {(event["event"], event["reason"]) for event in events}
-    assert {("suspended", "paused"), ("revised", "resumed")} <= reasons
-    resumed = {e["partition"]: e["mark_seq"] for e in events if e["reason"] == "resumed"}
-    after = [
-        leg for e in events if e["mark_seq"] > resumed.get(e["partition"], 0) for leg in e["legs"]
-    ]
+    assert {("suspended", "paused"), ("suspended", "breaker"), ("revised", "resumed")} <= reasons
+    frames = [json.loads(r.value or b"") for r in pipeline.read(MARKS) if r.partition == 0]
+    pauses = [(frame["seq"], frame["pauses"]) for frame in frames if "pauses" in frame]
+    paused_at = next(seq for seq, told in pauses if "SOL-PERP" in told["markets"])
+    after = [leg for event in events if event["mark_seq"] >= paused_at for leg in event["legs"]]
     assert after
     assert not any(leg["market"] == "SOL-PERP" for leg in after)
+    dry = [seq for seq, told in pauses if told.get("dry_run")]
+    end = next(seq for seq, told in pauses if seq > max(dry) and not told.get("dry_run"))
+    shown = [event["mark_seq"] for event in events if event.get("dry_run")]
+    assert min(dry) <= min(shown) <= max(shown) < end
+    meant = [event["mark_seq"] for event in events if event["legs"] and not event.get("dry_run")]
+    assert not any(min(dry) <= seq < end for seq in meant)
+    names = [{each["name"] for each in told.get("breakers", ())} for _, told in pauses]
+    assert set() in names
+    assert {"flicker", "gust"} <= set().union(*names)
 
 
 def offers_of(pipeline: Pipeline) -> int:

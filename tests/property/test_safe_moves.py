@@ -377,6 +377,10 @@ steps = st.one_of(
     st.tuples(
         st.just("pause"), st.booleans(), st.sets(st.sampled_from(["BTC-PERP", "ETH-PERP"]))
     ),
+    st.tuples(
+        st.just("breakers"), st.sets(st.sampled_from(["BTC-PERP", "ETH-PERP", "ODD-PERP"])),
+        st.sampled_from([(), ("BTC-PERP",), ("BTC-PERP", "ETH-PERP"), (None,)]), st.booleans(),
+    ),
     st.tuples(st.just("rulebook"), st.sampled_from([20_000, 125_000, 400_000])),
     st.tuples(st.just("gap"), accounts),
     st.tuples(st.just("class"), accounts, st.sampled_from(["trader", "careful"])),
@@ -408,6 +412,9 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
         pair.indexed.restore(pair.rulebook)  # what its worker was started with
     elif kind == "pause":
         pair.log.pauses(*sorted(values[1]), everywhere=values[0], at_s=pair.time_s)
+    elif kind == "breakers":
+        halted, tripped, dry_run = values
+        pair.log.pauses(halted=sorted(halted), breakers=tripped, dry_run=dry_run, at_s=pair.time_s)
     elif kind == "rulebook":
         pair.publish(*values)
     else:

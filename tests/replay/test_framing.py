@@ -172,6 +172,22 @@ LOGS = {
     .rulebook(a_successor(), at_s=71)
     .pauses("ETH-PERP", at_s=72)
     .marks({}, at_s=200),
+    "breakers trip, resume and trip again, a halt and a dry run between": a_position()
+    .move("bob", amount="60")
+    .trade("bob", size="2", price="104")
+    .trade("bob", market="ETH-PERP", size="2", price="50")
+    .pauses(breakers=["BTC-PERP"], at_s=1)
+    .marks({"BTC": "84"}, at_s=2)
+    .pauses(at_s=3)
+    .pauses(breakers=["BTC-PERP", None], at_s=4)
+    .pauses("BTC-PERP", breakers=["BTC-PERP"], at_s=5)
+    .trade("bob", side="sell", size="0.5", price="84")
+    .pauses(halted=["BTC-PERP"], at_s=6)
+    .trade(side="sell", size="0.5", price="84")
+    .pauses(dry_run=True, at_s=7)
+    .marks({"BTC": "83"}, at_s=8)
+    .marks({}, at_s=70)
+    .pauses(at_s=71),
     "a rulebook is published, then another": a_position()
     .marks({"BTC": "84"}, at_s=1)
     .move("bob", amount="1000")
@@ -275,6 +291,22 @@ WANTED = {
         "revised bankrupt",
         "escalated deadline",
         "closed deleveraged",
+    ],
+    "breakers trip, resume and trip again, a halt and a dry run between": [
+        "opened",
+        "suspended breaker",
+        "revised resumed",
+        "revised resumed",
+        "suspended breaker",
+        "suspended breaker",
+        "revised resumed",
+        "revised ledger_changed",
+        "revised resumed",
+        "revised resumed",
+        "revised expired",
+        "revised expired",
+        "revised dry_run",
+        "revised dry_run",
     ],
     "a rulebook is published, then another": [
         "opened",

@@ -322,6 +322,22 @@ def paused() -> Scenario:
     )
 
 
+def dry_run() -> Scenario:
+    log = opened().pauses(dry_run=True, at_s=2).marks({"BTC": "60"}, at_s=3).pauses(at_s=4)
+    first, shown, bankrupt, live_again = events_of(log)
+    says = "A dry run: offers are for show, and withdraw the one before, until one is meant again."
+    scenario = Scenario("dry-run", says)
+    scenario.each(live(first), ignored(shown, "dry_run"), ignored(bankrupt, "dry_run"))
+    scenario.each(live(live_again))
+    again = [edited(e, revision=revision) for revision, e in ((5, first), (6, shown))]
+    scenario.batch(ignored(again[0], "superseded"), ignored(again[1], "dry_run"))
+    strange = edited(shown, account_id="bob", revision=1)
+    strange["legs"] = [shown["legs"][0] | {"side": "hold"}]
+    scenario.each(ignored(strange, "unknown_word"))
+    plain = edited(first, account_id="bob", revision=2, dry_run=False)
+    return scenario.each(live(plain))
+
+
 def offers_without_legs() -> Scenario:
     first = events_of(opened())[0]
     swap = {"debt": "USDC", "repay": "10", "collateral": "ETHER", "seize": "0.2"}
@@ -407,6 +423,7 @@ def scenarios() -> list[Scenario]:
         recovery_at_work(),
         endings(),
         paused(),
+        dry_run(),
         unknown_words(),
         offers_without_legs(),
         partitions(),

@@ -374,11 +374,28 @@ class Log:
         value = frame | {"ts_us": NOW_US + at_s * SECOND_US, "rulebook": document}
         return self.add(MARKS, orjson.dumps(value), b"marks")
 
-    def pauses(self, *markets: str, everywhere: bool = False, at_s: int = 0) -> Log:
-        """Append the frame that tells all pauses in force."""
+    def pauses(
+        self,
+        *markets: str,
+        everywhere: bool = False,
+        halted: Sequence[str] = (),
+        breakers: Sequence[str | None] = (),
+        dry_run: bool = False,
+        at_s: int = 0,
+    ) -> Log:
+        """Append the frame that tells all pauses in force; breakers by market, None for all."""
         self.marks_seq += 1
         frame = {"schema_version": 1, "kind": "marks", "seq": self.marks_seq, "marks": []}
-        told = {"all": everywhere, "markets": list(markets)}
+        told: dict[str, Any] = {"all": everywhere, "markets": list(markets)}
+        if halted:
+            told["halted"] = list(halted)
+        if breakers:
+            told["breakers"] = [
+                {"name": "crash", "since_us": NOW_US} | ({"market": market} if market else {})
+                for market in breakers
+            ]
+        if dry_run:
+            told["dry_run"] = True
         value = frame | {"ts_us": NOW_US + at_s * SECOND_US, "pauses": told}
         return self.add(MARKS, orjson.dumps(value), b"marks")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kafka import KafkaProducer
 
-from solvent.wire.topics import JOURNAL, MARKS, PRICE_JOURNAL
+from solvent.wire.topics import JOURNAL, LOSSES, MARKS, PRICE_JOURNAL
 from support.broker import Broker
 from support.processes import Child
 from support.reading import Follower, Read, read_topic
@@ -81,15 +81,21 @@ class Pipeline:
 
     @property
     def progress(self) -> int:
-        """Input records below committed fences, marks not counted."""
-        return self.folded.total() - self.folded[MARKS]
+        """Input records below committed fences; what the agents tell each other is not counted."""
+        return self.folded.total() - self.folded[MARKS] - self.folded[LOSSES]
 
     def is_finished(self) -> bool:
-        """Whether all that was loaded, and every frame that followed, is below a fence."""
+        """Whether all that was loaded, and every frame and loss that followed, is below a fence."""
         if self.progress < self.loaded.total():
             return False
-        frames = [r for r in self.read(MARKS) if r.partition == 0]
-        return self.folded[MARKS] >= len(frames) * self.partitions
+        frames = self._frames()
+        if self.folded[MARKS] < frames * self.partitions:
+            return False
+        losses = len(self.read(LOSSES))
+        return self.folded[LOSSES] >= losses and self._frames() == frames
+
+    def _frames(self) -> int:
+        return sum(record.partition == 0 for record in self.read(MARKS))
 
     def finish(self, deadline_s: float) -> None:
         """Wait until all input is folded, then stop the worker."""

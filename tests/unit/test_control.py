@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
+from solvent.cli.control import _print
 from solvent.engine.prices import PriceShard
 from solvent.engine.run import Run
 from solvent.errors import PartitionError
+from solvent.wire.outputs import ControlRow, RowBreaker, RowPause
 from support.contracts import validator
 from support.margin import Log, Replay
 from support.prices import START_US, Feeder, Record, a_feeder, a_rulebook
@@ -74,6 +76,11 @@ def test_repeated_command_is_a_duplicate_and_an_older_one_stale() -> None:
     [
         pytest.param({"market": "DOGE-PERP"}, "SLV-202", id="unknown market"),
         pytest.param({"action": "explode"}, "SLV-103", id="unknown action"),
+        pytest.param({"action": "halt"}, "SLV-103", id="a halt of all"),
+        pytest.param(
+            {"action": "dry_run_on", "market": "BTC-PERP"}, "SLV-103", id="a dry run of a market"
+        ),
+        pytest.param({"action": "halt", "market": "DOGE"}, "SLV-202", id="a halt of no market"),
         pytest.param({"reason": ""}, "SLV-103", id="no reason"),
         pytest.param({"ts_us": START_US + 400_000_000}, "SLV-107", id="of the future"),
         pytest.param({"until_us": 5}, "SLV-101", id="unknown field"),
@@ -87,7 +94,41 @@ def test_command_out_of_contract_is_rejected_and_changes_nothing(
     feeder.raw_command(orjson.dumps(command | {"reason": "why", "ts_us": START_US} | changes))
     cut = feeder.cut()
     assert [reject["code"] for reject in cut.rejects] == [code]
+    assert cut.rejects[0]["message"]
     assert (cut.frames, cut.rows) == ([], {})
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"\xff"])
+def test_record_that_is_no_command_is_rejected(value: bytes | None) -> None:
+    feeder = a_feeder()
+    feeder.raw_command(value)
+    cut = feeder.cut()
+    assert [reject["code"] for reject in cut.rejects] == ["SLV-101"]
+    assert (cut.frames, cut.rows) == ([], {})
+
+
+@pytest.mark.parametrize("action", ["pause", "halt", "dry_run_on"])
+def test_what_is_so_already_is_obeyed_and_not_told_again(action: str) -> None:
+    feeder = a_feeder()
+    market = None if action == "dry_run_on" else "BTC-PERP"
+    end = "dry_run_off" if action == "dry_run_on" else "resume"
+    for number, order in enumerate((end, action, action, end, end)):
+        feeder.command(order, market, at=number)
+    cut = feeder.cut()
+    assert len(cut.frames) == 2
+    assert cut.rows["\0control"]["commands"] == [f"c-{number}" for number in range(5)]
+    told = cut.rows["\0control"].get("pauses"), cut.rows["\0control"].get("halts")
+    assert told == ({}, None)
+
+
+def test_256_commands_are_remembered() -> None:
+    feeder = a_feeder()
+    for number in range(257):
+        feeder.command("pause", at=number, command_id=f"n-{number}")
+    feeder.command("resume", at=1, command_id="n-1")  # the oldest of those remembered
+    feeder.command("resume", at=0, command_id="n-0")  # forgotten, so it is an old command
+    assert feeder.shard.counts["duplicates"] == 1
+    assert [reject["code"] for reject in feeder.cut().rejects] == ["SLV-307"]
 
 
 def test_restored_shard_knows_pauses_repeats_and_the_last_time() -> None:
@@ -187,8 +228,12 @@ def test_bankruptcy_in_a_pause_is_offered_at_its_end() -> None:
     assert replay.events("liquidations.v1")[-1]["verdict"] == "bankrupt"
 
 
-def test_pause_of_an_unknown_market_is_unsound() -> None:
-    ((topic, records),) = Log().marks(PRICES).pauses("DOGE-PERP").runs(10)
+@pytest.mark.parametrize(
+    "pauses", [{"halted": ["DOGE-PERP"]}, {"breakers": ["DOGE-PERP"]}, {"markets": ["DOGE-PERP"]}]
+)
+def test_pause_of_an_unknown_market_is_unsound(pauses: dict[str, Any]) -> None:
+    log = Log().marks(PRICES).pauses(*pauses.pop("markets", ()), **pauses)
+    ((topic, records),) = log.runs(10)
     with pytest.raises(PartitionError, match="DOGE-PERP"):
         Replay().shard.apply(topic, records)
 
@@ -200,3 +245,126 @@ def test_pauses_are_in_the_marks_row() -> None:
     validator("accounts").validate(row)
     replay.restore()
     assert replay.shard.marks.is_all_paused
+
+
+# -- what the command line says
+
+
+def test_status_lists_all_that_is_in_force(capsys: pytest.CaptureFixture[str]) -> None:
+    by = RowPause(operator="desk", reason="drill", ts_us=START_US)
+    breakers = [
+        RowBreaker(name="crash", market="BTC-PERP", since_us=START_US),
+        RowBreaker(name="crash", market="ETH-PERP", overridden=True),
+        RowBreaker(name="storm", since_us=START_US, quiet_since_us=START_US + 1),
+    ]
+    row = ControlRow(
+        schema_version=1,
+        pauses={"*": by},
+        halts={"BTC-PERP": by},
+        breakers=breakers,
+        dry_run=by,
+        commands=[],
+        last_us=0,
+    )
+    _print(row, False)
+    assert capsys.readouterr().out.splitlines() == [
+        "all markets: paused by desk: drill",
+        "BTC-PERP: halted by desk: drill",
+        "BTC-PERP: breaker crash tripped at 2023-11-14 22:13:20 UTC",
+        "ETH-PERP: breaker crash overridden until its condition ends",
+        "all markets: breaker storm tripped at 2023-11-14 22:13:20 UTC",
+        "dry run by desk: drill",
+    ]
+    _print(row, True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["breakers"][1] == {"name": "crash", "market": "ETH-PERP", "overridden": True}
+    assert told.keys() == {"pauses", "halts", "breakers", "dry_run"}
+    _print(ControlRow(schema_version=1, pauses={}, commands=[], last_us=0), False)
+    assert capsys.readouterr().out == "nothing is paused\n"
+
+
+# -- breakers, halts and dry runs
+
+
+def test_breaker_suspends_for_a_reason_of_its_own() -> None:
+    log = a_position().marks({"BTC": "84"}, at_s=1).pauses(breakers=["BTC-PERP"], at_s=2)
+    assert told(Replay().run(log)) == ["opened liquidatable", "suspended breaker"]
+    replay = Replay().run(log.pauses("BTC-PERP", at_s=3).pauses(at_s=4))
+    assert told(replay)[1:] == ["suspended breaker", "revised resumed"]
+    log = a_position().pauses(breakers=[None], at_s=1).marks({"BTC": "84"}, at_s=2)
+    assert told(Replay().run(log)) == ["suspended breaker"]
+
+
+@pytest.mark.parametrize(
+    ("pauses", "reason"),
+    [
+        pytest.param({"breakers": ["BTC-PERP", "ETH-PERP"]}, "suspended breaker", id="breakers"),
+        pytest.param(
+            {"halted": ["BTC-PERP"], "breakers": ["ETH-PERP"]},
+            "suspended breaker",
+            id="one of both",
+        ),
+        pytest.param(
+            {"halted": ["BTC-PERP", "ETH-PERP"], "everywhere": True}, "suspended halted", id="halts"
+        ),
+        pytest.param(
+            {"halted": ["BTC-PERP"], "everywhere": True, "breakers": [None]},
+            "suspended paused",
+            id="operators would do",
+        ),
+        pytest.param({"halted": ["BTC-PERP"], "breakers": ["BTC-PERP"]}, "revised halted", id="1"),
+        pytest.param({"breakers": ["BTC-PERP"]}, "revised breaker", id="one market, a breaker"),
+        pytest.param({"breakers": ["ODD-PERP"]}, None, id="another market"),
+    ],
+)
+def test_reason_is_who_would_do_to_leave_nothing(
+    pauses: dict[str, Any], reason: str | None
+) -> None:
+    news = told(Replay().run(two_markets().pauses(**pauses, at_s=2)))[1:]
+    assert news == ([] if reason is None else [reason])
+
+
+def test_fills_in_a_halted_market_are_applied_and_counted() -> None:
+    log = a_position().trade(side="buy", size="1", price="104").pauses(halted=["BTC-PERP"], at_s=1)
+    log.trade(side="sell", size="1", price="104").trade(market="ETH-PERP", size="1", price="50")
+    log.trade(side="sell", size="0.3", price="104")  # off its lot: rejected
+    replay = Replay().run(log)
+    assert replay.shard.facts().halted_fills == 1
+    (unit,) = replay.shard.describe("alice")["units"]
+    assert [position["size"] for position in unit["positions"]] == ["1", "4"]
+    replay.restore()
+    assert replay.shard.facts().halted_fills == 1
+    quiet = Replay().run(a_position().trade(side="sell", size="1", price="104"))
+    assert "halted_fills" not in quiet.state["counts"]
+
+
+def test_dry_run_offers_what_nobody_may_take_and_offers_it_anew_at_its_end() -> None:
+    log = a_position().marks({"BTC": "84"}, at_s=1).pauses(dry_run=True, at_s=2)
+    log.marks({}, at_s=62).pauses(everywhere=True, dry_run=True, at_s=63)
+    log.pauses(dry_run=True, at_s=64).pauses(at_s=65).marks({}, at_s=125)
+    replay = Replay().run(log)
+    shown = [event.get("dry_run") for event in replay.events("liquidations.v1")]
+    assert list(zip(told(replay), shown, strict=True)) == [
+        ("opened liquidatable", None),
+        ("revised dry_run", True),
+        ("revised expired", True),
+        ("suspended paused", None),
+        ("revised resumed", True),
+        ("revised dry_run", None),
+        ("revised expired", None),
+    ]
+
+
+def test_all_that_is_in_force_is_in_the_marks_row() -> None:
+    pauses = {"halted": ["ODD-PERP"], "breakers": ["BTC-PERP", None], "dry_run": True}
+    replay = Replay().run(a_position().pauses("ETH-PERP", "BTC-PERP", **pauses, at_s=1))
+    row = json.loads(replay.table[b"\0marks"])
+    validator("accounts").validate(row)
+    assert row["pauses"]["halted"] == ["ODD-PERP"]
+    assert [each.get("market") for each in row["pauses"]["breakers"]] == ["BTC-PERP", None]
+    replay.restore()
+    marks = replay.shard.marks
+    assert (marks.is_all_paused, marks.is_dry_run, len(marks.paused)) == (True, True, 3)
+    assert json.loads(marks.row()) == row
+    replay = Replay().run(a_position().pauses("ETH-PERP", **pauses, at_s=1).pauses(at_s=2))
+    assert "pauses" not in json.loads(replay.table[b"\0marks"])

@@ -84,6 +84,7 @@ def test_duplicates_and_superseded_offers_are_not_told() -> None:
     [
         pytest.param({"legs": []}, "nothing_to_trade", id="nothing left to trade"),
         pytest.param({"event": "suspended"}, "suspended", id="a pause"),
+        pytest.param({"dry_run": True}, "dry_run", id="a dry run"),
         pytest.param({"event": "deferred"}, "unknown_word", id="a word of a later version"),
         pytest.param({"account_id": "bob", "ts_us": 61_000_001}, "expired", id="time went on"),
     ],

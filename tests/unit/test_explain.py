@@ -22,7 +22,7 @@ from solvent.ops import explain as ops
 from solvent.ops.explain import ExplainOptions, explain, parse_liquidation_id
 from solvent.ops.explained import sections, text_of, write_page
 from solvent.ops.logs import Tape
-from solvent.rules import builtin_rulebook
+from solvent.rules import CompiledRulebook, builtin_rulebook
 from solvent.state.columns import Columns
 from solvent.wire.inputs import encode_control, encode_rulebook
 from solvent.wire.topics import (
@@ -177,8 +177,8 @@ def test_parts_add_up_to_the_bit_under_every_rulebook(case: dict[str, Any]) -> N
 # -- a small account, by hand: maintenance 1/8, liquidation end 3/16, liquidator 1 %
 
 
-def by_hand() -> tuple[MemoryPipeline, dict[str, Any]]:
-    pipeline = MemoryPipeline(a_rulebook(), slice_records=3)
+def by_hand(rulebook: CompiledRulebook | None = None) -> tuple[MemoryPipeline, dict[str, Any]]:
+    pipeline = MemoryPipeline(rulebook or a_rulebook(), slice_records=3)
     venue = Venue(BEGIN_US)
     venue.quotes({"BTC": {"one": ("100.00", "0")}}, {})
     pipeline.play(venue.take())
@@ -303,6 +303,29 @@ def test_events_of_a_pause_are_explained() -> None:
     ]
     for event in events:
         assert_explained(explained(pipeline, a_rulebook(), event), event)
+
+
+def test_suspension_by_a_breaker_and_its_end_are_explained() -> None:
+    move = {"move_ppm": 110_000, "window_us": 60_000_000}  # from 100 to 90: 11.1 %
+    rulebook = a_successor(1, breakers={"crash": {"velocity": move}})
+    pipeline, event = by_hand(rulebook)
+    assert (event["event"], event["reason"], event["legs"]) == ("suspended", "breaker", [])
+    orders = (("halt", "BTC-PERP"), ("dry_run_on", None), ("resume", "BTC-PERP"))
+    for number, (action, market) in enumerate(orders, 1):
+        command = encode_control(
+            command_id=f"c{number}",
+            action=action,
+            market=market,
+            operator="desk",
+            reason="drill",
+            ts_us=BEGIN_US + number,
+        )
+        pipeline.play([(CONTROL, b"", command)])
+    events = events_in(pipeline)
+    told = [(each["event"], each["reason"], each.get("dry_run")) for each in events]
+    assert told == [("suspended", "breaker", None), ("revised", "resumed", True)]
+    for each in events:
+        assert_explained(explained(pipeline, rulebook, each), each)
 
 
 # -- what is gone, and what is wrong

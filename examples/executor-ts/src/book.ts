@@ -5,8 +5,8 @@
 export type Action = "act" | "end" | "ignore";
 export type Reason =
   | "live" | "gap" | "ended" | "not_understood" | "stale_episode" | "duplicate" | "conflict"
-  | "superseded" | "suspended" | "unknown_word" | "wrong_rulebook" | "nothing_to_trade" | "expired"
-  | "waits_for_own_fill" | "cooldown";
+  | "superseded" | "suspended" | "unknown_word" | "dry_run" | "wrong_rulebook" | "nothing_to_trade"
+  | "expired" | "waits_for_own_fill" | "cooldown";
 
 export interface Received { partition: number; offset: number; text: string }
 export interface Pin { id: string; version: number | null; hash: string | null }
@@ -15,7 +15,7 @@ export interface Swap { debt: string; repay: string; collateral: string; seize: 
 export interface Liquidation {
   schema_version: number; liquidation_id: string; revision: number; event: string;
   account_id: string; subaccount: string; episode: number; ts_us: number; expires_us: number | null;
-  legs: Leg[]; swaps?: Swap[]; inputs: Record<string, number>;
+  legs: Leg[]; swaps?: Swap[]; dry_run?: boolean; inputs: Record<string, number>;
   rulebook: { id: string; version: number; hash: string };
 }
 export interface Ruling { action: Action; reason: Reason; received: Received; event?: Liquidation }
@@ -101,6 +101,7 @@ export class Book {
   private obstacle(offer: Liquidation, partition: number): Reason | null {
     const nowUs = this.streamUs.get(partition) ?? 0;
     if (offer.legs.some((leg) => leg.side !== "buy" && leg.side !== "sell")) return "unknown_word";
+    if (offer.dry_run) return "dry_run";
     if (this.accepts.length && !this.accepts.some((pin) => admits(pin, offer.rulebook)))
       return "wrong_rulebook";
     if (!offer.legs.length && !offer.swaps?.length) return "nothing_to_trade";

@@ -1,13 +1,15 @@
-"""`solvent control`: pause liquidations, let them go on, see what is paused.
+"""`solvent control`: pause liquidations, halt a market, run dry, see what is in force.
 
 Exit codes: ``solvent.cli.exits``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,13 +17,13 @@ from solvent.cli.common import DataDirOption, JsonOption, print_json, print_line
 from solvent.cli.exits import EPILOG
 
 if TYPE_CHECKING:
-    from solvent.wire.outputs import RowPause
+    from solvent.wire.outputs import ControlRow
     from solvent.wire.topics import Topics
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Pause liquidations, let them go on, see what is paused.",
+    help="Pause liquidations, halt a market, run dry, see what is in force.",
     epilog=EPILOG,
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -35,6 +37,13 @@ OperatorOption = Annotated[str, typer.Option(help="Who orders it.")]
 WaitOption = Annotated[
     float, typer.Option("--wait", min=0, help="Seconds to wait until it is obeyed.")
 ]
+
+
+class Switch(StrEnum):
+    """What a dry run is to be."""
+
+    ON = "on"
+    OFF = "off"
 
 
 @app.command(epilog=EPILOG)
@@ -64,17 +73,48 @@ def resume(
 ) -> None:
     """End a pause: what is still in liquidation is offered again.
 
-    Without a market the pause of all ends; markets paused by name stay so.
+    With a market its halt ends too, and the circuit breakers that pause it; they trip again only
+    after their condition ended once. Without one the pause of all ends, and breakers that pause
+    all; markets paused by name stay so.
     """
     _order("resume", market, operator, reason, wait_s, data_dir, json)
 
 
 @app.command(epilog=EPILOG)
-def status(data_dir: DataDirOption = None, json: JsonOption = False) -> None:
-    """Say what is paused, by whom and why."""
-    from solvent.ops.control import pauses_in_force
+def halt(
+    market: Annotated[str, typer.Option(help="Where trading has stopped.")],
+    reason: ReasonOption,
+    operator: OperatorOption = "cli",
+    wait_s: WaitOption = 30.0,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say that trading in a market has stopped: nothing is offered there, no fill is expected.
 
-    _print(pauses_in_force(*_pipeline(data_dir)), json)
+    Fills that come all the same are applied and counted. A resumption of the market ends it.
+    """
+    _order("halt", market, operator, reason, wait_s, data_dir, json)
+
+
+@app.command(epilog=EPILOG)
+def dry_run(
+    switch: Annotated[Switch, typer.Argument(help="on or off.", show_default=False)],
+    reason: ReasonOption,
+    operator: OperatorOption = "cli",
+    wait_s: WaitOption = 30.0,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Offer liquidations for show: executors leave them alone until it is off again."""
+    _order(f"dry_run_{switch}", None, operator, reason, wait_s, data_dir, json)
+
+
+@app.command(epilog=EPILOG)
+def status(data_dir: DataDirOption = None, json: JsonOption = False) -> None:
+    """Say what is paused or halted, by whom and why, and whether offers are for show."""
+    from solvent.ops.control import in_force
+
+    _print(in_force(*_pipeline(data_dir)), json)
 
 
 def _order(
@@ -88,7 +128,7 @@ def _order(
 ) -> None:
     from solvent.ops.control import order
 
-    pauses = order(
+    row = order(
         *_pipeline(data_dir),
         action=action,
         market=market,
@@ -96,7 +136,7 @@ def _order(
         reason=reason,
         wait_s=wait_s,
     )
-    _print(pauses, json)
+    _print(row, json)
 
 
 def _pipeline(data_dir: Path | None) -> tuple[str, Topics]:
@@ -109,16 +149,34 @@ def _pipeline(data_dir: Path | None) -> tuple[str, Topics]:
     return resolve_bootstrap(settings), topics
 
 
-def _print(pauses: Mapping[str, RowPause], json: bool) -> None:
+def _print(row: ControlRow, json: bool) -> None:
     if json:
-        told = {
-            name: {"operator": each.operator, "reason": each.reason, "ts_us": each.ts_us}
-            for name, each in pauses.items()
-        }
-        print_json({"pauses": told})
+        from msgspec import to_builtins
+
+        told = to_builtins(row)
+        nothing: dict[str, Any] = {"pauses": {}, "halts": {}, "breakers": [], "dry_run": None}
+        print_json({name: told.get(name, value) for name, value in nothing.items()})
         return
-    for name, each in pauses.items():
-        what = "all markets" if name == "*" else name
-        print_line(f"{what}: paused by {each.operator}: {each.reason}")
-    if not pauses:
-        print_line("nothing is paused")
+    lines = list(_lines(row))
+    for line in lines or ["nothing is paused"]:
+        print_line(line)
+
+
+def _lines(row: ControlRow) -> Iterator[str]:
+    for name, each in row.pauses.items():
+        yield f"{_where(name)}: paused by {each.operator}: {each.reason}"
+    for name, each in row.halts.items():
+        yield f"{_where(name)}: halted by {each.operator}: {each.reason}"
+    for breaker in row.breakers:
+        what = f"{_where(breaker.market)}: breaker {breaker.name}"
+        if breaker.since_us is None:
+            yield f"{what} overridden until its condition ends"
+            continue
+        since = datetime.fromtimestamp(breaker.since_us / 1e6, UTC)
+        yield f"{what} tripped at {since:%Y-%m-%d %H:%M:%S} UTC"
+    if row.dry_run is not None:
+        yield f"dry run by {row.dry_run.operator}: {row.dry_run.reason}"
+
+
+def _where(market: str | None) -> str:
+    return "all markets" if market in {None, "*"} else str(market)

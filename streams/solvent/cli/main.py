@@ -33,7 +33,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "replay": ("replay", "Run a history again: verify it, or see what it brings."),
     "explain": ("explain", "Explain a liquidation, made again from the journal."),
     "evaluate": ("evaluate", "Judge one snapshot offline: JSON in, JSON out."),
-    "control": ("control", "Pause liquidations, let them go on, see what is paused."),
+    "control": ("control", "Pause liquidations, halt a market, run dry, see what is in force."),
     "rulebook": ("rulebook", "List, show, check and compare rulebooks."),
     "accounts": ("accounts", "Look at the account table of a running pipeline."),
     "executor": ("executor", "Run the reference liquidation executor."),

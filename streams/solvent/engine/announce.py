@@ -232,23 +232,20 @@ class Batch:
         """Return a unit's account id and subaccount."""
         return self._key[at].decode(), self._announcer.book_name(self._book[at])
 
-    def is_suspended(self, at: int) -> bool:
-        """Whether pauses leave nothing of a unit's to be offered."""
+    def pause(self, at: int) -> str | None:
+        """Return why nothing of a unit's may be offered, as `MarkBook.pause_of`."""
         marks = self._announcer.marks
-        if marks.is_all_paused or not marks.paused:
-            return marks.is_all_paused
-        positions = self._announcer.columns.positions_of(self.unit[at])
-        markets = [instrument for instrument, _, _ in positions]
-        return bool(markets) and marks.paused.issuperset(markets)
+        if not (marks.is_all_paused or marks.paused):
+            return None
+        return marks.pause_of(self._markets(at))
 
     def pause_news(self, at: int) -> str | None:
-        """Return whether one of a unit's markets was ``paused`` or ``resumed`` just now."""
-        marks = self._announcer.marks
+        """Return what was done to offers of a unit just now, as `MarkBook.news_of`."""
+        return self._announcer.marks.news_of(self._markets(at))
+
+    def _markets(self, at: int) -> set[int]:
         positions = self._announcer.columns.positions_of(self.unit[at])
-        markets = {instrument for instrument, _, _ in positions}
-        if markets & marks.newly_paused:
-            return "paused"
-        return "resumed" if markets & marks.newly_resumed else None
+        return {instrument for instrument, _, _ in positions}
 
     def status_event(self, at: int, before: int, status: int) -> Emit:
         """Return the event of a status that changed."""
@@ -303,6 +300,8 @@ class Batch:
         announcer.cases.budget.free(self.unit[at])
         if expires_us is not None:
             legs, rest = self._legs(at, ledger, case, expires_us)
+            if announcer.marks.is_dry_run:
+                rest += '"dry_run":true,'
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
         told = "" if ending is None else ending.text(announcer.rulebook.instruments)
         liquidation_id = f"{account_id}:{subaccount}:{episode}"

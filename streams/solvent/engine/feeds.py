@@ -9,6 +9,7 @@ feeds signed ones; times are microseconds of event time. What may become of a ti
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Final
 
 from solvent.domain.instrument import Feed
@@ -116,9 +117,10 @@ class MarkedFeed(ABC):
         """Return what a frame tells anew once it differs: all that anybody is judged by."""
         return (self.value, self.confidence, self.state, self.since_us)
 
-    def row(self) -> bytes:
-        """Return the value of this feed's row of ``price-state.v1``."""
-        return encode({"schema_version": 1, **self.describe()})
+    def row(self, breakers: Mapping[str, Any]) -> bytes:
+        """Return the value of this feed's row of ``price-state.v1``; what `breakers` remember."""
+        told = {"schema_version": 1, **self.describe()}
+        return encode({**told, "breakers": breakers} if breakers else told)
 
     def restore(self, row: PriceRow) -> None:
         """Take back what `row` wrote."""
@@ -162,11 +164,13 @@ class PriceFeed(MarkedFeed):
         "min_sources",
         "quorum_ppm",
         "sources",
+        "votes",
     )
     kind = "price"
 
     def __init__(self, feed: Feed, policy: OraclePolicy) -> None:
         self.sources: dict[str, _Source] = {}
+        self.votes = 0  # sources that voted when it was judged last
         super().__init__(feed, policy)
         self.first_price = 0
 
@@ -205,6 +209,7 @@ class PriceFeed(MarkedFeed):
             if source.is_certain and source.ts_us >= oldest_us:
                 votes.append(source.quote)
                 first_expiry_us = min(first_expiry_us, source.ts_us)
+        self.votes = len(votes)
         if not votes:
             self.expires_us = _NEVER_US
             self.agreeing = 0
@@ -242,6 +247,16 @@ class PriceFeed(MarkedFeed):
     def is_certain(self, price: int, confidence: int) -> bool:
         """Return whether confidence / price is at most ``max_conf_ppm``."""
         return confidence * PPM <= self.max_conf_ppm * price
+
+    @property
+    def dropped(self) -> int:
+        """How many votes lay outside the band."""
+        return self.votes - self.agreeing
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether sources speak but do not agree on a price."""
+        return self.state in {DIVERGED, UNCERTAIN}
 
     def is_outlier(self, price: int) -> bool:
         """Return whether `price`, one of the present votes, lay outside the band."""

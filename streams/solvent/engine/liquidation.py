@@ -14,10 +14,13 @@ revised      bankrupt               the verdict escalated
                                     and it is still liquidating
              rulebook               another rulebook judges from here on, it is still liquidating
              expired                the last offer's ``expires_us`` has come
-             paused                 a market was paused: nothing in it is offered any more
+             paused, halted,        a market was paused, halted or tripped a circuit breaker:
+             breaker                nothing in it is offered any more
              resumed                offered again after a pause
-suspended    paused                 a pause leaves nothing to offer; the first of a case that
-                                    begins meanwhile
+             dry_run                a dry run began or ended; the offer says which
+suspended    paused, halted,        a pause leaves nothing to offer; the first of a case that
+             breaker                begins meanwhile. ``breaker``: but for breakers there would be
+                                    something; ``halted``: trading has stopped in all its markets
 escalated    deadline               nobody closed it in time: its positions are taken over at their
                                     bankruptcy prices (`solvent.engine.backstop`)
              insurance              nothing is left to close, and the fund is asked for the rest
@@ -31,8 +34,9 @@ recovered    market, deposit,       health(liquidation_end) was restored by a ma
              settlement, rulebook
 ===========  =====================  ==============================================================
 
-While a pause leaves a unit nothing to offer (`solvent.engine.control`) its case is suspended: it
-ends as any case does, is not renewed, and is offered again when the pause ends.
+While a pause leaves a unit nothing to offer (`solvent.engine.control`, `solvent.engine.breakers`)
+its case is suspended: it ends as any case does, is not renewed, and is offered again when the pause
+ends. Who pauses may change meanwhile: nothing is said of that.
 
 An offer may be for less than its plan, and even for nothing (`solvent.engine.ration`): what is
 withheld is told, and looked at again when the offer expires or is revised.
@@ -207,8 +211,8 @@ class Desk:
             columns.cases.fills[unit] = 0
             self._cases.begin(unit, self._marks.stream_us, self._due_us())
             units.episode[unit] = batch.episode[at] + 1
-            if batch.is_suspended(at):
-                self._withdraw(batch, at, status, "suspended", "paused")
+            if (pause := batch.pause(at)) is not None:
+                self._withdraw(batch, at, status, "suspended", pause)
                 return
             is_bankrupt = batch.verdict[at] == VERDICT_BANKRUPT
             reason = "bankrupt" if is_bankrupt else "liquidatable"
@@ -234,9 +238,9 @@ class Desk:
                 self._claim(batch, at, status)
             else:
                 self._end(batch, at, status, "closed", "exhausted")
-        elif batch.is_suspended(at):
+        elif (pause := batch.pause(at)) is not None:
             if units.case_expires_us[unit] != NEVER_US:
-                self._withdraw(batch, at, status, "suspended", "paused")
+                self._withdraw(batch, at, status, "suspended", pause)
             elif units.case_verdict[unit] != batch.verdict[at]:
                 units.case_verdict[unit] = batch.verdict[at]
                 self._changed.append(batch.account[at])

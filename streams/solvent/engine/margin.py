@@ -687,6 +687,8 @@ class MarginShard:
         if last:
             self._offsets[topic] = int(run.offset[record_of[last - 1]]) + 1
         part = batch.outcome[first:last]
+        if self.marks.halted and isinstance(batch, Trades):
+            self._count_halted_fills(batch.instrument[first:last][part == OUTCOME_APPLIED])
         told = part > OUTCOME_DUPLICATE
         if isinstance(batch, Trades):
             told |= (part == OUTCOME_APPLIED) & (batch.case_episode[first:last] != NONE)
@@ -712,6 +714,12 @@ class MarginShard:
                 fault = self._state_fault(topic, code, account, int(batch.seq[row]))
             self._reject(topic, record, fault, account != NONE)
         return is_progress
+
+    def _count_halted_fills(self, instruments: Int32) -> None:
+        """Count fills in markets in which trading has stopped: somebody trades all the same."""
+        count = int(np.isin(instruments, list(self.marks.halted)).sum())
+        if count:
+            self._counts["halted_fills"] = self._counts.get("halted_fills", 0) + count
 
     def _state_fault(self, topic: str, code: int, account: int, seq: int) -> Fault:
         account_id = self.columns.id_of(account)
@@ -840,6 +848,7 @@ class MarginShard:
                 for code, label in enumerate(STATUS_LABELS)
             },
             cases=int(np.count_nonzero(columns.units.revision[:count])),
+            halted_fills=self._counts.get("halted_fills", 0),
             unjudged_us=self.marks.unjudged_us(),
         )
 

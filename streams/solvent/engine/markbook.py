@@ -7,10 +7,13 @@ an outage, once it has been valid for its ``grace_us`` (MODEL.md 5.4, 6).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import numpy as np
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from solvent.domain.instrument import Asset, Feed
 from solvent.errors import ContractError, PartitionError
@@ -32,6 +35,7 @@ __all__ = ["MARKS_ROW_KEY", "MarkBook"]
 #: Key of the row of ``accounts.v1`` that holds the marks; no identifier contains a zero byte.
 MARKS_ROW_KEY: Final = b"\0marks"
 _VALID: Final = "valid"
+_NO_PAUSES: Final = Pauses(all=False, markets=[])
 #: A cumulative interest index begins at 1, told with 18 decimals.
 _INDEX_ONE: Final = 10**18
 
@@ -55,11 +59,15 @@ class MarkBook:
     is_all_paused : bool
         No liquidation may be offered.
     paused : frozenset of int
-        Markets that no liquidation may be offered in.
+        Markets that no liquidation may be offered in, for whatever reason.
+    halted : frozenset of int
+        Those of them that operators halted.
     newly_paused, newly_resumed : frozenset of int
         Markets that the last frame paused, and that it let go on.
     pauses_changed : bool
-        The last frame told other pauses, of markets or of all.
+        The last frame told other pauses, of markets or of all, or another dry run.
+    dry_run_changed : bool
+        The last frame began or ended a dry run.
     """
 
     def __init__(self, rulebook: CompiledRulebook) -> None:
@@ -82,11 +90,14 @@ class MarkBook:
         self.settling: list[tuple[int, int]] = []
         self.losses: list[LossAnswer] = []
         self.published: bytes | None = None
+        self._pauses = _NO_PAUSES
         self.is_all_paused = False
         self.paused: frozenset[int] = frozenset()
+        self.halted: frozenset[int] = frozenset()
+        self._ordered: frozenset[int] = frozenset()  # paused or halted by operators
         self.newly_paused: frozenset[int] = frozenset()
         self.newly_resumed: frozenset[int] = frozenset()
-        self.pauses_changed = False
+        self.pauses_changed = self.dry_run_changed = False
         self._instruments = rulebook.instrument_by_name
         self._settled: dict[str, str] = {}
 
@@ -127,12 +138,14 @@ class MarkBook:
                 self.settling.append(self._settle(settlement.market, settlement.price))
         self.settling.sort()
         self.published = None if frame.rulebook is None else encode(frame.rulebook)
-        was_all_paused, before = self.is_all_paused, self.paused
+        was_all_paused, before, was_dry_run = self.is_all_paused, self.paused, self.is_dry_run
         if frame.pauses is not None:
             self._pause(frame.pauses)
         self.newly_paused = self.paused - before
         self.newly_resumed = before - self.paused
-        self.pauses_changed = was_all_paused != self.is_all_paused or before != self.paused
+        self.dry_run_changed = was_dry_run != self.is_dry_run
+        is_other = was_all_paused != self.is_all_paused or before != self.paused
+        self.pauses_changed = is_other or self.dry_run_changed
         self.seq = frame.seq
         self.stream_us = max(self.stream_us, frame.ts_us)
         self._refresh()
@@ -194,6 +207,45 @@ class MarkBook:
         """Return what the marks row says of a feed, None before its first mark."""
         return self._told(self._feeds[feed]) if self._states[feed] else None
 
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether what is offered is not meant to be taken."""
+        return self._pauses.dry_run
+
+    def pause_of(self, markets: AbstractSet[int]) -> str | None:
+        """Return why nothing may be offered in markets, None if something may be.
+
+        Returns
+        -------
+        str or None
+            ``halted`` if trading has stopped in all of them, ``paused`` if operators left none,
+            ``breaker`` if it takes breakers for that. Without markets only a pause of all counts.
+        """
+        if markets and self.halted.issuperset(markets):
+            return "halted"
+        if self._pauses.all or (markets and self._ordered.issuperset(markets)):
+            return "paused"
+        is_left = not self.is_all_paused and not (markets and self.paused.issuperset(markets))
+        return None if is_left else "breaker"
+
+    def news_of(self, markets: AbstractSet[int]) -> str | None:
+        """Return what the last frame did to offers in markets, which are not all paused.
+
+        Returns
+        -------
+        str or None
+            ``halted``, ``paused`` or ``breaker`` if one of them was, the first that applies;
+            ``resumed`` if one was; ``dry_run`` if one began or ended.
+        """
+        paused = self.newly_paused & markets
+        if paused:
+            if paused & self.halted:
+                return "halted"
+            return "paused" if paused & self._ordered else "breaker"
+        if self.newly_resumed & markets:
+            return "resumed"
+        return "dry_run" if self.dry_run_changed else None
+
     def unjudged_us(self) -> dict[str, int]:
         """Return for each feed ever valid how long it has had no valid mark, 0 if it has one."""
         return {
@@ -210,10 +262,8 @@ class MarkBook:
         row = {"schema_version": 1, "seq": self.seq, "ts_us": self.stream_us, "marks": marks}
         if self._settled:
             row["settled"] = self._settled
-        if self.is_all_paused or self.paused:
-            names = {index: name for name, index in self._indices()}
-            markets = [names[index] for index in sorted(self.paused)]
-            row["pauses"] = {"all": self.is_all_paused, "markets": markets}
+        if self._pauses != _NO_PAUSES:
+            row["pauses"] = to_builtins(self._pauses)
         return encode(row)
 
     def load(self, value: bytes) -> None:
@@ -259,18 +309,24 @@ class MarkBook:
         self.marks.is_settled[instrument.index] = 1
         return instrument.index, number
 
-    def _indices(self) -> Iterator[tuple[str, int]]:
-        return ((name, instrument.index) for name, instrument in self._instruments.items())
-
     def _pause(self, pauses: Pauses) -> None:
         """Take where no liquidation may be offered from now on."""
-        known = dict(self._indices())
-        unknown = [market for market in pauses.markets if market not in known]
-        if unknown:
-            msg = f"pause of {unknown[0]!r}: not in the rulebook"
-            raise PartitionError(msg)
-        self.is_all_paused = pauses.all
-        self.paused = frozenset(known[market] for market in pauses.markets)
+        by_index = sorted(pauses.markets, key=lambda name: min(self._indices([name])))
+        self._pauses = replace(pauses, markets=by_index)
+        tripped = [breaker.market for breaker in pauses.breakers]
+        self.halted = self._indices(pauses.halted)
+        self._ordered = self._indices(pauses.markets) | self.halted
+        self.paused = self._ordered | self._indices(m for m in tripped if m is not None)
+        self.is_all_paused = pauses.all or None in tripped
+
+    def _indices(self, markets: Iterable[str]) -> frozenset[int]:
+        found = set()
+        for market in markets:
+            if market not in self._instruments:
+                msg = f"pause of {market!r}: not in the rulebook"
+                raise PartitionError(msg)
+            found.add(self._instruments[market].index)
+        return frozenset(found)
 
     def _feed(self, name: str) -> Feed:
         feed = self._feed_by_name.get(name)

@@ -93,18 +93,31 @@ contract               not decodable, beyond the record's broker   ``rejects.v1`
 What liquidations could not recover comes on ``losses.v1``; who bears it is kept, and said in
 frames of their own, by `solvent.engine.waterfall`.
 
-Commands of operators come on a topic of their own, ``control.v1``. A pause or its end is told in a
-frame of its own too, which carries all pauses in force. What happens to a command:
+Commands of operators come on a topic of their own, ``control.v1``. A pause, a halt, a dry run or
+the end of one is told in a frame of its own too, behind one with what changed before it; it carries
+all that is in force. What happens to a command, first that applies:
 
 =====================  ==========================================  ================================
-failure                condition                                   consequence
+outcome                condition                                   consequence
 =====================  ==========================================  ================================
-contract               not decodable, unknown market (SLV-202),    ``rejects.v1`` with its code
-                       beyond the record's broker time
+contract               not decodable, unknown action, beyond the   ``rejects.v1`` with its code
+                       record's broker time, unknown market
+                       (SLV-202), a halt without a market, a dry
+                       run with one
 repeat                 its ``command_id`` is among the last 256    counted as a duplicate
+                       obeyed
 ``stale_command``      earlier than the last command obeyed        ``rejects.v1``, SLV-307
-no change              a pause of what is paused, an end of none   obeyed, and no frame
+no change              what it orders is so: a pause of what is    obeyed, and no frame
+                       paused, a halt of what is halted, a dry
+                       run in one, an end of none
+change                 else                                        obeyed, and a frame
 =====================  ==========================================  ================================
+
+Circuit breakers (`engine.breakers`) pause and resume by what feeds are judged to be. A breaker that
+trips is told at its place among the ticks, in a frame like that of a command but *ahead* of marks
+that are still to be told: nobody may be liquidated at the very mark that tripped it. Breakers
+resume at clock records, behind the marks of that clock. A resumption of a market by an operator
+ends its pause, its halt and the breakers that pause it; one of all, those that are of all.
 
 State of a price feed: ``stale`` no vote is left · ``diverged`` fewer than ``min_sources`` agree, or
 less than ``quorum_ppm`` of the votes · ``uncertain`` the aggregate's own confidence is too wide ·
@@ -132,8 +145,9 @@ from typing import Any, Final, TypeVar
 from orjson import Fragment
 
 from solvent.domain.instrument import Instrument
+from solvent.engine.breakers import Breakers
 from solvent.engine.control import CONTROL_ROW_KEY, Control
-from solvent.engine.feeds import MAX_SOURCES, MarkedFeed, PriceFeed, StateFeed
+from solvent.engine.feeds import MAX_SOURCES, VALID, MarkedFeed, PriceFeed, StateFeed
 from solvent.engine.published import RULEBOOK_ROW_KEY, restored_rulebook, rulebook_row
 from solvent.engine.rejects import reject
 from solvent.engine.rows import Rows
@@ -151,7 +165,14 @@ from solvent.wire.inputs import (
     decode_control,
     decode_tick,
 )
-from solvent.wire.outputs import decode_loss, decode_price_row, decode_settlements_row, encode
+from solvent.wire.outputs import (
+    RowBreaker,
+    decode_control_row,
+    decode_loss,
+    decode_price_row,
+    decode_settlements_row,
+    encode,
+)
 from solvent.wire.topics import CONTROL, LOSSES, MARKS, ORACLE_TICKS
 
 __all__ = ["MAX_SOURCES", "PriceShard"]
@@ -195,6 +216,7 @@ class PriceShard:
         self._partition = partition
         self._waterfall = Waterfall(partitions)
         self._feeds: dict[str, MarkedFeed] = {}
+        self._breakers = Breakers(rulebook.breakers)
         self._adopt(rulebook)
         self._is_published = False  # in this slice
         self._control = Control()
@@ -290,17 +312,20 @@ class PriceShard:
                 raise _beyond_record(command.ts_us, record, limit_us)
             if command.market is not None:
                 self._instrument(command.market)
+            self._control.check(command)
             if self._control.was_obeyed(command):
                 self._counts["duplicates"] += 1
                 return
             is_news = self._control.obey(command)
+            if command.action == "resume":
+                is_news |= self._breakers.override(command.market)
         except ContractError as error:
             self._reject(CONTROL, record, error)
             return
         self._is_commanded = True
         if is_news:
             self._emit_pending()
-            self._emit_frame(pauses=self._control.pauses())
+            self._emit_pauses()
 
     def _on_loss(self, record: InputRecord) -> None:
         """Let the waterfall take a margin shard's word, and tell what it answers.
@@ -327,9 +352,14 @@ class PriceShard:
             if feed.expires_us < clock_us:
                 before = feed.mark()
                 feed.judge(clock_us)
+                self._watch(feed)
                 if feed.mark() != before:
                     self._touched.add(feed.name)
+        self._breakers.on_clock(clock_us)
+        self._trip()
         self._emit_frame()
+        if self._breakers.resume():
+            self._emit_pauses()
 
     def _on_price(self, tick: PriceTick) -> None:
         """Check a price in the order of the module's table and aggregate its feed."""
@@ -446,13 +476,19 @@ class PriceShard:
         self._emit_pending()
         self._emit_frame(rulebook=rulebook)
         self._adopt(rulebook)
+        is_one_gone = self._breakers.adopt(rulebook.breakers)
         self._is_published = True
         for feed in self._feeds.values():
             if feed.state is not None:
                 before = feed.mark()
                 feed.judge(self._clock_us)
+                self._watch(feed)
                 if feed.mark() != before:
                     self._touched.add(feed.name)
+        self._trip()
+        if is_one_gone:
+            self._emit_pending()
+            self._emit_pauses()
 
     def _adopt(self, rulebook: CompiledRulebook) -> None:
         """Judge by a rulebook, which has all feeds there are."""
@@ -500,6 +536,28 @@ class PriceShard:
             self._clock_us = max(self._clock_us, ts_us)
         feed.judge(self._clock_us)
         self._touched.add(feed.name)
+        self._watch(feed)
+        self._trip()
+
+    def _watch(self, feed: MarkedFeed) -> None:
+        """Show breakers a feed that was judged, and the time; `_trip` lets them act."""
+        self._breakers.on_clock(self._clock_us)
+        if not isinstance(feed, PriceFeed):
+            return
+        if feed.state == VALID and feed.value is not None:
+            self._breakers.on_mark(feed.name, feed.value, self._clock_us)
+        self._breakers.on_sources(
+            feed.name,
+            self._clock_us,
+            is_doubtful=feed.is_doubtful,
+            dropped=feed.dropped,
+            votes=feed.votes,
+        )
+
+    def _trip(self) -> None:
+        """Tell of breakers that trip, ahead of the marks that made them."""
+        if self._breakers.trip():
+            self._emit_pauses()
 
     def _reject(self, topic: str, record: InputRecord, error: ContractError) -> None:
         self._counts["rejects"] += 1
@@ -529,9 +587,12 @@ class PriceShard:
         pauses: Mapping[str, Any] | None = None,
         losses: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Emit the next frame: every feed that differs from what the frames before it said."""
+        """Emit the next frame: every feed that differs from what the frames before it said.
+
+        One of pauses tells no marks.
+        """
         marks = []
-        for feed in self._feeds.values():
+        for feed in self._feeds.values() if pauses is None else ():
             news = feed.news()
             if news != feed.published:
                 feed.published = news
@@ -555,14 +616,24 @@ class PriceShard:
         self._records.append(Emit(MARKS, _FRAME_KEY, encode(frame), everywhere=True))
         self._counts["frames"] += 1
 
+    def _emit_pauses(self) -> None:
+        """Emit a frame that tells all pauses in force, whoever ordered them."""
+        pauses = dict(self._control.pauses())
+        if breakers := self._breakers.in_force():
+            pauses["breakers"] = breakers
+        self._emit_frame(pauses=pauses)
+
     def cut(self) -> Outputs:
         """Return changed rows, frames and rejects; a frame is added for changes not yet told."""
         feeds = self._feeds
-        touched, self._touched = sorted(self._touched), set()
+        touched = sorted(self._touched | self._breakers.take_touched())
+        self._touched = set()
         if any(feeds[name].published != feeds[name].news() for name in touched):
             self._emit_frame()
         records, self._records = self._records, []
-        changed = [(name.encode(), feeds[name].row()) for name in touched]
+        changed = [
+            (name.encode(), feeds[name].row(self._breakers.memory(name))) for name in touched
+        ]
         if self._has_settled:
             row = {"schema_version": 1, "settlements": self._settled}
             changed.append((_SETTLEMENTS_KEY, encode(row)))
@@ -570,8 +641,8 @@ class PriceShard:
         if self._is_published:
             changed.append((RULEBOOK_ROW_KEY, rulebook_row(self._rulebook)))
             self._is_published = False
-        if self._is_commanded:
-            changed.append((CONTROL_ROW_KEY, self._control.row()))
+        if self._breakers.take_changed() or self._is_commanded:
+            changed.append((CONTROL_ROW_KEY, self._control.row(self._breakers.standing())))
             self._is_commanded = False
         if self._waterfall.is_changed:
             changed.append((FUND_ROW_KEY, self._waterfall.row()))
@@ -614,18 +685,23 @@ class PriceShard:
             if rulebook.hash != self._rulebook.hash:
                 self._feeds = {}
                 self._adopt(rulebook)
+                self._breakers = Breakers(rulebook.breakers)
         settlements = rows.pop(_SETTLEMENTS_KEY, None)
         if settlements is not None:
             self._settled = {
                 market: {"source": told.source, "price": told.price, "ts_us": told.ts_us}
                 for market, told in decode_settlements_row(settlements).settlements.items()
             }
+        standing: Sequence[RowBreaker] = ()
         commanded = rows.pop(CONTROL_ROW_KEY, None)
         if commanded is not None:
-            self._control = Control.of_row(commanded)
+            control = decode_control_row(commanded)
+            self._control = Control.of_row(control)
+            standing = control.breakers
         fund = rows.pop(FUND_ROW_KEY, None)
         if fund is not None:
             self._waterfall.load(fund)
+        memories = {}
         for key, value in rows.items():
             feed = self._feeds.get(key.decode())
             if feed is None:
@@ -633,11 +709,14 @@ class PriceShard:
             if value is None:
                 msg = f"price-state.v1 row {feed.name} was deleted, rows of this table never are"
                 raise PartitionError(msg)
-            feed.restore(decode_price_row(value))
+            row = decode_price_row(value)
+            feed.restore(row)
+            memories[feed.name] = row.breakers
         if state:
             self._seq = state["seq"]
             self._clock_us = state["clock_us"]
             self._counts.update(state["counts"])
+        self._breakers.restore(standing, memories, self._clock_us)
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Do nothing: `lookback` asks for no records."""

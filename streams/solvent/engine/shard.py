@@ -85,6 +85,8 @@ class ShardFacts:
         Status -> margin units that stand in it.
     cases : int
         Liquidation cases open.
+    halted_fills : int
+        Fills applied in markets that were halted.
     unjudged_us : mapping of str to int
         Feed -> event time since it last had a valid mark, 0 while it has one; feeds that never
         had a price are left out.
@@ -98,6 +100,7 @@ class ShardFacts:
     accounts: int = 0
     units: Mapping[str, int] = field(default_factory=dict)
     cases: int = 0
+    halted_fills: int = 0
     unjudged_us: Mapping[str, int] = field(default_factory=dict)
     tick_age_us: Mapping[str, int] = field(default_factory=dict)
 

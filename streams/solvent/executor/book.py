@@ -21,6 +21,7 @@ ignore  ended               an offer of a case that has ended
 ignore  suspended           the case waits for the end of a pause: offers of before hold no more
 ignore  unknown_word        an `event` or `side` this program does not know; unknown reasons,
                             verdicts and statuses say nothing that acting depends on
+ignore  dry_run             the offer is for show: the pipeline runs dry
 ignore  wrong_rulebook      judged by a rulebook that is not among those accepted
 ignore  nothing_to_trade    neither legs nor swaps
 ignore  expired             its partition's stream time is beyond ``expires_us``
@@ -82,6 +83,7 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"
     SUSPENDED = "suspended"
     UNKNOWN_WORD = "unknown_word"
+    DRY_RUN = "dry_run"
     WRONG_RULEBOOK = "wrong_rulebook"
     NOTHING_TO_TRADE = "nothing_to_trade"
     EXPIRED = "expired"
@@ -252,6 +254,8 @@ class Book:
         return ruling if reason is None else Ruling(Action.IGNORE, reason, received, offer)
 
     def _obstacle(self, offer: Liquidation, partition: int) -> Reason | None:
+        if offer.dry_run:
+            return Reason.DRY_RUN
         if self.accepts and not any(pin.admits(offer.rulebook) for pin in self.accepts):
             return Reason.WRONG_RULEBOOK
         if not offer.legs and not offer.swaps:

@@ -39,6 +39,7 @@ _COUNTERS: Final = {
     "solvent_slices": (_LANE, "Slices committed, one transaction each."),
     "solvent_duplicates": (_INPUT, "Records passed over because they were seen before."),
     "solvent_rejects": ((*_LANE, "code"), "Records refused, by reject code."),
+    "solvent_halted_fills": (_LANE, "Fills applied in markets that operators halted."),
     "solvent_transactions_fenced": (
         ("agent",),
         "Transactions the broker refused since another worker owned the partition.",
@@ -224,6 +225,8 @@ class _Scrape:
         if MARKS in lane.spec.inputs:
             self.add("solvent_accounts", names, facts.accounts)
             self.add("solvent_cases_open", names, facts.cases)
+            since = facts.halted_fills - before.halted_fills
+            self.add("solvent_halted_fills", names, since)
         last_ms = lane.meter.last_record_ms.get(ORACLE_TICKS)
         if last_ms is not None:
             since_s = max(0.0, now_s - last_ms / 1000)

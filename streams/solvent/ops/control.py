@@ -1,14 +1,14 @@
-"""Order a pause of liquidations or its end, and see what is paused.
+"""Order a pause of liquidations, a halt, a dry run or the end of one, and see what is in force.
 
 A command goes to ``control.v1``; the price agent obeys it and tells all margin shards in a mark
-frame. Its row of ``price-state.v1`` says which commands were obeyed and what is paused.
+frame. Its row of ``price-state.v1`` says which commands were obeyed, what they ordered that is in
+force, and which circuit breakers are tripped.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
 
 import orjson
 
@@ -17,16 +17,16 @@ from solvent.errors import ConfigError, ServiceError
 from solvent.ops.history import offsets_of, read_table, read_topic
 from solvent.ops.send import send_one
 from solvent.wire.inputs import decode_control, encode_control
-from solvent.wire.outputs import ControlRow, RowPause, decode_control_row
+from solvent.wire.outputs import ControlRow, decode_control_row
 from solvent.wire.topics import CONTROL, PRICE_STATE, REJECTS, Topics
 
-__all__ = ["order", "pauses_in_force"]
+__all__ = ["in_force", "order"]
 
 _POLL_S = 0.2
 
 
-def pauses_in_force(bootstrap_servers: str, topics: Topics) -> Mapping[str, RowPause]:
-    """Return what is paused, by market; all markets are ``*``.
+def in_force(bootstrap_servers: str, topics: Topics) -> ControlRow:
+    """Return what is in force; pauses and halts by market, all markets are ``*``.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def pauses_in_force(bootstrap_servers: str, topics: Topics) -> Mapping[str, RowP
         [SLV-608, SLV-610] No broker or no such topic.
     """
     row = _control_row(bootstrap_servers, topics)
-    return {} if row is None else row.pauses
+    return row or ControlRow(schema_version=1, pauses={}, commands=[], last_us=0)
 
 
 def order(
@@ -46,8 +46,8 @@ def order(
     operator: str,
     reason: str,
     wait_s: float,
-) -> Mapping[str, RowPause]:
-    """Write a command, wait until it is obeyed, and return what is paused then.
+) -> ControlRow:
+    """Write a command, wait until it is obeyed, and return what is in force then.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def order(
     while True:
         row = _control_row(bootstrap_servers, topics)
         if row is not None and command_id in row.commands:
-            return row.pauses
+            return row
         for record in read_topic(
             bootstrap_servers, topics.physical(REJECTS), [0], start={0: rejects}
         ):

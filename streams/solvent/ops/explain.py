@@ -197,7 +197,7 @@ def _find_event(logs: Logs, liquidation: LiquidationId, revision: int | None) ->
         value = record.value or b""
         if wanted in value:
             revisions[int(orjson.loads(value)["revision"])] = record
-        elif b'"event":"opened"' in value:
+        elif b'"revision":1,"event":' in value:
             others += 1
     deleted = ""
     if log.first:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from solvent.domain.breaker import Breaker
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import InsurancePolicy, LiquidationPolicy, OraclePolicy
 from solvent.kernel.evaluate import entry
 from solvent.kernel.layout import Rules
 from solvent.kernel.scenario_margin import grid_points
 from solvent.kernel.workspace import Workspace, new_workspace
+from solvent.rules.breakers import resolve_breakers
 from solvent.rules.document import ORDERED_SECTIONS, resolved_document
 from solvent.rules.flatten import flatten
 from solvent.rules.model import InsuranceModel, RulebookModel
@@ -82,6 +84,8 @@ class CompiledRulebook:
         How far event time may run ahead of the broker's record time.
     insurance : InsurancePolicy or None
         Who pays what liquidations leave; None: nobody.
+    breakers : tuple of Breaker
+        By name.
     """
 
     id: str
@@ -103,6 +107,7 @@ class CompiledRulebook:
     oracle: tuple[OraclePolicy, ...]
     max_future_us: int
     insurance: InsurancePolicy | None
+    breakers: tuple[Breaker, ...]
 
     @property
     def document(self) -> bytes:
@@ -220,6 +225,7 @@ def compile_rulebook(model: RulebookModel) -> CompiledRulebook:
         oracle=_oracle(model, feeds),
         max_future_us=model.limits.max_future_us,
         insurance=_insurance(model.insurance),
+        breakers=resolve_breakers(model, feeds, instruments),
     )
 
 

@@ -29,6 +29,7 @@ from solvent.rules.terms import (
 
 __all__ = [
     "AssetModel",
+    "BreakerModel",
     "FeedModel",
     "InstrumentModel",
     "LendingModel",
@@ -350,6 +351,39 @@ class InsuranceModel(Strict):
     deleverage_after_us: Annotated[int, Field(ge=1, le=10**15)] | None = None
 
 
+class VelocityModel(Strict):
+    """The highest mark within a window lies ``move_ppm`` or more above the lowest."""
+
+    move_ppm: Annotated[int, Field(ge=1, le=10_000_000)]
+    window_us: Annotated[int, Field(ge=1, le=86_400_000_000)]
+
+
+class DisagreementModel(Strict):
+    """A mark has been diverged or uncertain for ``after_us``.
+
+    With ``outliers_ppm`` so is one of whose votes this share or more is dropped as outliers.
+    """
+
+    after_us: DurationUs = 0
+    outliers_ppm: Rate | None = None
+
+
+class BreakerModel(Strict):
+    """A pause that prices order: of each market it watches, or of all.
+
+    It watches ``markets`` (absent: all there are) by their mark feeds, options by their forwards,
+    and has one driver. At level ``all`` the condition must hold in ``at_least`` markets at once. It
+    resumes after ``quiet_us`` without the condition; without that key when an operator says so.
+    """
+
+    velocity: VelocityModel | None = None
+    disagreement: DisagreementModel | None = None
+    level: Literal["market", "all"] = "market"
+    markets: Annotated[list[Name], Field(min_length=1)] | None = None
+    at_least: Annotated[int, Field(ge=1, le=100_000)] = 1
+    quiet_us: Annotated[int, Field(ge=1, le=10**15)] | None = None
+
+
 class RulebookModel(Strict):
     """A whole rulebook; the order of feeds, assets and presets fixes their indices."""
 
@@ -364,3 +398,4 @@ class RulebookModel(Strict):
     default_class: Name
     oracle: OracleSectionModel = OracleSectionModel()
     insurance: InsuranceModel | None = None
+    breakers: Annotated[dict[Name, BreakerModel], Field(min_length=1, max_length=100)] | None = None

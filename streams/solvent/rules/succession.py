@@ -3,8 +3,9 @@
 Rows of accounts hold amounts in lots and quanta, and indices of assets and presets; marks and
 settlements are kept by name. All of these must mean the same after as before. So what exists stays
 and keeps its steps, its place and its terms of settlement, and more may be added behind it; how it
-is judged and priced (presets, oracle, limits, underlyings) is free. Accounts are bound to a preset
-when their settings are read, so a class keeps its preset: the preset itself is what changes.
+is judged and priced (presets, oracle, limits, underlyings) is free, as are breakers. Accounts are
+bound to a preset when their settings are read, so a class keeps its preset: the preset itself is
+what changes.
 """
 
 from __future__ import annotations

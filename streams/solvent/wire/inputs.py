@@ -289,25 +289,26 @@ class ClockTick(
 class ControlCommand(
     msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True
 ):
-    """What an operator orders: liquidations of a market, or of all, pause or go on.
+    """What an operator orders: liquidations of a market, or of all, pause or go on, and the like.
 
     Attributes
     ----------
     command_id : str
         Unique; the same again is a repeat.
     action : str
-        ``pause`` or ``resume``.
+        ``pause``, ``resume``, ``halt``, ``dry_run_on`` or ``dry_run_off``.
     operator, reason : str
         Who orders it and why, for people.
     ts_us : int
         When it was ordered, microseconds.
     market : str or None
-        Instrument name; None for all markets, apart from those paused by name.
+        Instrument name; None for all markets, apart from those paused by name. A halt has one, a
+        dry run none.
     """
 
     schema_version: Literal[1]
     command_id: _Identifier
-    action: Literal["pause", "resume"]
+    action: Literal["pause", "resume", "halt", "dry_run_on", "dry_run_off"]
     operator: _Identifier
     reason: Annotated[str, Meta(min_length=1, max_length=200)]
     ts_us: _Count

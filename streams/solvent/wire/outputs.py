@@ -29,6 +29,7 @@ from solvent.wire.topics import (
 )
 
 __all__ = [
+    "BreakerInForce",
     "Claim",
     "ControlRow",
     "Fence",
@@ -47,11 +48,13 @@ __all__ = [
     "Pauses",
     "PriceRow",
     "Reject",
+    "RowBreaker",
     "RowBudget",
     "RowCase",
     "RowMark",
     "RowPause",
     "RowSettlement",
+    "RowWatch",
     "RulebookReference",
     "RulebookRow",
     "Settlement",
@@ -246,6 +249,8 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         What the insurance fund took of the fills, and what it paid.
     deleveraged_sizes : list of ClosedSize
         What the fund took over at the bankruptcy prices.
+    dry_run : bool
+        The offer is for show: nobody may act on it.
     """
 
     schema_version: int
@@ -288,6 +293,7 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     fund_contribution: str | None = None
     insurance_paid: str | None = None
     deleveraged_sizes: list[ClosedSize] = []
+    dry_run: bool = False
 
     @property
     def is_offer(self) -> bool:
@@ -403,11 +409,26 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
     price: str
 
 
-class Pauses(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """Where no liquidation may be offered: everywhere, or in some markets."""
+class BreakerInForce(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """A breaker that pauses a market, or all (without one), and since when."""
+
+    name: str
+    since_us: int
+    market: str | None = None
+
+
+class Pauses(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where no liquidation may be offered, and for whom; empty members are left out but the first.
+
+    Operators pause everywhere (`all`), or some `markets`; some are `halted`, as trading in them is;
+    `breakers` pause a market or all. With `dry_run` whatever is offered is not meant to be taken.
+    """
 
     all: bool
     markets: list[str]
+    halted: list[str] = []
+    breakers: list[BreakerInForce] = []
+    dry_run: bool = False
 
 
 class MarkFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -500,10 +521,24 @@ class StateMark(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     value: str | None = None
 
 
+class RowWatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a breaker remembers of a feed.
+
+    Of velocity the `mark` last valid, and marks replaced with the time until which they count,
+    falling (`highs`) and rising (`lows`); of disagreement when it began.
+    """
+
+    mark: str | None = None
+    highs: list[tuple[str, int]] = []
+    lows: list[tuple[str, int]] = []
+    since_us: int | None = None
+
+
 class PriceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Row of ``price-state``, keyed by feed: what each source said last, and the mark.
 
-    A state feed has no sources that are aggregated, but one last `word`.
+    A state feed has no sources that are aggregated, but one last `word`. `breakers` is what those
+    that watch the feed remember of it, by name.
     """
 
     schema_version: int
@@ -511,6 +546,7 @@ class PriceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sources: dict[str, SourceQuote]
     mark: StateMark
     word: SourceWord | None = None
+    breakers: dict[str, RowWatch] = {}
 
 
 class RowSettlement(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -543,17 +579,34 @@ class RowPause(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     ts_us: int
 
 
+class RowBreaker(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """A breaker of one market, or of all (without one), that is tripped or overridden.
+
+    `since_us` is when it tripped, `quiet_since_us` since when its condition has not held.
+    """
+
+    name: str
+    market: str | None = None
+    since_us: int | None = None
+    quiet_since_us: int | None = None
+    overridden: bool = False
+
+
 class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0control`` of ``price-state``: pauses in force, and what tells repeats.
 
     `pauses` are by market, that of all markets has the name ``*``; `commands` are the ids last
-    obeyed, the newest last, `last_us` the latest time of one.
+    obeyed, the newest last, `last_us` the latest time of one. `halts` are by market; `dry_run` is
+    absent while it is off; `breakers` are those that are tripped or overridden.
     """
 
     schema_version: int
     pauses: dict[str, RowPause]
     commands: list[str]
     last_us: int
+    halts: dict[str, RowPause] = {}
+    dry_run: RowPause | None = None
+    breakers: list[RowBreaker] = []
 
 
 class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

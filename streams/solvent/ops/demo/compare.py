@@ -127,6 +127,7 @@ class _Told:
     bankrupt: set[str] = field(default_factory=set)
     events: Counter[str] = field(default_factory=Counter)
     newly: Counter[int] = field(default_factory=Counter)  # USD by begin of the quarter of an hour
+    cases: int = 0
     first_us: int | None = None
 
     def take(self, brought: ReplayedSlice) -> None:
@@ -143,6 +144,7 @@ class _Told:
 
     def _take_liquidation(self, event: Liquidation) -> None:
         self.events[event.event] += 1
+        self.cases += event.revision == 1
         if not event.is_offer:
             return
         if self.first_us is None:
@@ -214,7 +216,7 @@ def judge_day(
         accounts=accounts,
         margin_call_accounts=sum(len(part.called) for part in told),
         liquidated_accounts=len({account_id for account_id, _ in units}),
-        liquidations=events["opened"],
+        liquidations=sum(part.cases for part in told),
         offers=events["opened"] + events["revised"],
         offered_notional=total,
         bankrupt_accounts=sum(len(part.bankrupt) for part in told),

@@ -69,6 +69,8 @@ class Tally:
         Input records that committed slices have folded, by logical topic.
     events : Counter
         Liquidation events by kind.
+    cases : int
+        Liquidations begun.
     frames : int
         Mark frames made so far.
     statuses : Counter
@@ -78,6 +80,7 @@ class Tally:
     inputs: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
+    cases: int = 0
     frames: int = 0
     rejects: int = 0
     slices: int = 0
@@ -106,9 +109,10 @@ class Tally:
         """Count a liquidation event."""
         self.events[event.event] += 1
         self.latest.append(event)
-        if event.event == "opened":
+        if event.revision == 1:  # opened, or suspended at once by a circuit breaker
+            self.cases += 1
             self._opened_raw[event.liquidation_id] = float(event.raw_equity)
-        elif not event.is_offer:
+        elif event.event in {"closed", "recovered"}:
             raw = float(event.raw_equity)
             self.ends.append(
                 CaseEnd(

@@ -497,12 +497,10 @@ class _Demo:
             units=self.units,
             events=tally.folded,
             mark_frames=tally.frames,
-            liquidations_opened=tally.events["opened"],
+            liquidations_opened=tally.cases,
             liquidations_closed=tally.events["closed"],
             liquidations_recovered=tally.events["recovered"],
-            liquidations_open=tally.events["opened"]
-            - tally.events["closed"]
-            - tally.events["recovered"],
+            liquidations_open=tally.cases - tally.events["closed"] - tally.events["recovered"],
             executor_trades=trades_and_moves - others,
             rejects=tally.rejects,
             bad_debt=f"{bad_debt / 1e6:.2f}",
