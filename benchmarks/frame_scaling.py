@@ -200,7 +200,7 @@ def _hash(outputs: Outputs) -> str:
     for key, value in outputs.rows:
         hashed.update(key + (value or b""))
     for record in outputs.records:
-        hashed.update(record.topic.encode() + record.key + record.value)
+        hashed.update(record.topic.encode() + record.key + (record.value or b""))
     hashed.update(orjson.dumps(outputs.state))
     return hashed.hexdigest()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from solvent.executor.book import Book, Reason, RulebookPin
-from solvent.wire.outputs import decode_liquidation
+from solvent.wire.outputs import decode_liquidation, decode_liquidation_state
 from support.conformance import PACK, batches, read, received, scenarios
 from support.contracts import validator
 
@@ -32,6 +32,23 @@ def test_kit_does_what_the_pack_expects(path: Path) -> None:
         if "filled" in batch[0]:
             book.filled(**batch[0]["filled"])
             continue
+        if "watermark" in batch[0]:
+            told = batch[0]["watermark"]
+            book.watermark(told["partition"], told["ts_us"])
+            continue
+        if "silent" in batch[0]:
+            book.listen(batch[0]["silent"])
+            again = [
+                {
+                    "liquidation_id": ruling.liquidation.liquidation_id,
+                    "action": ruling.action,
+                    "reason": ruling.reason,
+                }
+                for ruling in book.release()
+                if ruling.liquidation is not None
+            ]
+            assert again == batch[0]["again"]
+            continue
         rulings = book.take([received(line) for line in batch])
         assert [(r.action, r.reason) for r in rulings] == [
             (e["action"], e["reason"]) for e in batch
@@ -44,5 +61,7 @@ def test_events_acted_on_are_what_the_schema_says_unless_of_a_later_version(path
     for line in read(path)[1]:
         if line.get("action") != "act" or path.stem == "unknown-words":
             continue
-        assert validator("liquidations").is_valid(line["value"]), line
-        assert decode_liquidation(received(line).value).is_offer
+        topic = "liquidation-state" if "stands" in line else "liquidations"
+        assert validator(topic).is_valid(line["value"]), line
+        decode = decode_liquidation_state if "stands" in line else decode_liquidation
+        assert decode(received(line).value).is_offer

@@ -22,7 +22,7 @@ def test_offers_are_of_judged_units_alone(seed: int) -> None:
         )
         replay.cut()
         for emit in replay.records[told:]:
-            event = orjson.loads(emit.value)
+            event = orjson.loads(emit.value or b"{}")
             unit = (event.get("account_id"), event.get("subaccount"))
             if emit.topic == "margin-status.v1":
                 quarantined |= {event["account_id"]} if event["quarantined"] else set()

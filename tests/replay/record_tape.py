@@ -23,6 +23,7 @@ from support.broker import Broker, running_kafka
 from support.mixed import mixed_records
 from support.pipeline import Pipeline
 
+_PARTS = 8
 TAPE = Path(__file__).with_name("golden.tape.gz")
 
 
@@ -35,14 +36,16 @@ def main() -> None:
             pipeline = Pipeline(kafka, folder, partitions=2, max_slice_records=100)
             try:
                 records = list(mixed_records(rulebook, count=1_800, accounts=60, seed=23))
-                half = len(records) // 2
-                pipeline.load(records[:half])
+                size = -(-len(records) // _PARTS)
                 pipeline.start()
-                pipeline.follower.until(
-                    lambda: pipeline.progress > 600, deadline_s=300, what="a third folded"
-                )
-                pipeline.kill_and_restart()
-                pipeline.load(records[half:])
+                # In parts, so that frames come between trades and cases live and end in all ways.
+                for part in range(_PARTS):
+                    pipeline.load(records[part * size : (part + 1) * size])
+                    if part == _PARTS // 2:
+                        pipeline.kill_and_restart()
+                    pipeline.follower.until(
+                        pipeline.is_finished, deadline_s=300, what=f"part {part} folded"
+                    )
                 pipeline.finish(deadline_s=300)
                 write_tape(TAPE, KafkaLogs(local.bootstrap_servers, pipeline.topics))
             finally:

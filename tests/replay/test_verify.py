@@ -51,6 +51,7 @@ def with_value(line: Line, old: str, new: str) -> Line:
     ("topic", "old", "new"),
     [
         pytest.param("liquidations.v1", '"event":"opened"', '"event":"closed"', id="event"),
+        pytest.param("liquidation-state.v1", '"event":"opened"', '"event":"closed"', id="state"),
         pytest.param("margin-status.v1", '"status":"u', '"status":"x', id="status"),
         pytest.param("rejects.v1", '"code":"SLV', '"code":"SLW', id="reject"),
     ],
@@ -58,7 +59,9 @@ def with_value(line: Line, old: str, new: str) -> Line:
 def test_altered_record_is_named_and_the_journal_is_cleared(
     tmp_path: Path, topic: str, old: str, new: str
 ) -> None:
-    path, line = altered(tmp_path, topic, lambda r: old in r[5], lambda r: with_value(r, old, new))
+    path, line = altered(
+        tmp_path, topic, lambda r: old in (r[5] or ""), lambda r: with_value(r, old, new)
+    )
     found = difference(path)
     assert (found.agent, found.partition) == ("margin", line[1])
     assert (found.topic, found.topic_partition, found.offset) == (topic, line[1], line[2])

@@ -80,6 +80,29 @@ class Scenario:
         self.lines.append({"filled": {**fill, "ts_us": NOW_US + at_s * SECOND_US}})
         return self
 
+    def stands(self, *steps: Step) -> Scenario:
+        """Append what stands at the start, the last of each unit: with the next batch."""
+        first = len(self.lines)
+        self.batch(*steps)
+        self._batches -= 1
+        for line in self.lines[first:]:
+            self._offsets[line["partition"]] -= 1
+            line["stands"] = True
+        return self
+
+    def watermark(self, *, at_s: int, partition: int = 0) -> Scenario:
+        """Append a watermark, for the stream time it tells."""
+        ts_us = NOW_US + at_s * SECOND_US
+        self.lines.append({"watermark": {"partition": partition, "ts_us": ts_us}})
+        return self
+
+    def silent(self, *partitions: int, then: list[str] | None = None) -> Scenario:
+        """Append that these partitions, and no others, are silent; what is ruled on once more."""
+        told = [expected.split() for expected in then or []]
+        again = [{"liquidation_id": i, "action": a, "reason": r} for i, a, r in told]
+        self.lines.append({"silent": list(partitions), "again": again})
+        return self
+
     def text(self) -> str:
         """Return the file."""
         head = {
@@ -126,6 +149,13 @@ def rulebooks_in_turn() -> Log:
     """Another rulebook under which alice is still short, then one under which she is not."""
     log = opened().rulebook(a_successor(2, presets=rates_of(150_000)), at_s=2)
     return log.rulebook(a_successor(3, presets=rates_of(50_000)), at_s=3)
+
+
+def states_of(log: Log) -> list[Event]:
+    """What the engine says stands, one word after the other."""
+    replay = Replay(MarginShard(0, a_rulebook())).run(log)
+    values = [e.value for e in replay.records if e.topic == "liquidation-state.v1" and e.value]
+    return [event for event in map(json.loads, values) if event["kind"] == "case"]
 
 
 def live(event: Event, partition: int = 0) -> Step:
@@ -407,6 +437,50 @@ def not_understood() -> Scenario:
     return Scenario("not-understood", says).batch(*steps, live(first))
 
 
+def bootstrap() -> Scenario:
+    log = filled(filled(opened("alice", "bob")), "2.5")
+    first, bobs, second, closed = events_of(log)
+    stood = states_of(log)
+    suspended = states_of(opened("carol").pauses(everywhere=True, at_s=2))[-1]
+    says = (
+        "What stands at the start is acted on; its event, and what came before, are known then. "
+        "A watermark tells the time too."
+    )
+    scenario = Scenario("bootstrap", says)
+    scenario.stands(live(stood[1]), live(stood[2]), ignored(suspended, "suspended"))
+    scenario.batch(ignored(first, "superseded"), ignored(bobs, "duplicate"))
+    scenario.each(ignored(second, "duplicate"), end(closed))
+    scenario.watermark(at_s=62)
+    late = edited(bobs, account_id="dora")
+    scenario.each(ignored(late, "expired"))
+    resumed = edited(bobs, account_id="carol", revision=3, event="revised", reason="resumed")
+    resumed |= {"ts_us": NOW_US + 62 * SECOND_US, "expires_us": NOW_US + 122 * SECOND_US}
+    return scenario.each(live(resumed))
+
+
+def stale_heartbeat() -> Scenario:
+    alice, bob = events_of(opened("alice", "bob"))
+    other = events_of(opened("carol"), 1)[0]
+    says = (
+        "Nothing is taken where nobody may judge any more; what waited is looked at again when "
+        "watermarks come, unless it was replaced or has expired."
+    )
+    scenario = Scenario("stale-heartbeat", says).silent(0)
+    scenario.stands(ignored(states_of(opened("zoe"))[0], "stale_heartbeat"))
+    scenario.batch(
+        ignored(alice, "stale_heartbeat"), ignored(bob, "stale_heartbeat"), live(other, 1)
+    )
+    scenario.silent(1, then=[f"{who}:cross:1 act live" for who in ("zoe", "alice", "bob")])
+    dora = edited(other, account_id="dora")
+    erin = edited(other, account_id="erin")
+    scenario.batch(ignored(dora, "stale_heartbeat", 1), ignored(erin, "stale_heartbeat", 1))
+    over = edited(dora, revision=2, event="recovered", reason="market", expires_us=None, legs=[])
+    over |= {"liquidated_notional": "0", "fills": 0}
+    scenario.batch(Step(over, "end ended", 1))
+    scenario.watermark(at_s=62, partition=1)
+    return scenario.silent(then=["erin:cross:1 ignore expired"]).silent()
+
+
 def scenarios() -> list[Scenario]:
     """Return the whole pack."""
     return [
@@ -431,6 +505,8 @@ def scenarios() -> list[Scenario]:
         wrong_rulebook(),
         wrong_hash(),
         not_understood(),
+        bootstrap(),
+        stale_heartbeat(),
     ]
 
 
@@ -440,7 +516,7 @@ def scenarios() -> list[Scenario]:
 def received(line: dict[str, Any]) -> Received:
     """Return the record a line holds."""
     value = line["raw"].encode() if "raw" in line else encode(line["value"])
-    return Received(line["partition"], line["offset"], value)
+    return Received(line["partition"], line["offset"], value, stands=line.get("stands", False))
 
 
 def batches(lines: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -62,6 +62,7 @@ DECODE_OUTPUT: dict[tuple[str, str], Callable[[bytes], msgspec.Struct]] = {
     ("accounts", "budget"): outputs.decode_budget_row,
     ("losses", ""): outputs.decode_loss,
     ("liquidations", ""): outputs.decode_liquidation,
+    ("liquidation-state", ""): outputs.decode_liquidation_state,
     ("margin-status", ""): outputs.decode_margin_status,
     ("rejects", ""): outputs.decode_reject,
     ("journal", ""): outputs.decode_journal_entry,

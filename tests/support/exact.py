@@ -30,6 +30,7 @@ from solvent.wire.topics import (
     ACCOUNTS,
     CONTROL,
     JOURNAL,
+    LIQUIDATION_STATE,
     LIQUIDATIONS,
     LOSSES,
     MARGIN_STATUS,
@@ -153,7 +154,9 @@ def examine(bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook) 
         key = str(partition).encode()
         told = _Log([r for r in inputs[LOSSES].records if r.key == key])
         _check_outputs(findings, LOSSES, 0, told, made.get((LOSSES, partition), []))
+    standing = read(LIQUIDATION_STATE)
     for partition in range(topics.partitions):
+        _check_standing(findings, partition, standing, made.get((LIQUIDATION_STATE, partition), []))
         frames = marks_made.get((MARKS, 0), [])
         _check_outputs(findings, MARKS, partition, inputs[MARKS], frames)
 
@@ -213,7 +216,7 @@ def _check_journal(
 
 # -- the same once more, through fresh shards
 
-Made = dict[tuple[str, int], list[tuple[bytes, bytes]]]
+Made = dict[tuple[str, int], list[tuple[bytes, bytes | None]]]
 
 
 def _replay(
@@ -248,7 +251,11 @@ def _replay(
 
 
 def _check_outputs(
-    findings: Findings, topic: str, partition: int, log: _Log, made: list[tuple[bytes, bytes]]
+    findings: Findings,
+    topic: str,
+    partition: int,
+    log: _Log,
+    made: list[tuple[bytes, bytes | None]],
 ) -> None:
     """What was written is what the replay writes, in its order."""
     written = [(r.key or b"", r.value or b"") for r in log.by_partition.get(partition, [])]
@@ -262,6 +269,23 @@ def _check_outputs(
         f"{lost.total()} missing, {extra.total()} too many"
         + ("" if lost or extra else "; another order")
     )
+
+
+def _check_standing(
+    findings: Findings, partition: int, log: _Log, made: list[tuple[bytes, bytes | None]]
+) -> None:
+    """What stands is what the replay says; the cleaner may have taken what was replaced."""
+    written = [(r.key or b"", r.value) for r in log.by_partition.get(partition, [])]
+    due = iter(made)
+    for record in written:
+        if record not in due:  # goes on behind the last one found
+            findings.say(f"{LIQUIDATION_STATE} {partition}: {record[0]!r} is not of the replay")
+            return
+    last, left = dict(made), dict(written)
+    for key, value in last.items():
+        if left.get(key) != value:
+            findings.lost += 1
+            findings.say(f"{LIQUIDATION_STATE} {partition}: the last of {key!r} differs")
 
 
 # -- the independent fold

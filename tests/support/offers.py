@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from solvent.domain.instrument import Instrument, Step
 from solvent.executor.book import Received
 from solvent.wire.outputs import Liquidation, decode_liquidation, encode
@@ -69,6 +71,14 @@ def an_offer_value(**fields: Any) -> bytes:
     return encode({**record, **fields})
 
 
+def a_standing_value(**fields: Any) -> bytes:
+    """Return what stands of that revision, as a record of liquidation-state.v1."""
+    event = orjson.loads(an_offer_value(**fields))
+    left = {"account_id", "subaccount", "episode", "status", "equity", "requirement", "raw_equity"}
+    left |= {"shortfall", "positions", "collateral", "trigger"}
+    return encode({"kind": "case", **{n: v for n, v in event.items() if n not in left}})
+
+
 def an_offer(**fields: Any) -> Liquidation:
     """Return a decoded revision."""
     return decode_liquidation(an_offer_value(**fields))
@@ -77,3 +87,8 @@ def an_offer(**fields: Any) -> Liquidation:
 def a_received(offset: int, *, read_from: int = 0, **fields: Any) -> Received:
     """Return a record as an executor reads it."""
     return Received(read_from, offset, an_offer_value(**fields), 1_000)
+
+
+def a_received_standing(offset: int, *, read_from: int = 0, **fields: Any) -> Received:
+    """Return what stands as an executor reads it at its start."""
+    return Received(read_from, offset, a_standing_value(**fields), 1_000, stands=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import structlog
 
 from solvent.errors import ContractError, ServiceError
-from solvent.executor.book import Book, RulebookPin
+from solvent.executor.book import Book, Received, RulebookPin
 from solvent.executor.desk import Desk
 from solvent.executor.fills import (
     Steps,
@@ -21,12 +23,15 @@ from solvent.executor.fills import (
     fills_for,
     trade_id_for,
 )
+from solvent.executor.heartbeat import Heartbeats
+from solvent.executor.service import Sink
 from solvent.executor.simulated import simulated_counterparty
 from solvent.executor.strategy import Decision, Offer, PriceMoved, Strategy, pick_order
 from solvent.executor.tally import Tally, served
 from solvent.wire.headers import trace_fill
 from solvent.wire.inputs import decode_trade, is_identifier
-from support.offers import BTC, INSTRUMENTS, a_leg, a_received, an_offer
+from solvent.wire.outputs import encode
+from support.offers import BTC, INSTRUMENTS, a_leg, a_received, a_received_standing, an_offer
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
 
@@ -294,6 +299,107 @@ def test_metrics_are_served_while_asked_for() -> None:
     assert 'solvent_executor_answers_total{answer="passed"} 1.0' in text
     with served(tally, "127.0.0.1", None):
         assert len(entries) == 1
+
+
+# -- whether somebody still judges
+
+
+def test_partition_is_silent_until_heard_and_again_when_its_watermark_is_too_old() -> None:
+    now = [100.0]
+    heartbeats = Heartbeats((0, 1), 5.0, lambda: now[0])
+    assert heartbeats.silent() == {0, 1}
+    heartbeats.heard(0, 99_000)
+    heartbeats.heard(0, 98_000)  # read late
+    assert (heartbeats.age_s(0), heartbeats.age_s(1)) == (1.0, None)
+    assert heartbeats.silent() == {1}
+    now[0] = 104.0
+    assert heartbeats.silent() == {1}  # 5 s old: the limit itself
+    now[0] = 104.001
+    assert heartbeats.silent() == {0, 1}
+    heartbeats.heard(1, 104_000)
+    assert heartbeats.silent() == {0}
+
+
+def test_without_a_limit_nothing_is_silent() -> None:
+    assert Heartbeats((0, 1), 0.0, lambda: 1e9).silent() == frozenset()
+
+
+def test_silence_and_its_end_are_told_once_each() -> None:
+    tally = a_tally()
+    told: list[tuple[str, Any]] = []
+
+    class Log:
+        def warning(self, event: str, **fields: Any) -> None:
+            told.append((event, fields))
+
+        info = warning
+
+    tally.log = Log()
+    for silent in (frozenset({1}), frozenset({1}), frozenset()):
+        tally.listened([0, 1], silent, lambda _: 7.0001)
+        name = "solvent_executor_heartbeat_stale"
+        gauge = tally.registry.get_sample_value(name, {"partition": "1"})
+        assert gauge == (1 in silent)
+    fields = {"partition": 1, "age_s": 7.0}
+    assert told == [("heartbeat_stale", fields), ("heartbeat_back", fields)]
+
+
+async def test_offer_held_back_by_silence_is_answered_when_it_ends() -> None:
+    desk = a_desk()
+    assert await desk.decide([a_received(0), a_received_standing(1, account_id="bob")], {0}) == []
+    fills = await desk.decide([])
+    assert [fill.trade_id for fill in fills] == [
+        "alice.cross.1.1.BTC-PERP",
+        "bob.cross.1.1.BTC-PERP",
+    ]
+    assert await desk.decide([]) == []
+    assert desk.tally.counts == {"stale_heartbeat": 2, "live": 2, "filled": 2}
+
+
+def test_watermark_among_what_stands_is_no_case() -> None:
+    mark = {"schema_version": 1, "kind": "watermark", "partition": 0, "ts_us": 1, "mark_seq": 1}
+    mark |= {"open_cases": 0, "inputs": {}, "rulebook": {"id": "t", "version": 1, "hash": "0" * 64}}
+    (ruling,) = Book().take([Received(0, 0, encode(mark), stands=True)])
+    assert (ruling.action, ruling.reason) == ("ignore", "not_understood")
+
+
+# -- lines to a program that may hang
+
+
+async def test_sink_writes_in_order_and_says_that_the_reader_has_gone() -> None:
+    reading, writing = os.pipe()
+    sink, stopping = Sink(writing, 10.0), asyncio.Event()
+    await sink.write([b"one", b"two"], stopping)
+    await sink.write([], stopping)
+    assert os.read(reading, 100) == b"one\ntwo\n"
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        await sink.write([b"three"], stopping)
+    os.close(writing)
+
+
+async def test_reader_that_never_reads_ends_the_bridge_with_an_error() -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(ServiceError, match=r"SLV-612 .*nothing read for 0\.05 s, .* bytes wait"):
+        await Sink(writing, 0.05).write([b"x" * 1_000_000], asyncio.Event())
+    await drained(reading, 1_000_001)
+    os.close(writing)
+
+
+async def test_reader_that_never_reads_does_not_keep_a_stop_waiting() -> None:
+    reading, writing = os.pipe()
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, stopping.set)
+    await asyncio.wait_for(Sink(writing, 600.0).write([b"x" * 1_000_000], stopping), 60)
+    await drained(reading, 1_000_001)
+    os.close(writing)
+
+
+async def drained(reading: int, size: int) -> None:
+    """Read what the sink's thread still has to write, so that it ends."""
+    while size > 0:
+        size -= len(await asyncio.to_thread(os.read, reading, 65_536))
+    os.close(reading)
 
 
 # -- the order of a batch

@@ -15,7 +15,7 @@ from solvent.executor.bridge import Bridge
 from solvent.executor.fills import Steps
 from solvent.executor.tally import Tally
 from support.contracts import SCHEMAS
-from support.offers import INSTRUMENTS, a_leg, a_received
+from support.offers import INSTRUMENTS, a_leg, a_received, a_received_standing
 
 ENDED: dict[str, Any] = {"event": "recovered", "reason": "market", "legs": [], "expires_us": None}
 
@@ -178,3 +178,34 @@ def test_position_stays_before_the_first_offer_unanswered() -> None:
     assert bridge.positions() == {0: 2, 1: 41}
     bridge.tell([a_received(3, account_id="carol", revision=2, **ENDED)])
     assert bridge.positions() == {0: 4, 1: 41}
+
+
+def test_offer_that_stood_before_the_start_is_told_with_its_names_and_without_a_place() -> None:
+    bridge = a_bridge()
+    (line,) = bridge.tell([a_received_standing(7, read_from=3, episode=4)])
+    told = json.loads(line)
+    OUT.validate(told)
+    assert (told["type"], told["partition"], "offset" in told) == ("offer", 3, False)
+    assert (told["account_id"], told["subaccount"], told["episode"]) == ("alice", "cross", 4)
+    assert told["legs"] == [a_leg()]
+    assert bridge.positions() == {}
+    fill = a_fill(liquidation_id="alice:cross:4")
+    assert _fills(bridge, fill) == ["alice.cross.4.1.BTC-PERP"]
+    assert bridge.tell([a_received(0, read_from=3, episode=4)]) == []  # its event comes after all
+    assert bridge.positions() == {3: 1}
+
+
+def test_silent_partition_takes_no_fills_but_its_offers_stand() -> None:
+    bridge = a_bridge()
+    bridge.tell([a_received(0), a_received(0, read_from=1, account_id="bob")])
+    (silent,) = (json.loads(line) for line in bridge.tell([], {0}))
+    OUT.validate(silent)
+    assert silent == {"type": "heartbeat", "partition": 0, "alive": False}
+    assert bridge.tell([], {0}) == []
+    assert _refusal(bridge, a_fill())[0] == "stale_heartbeat"
+    assert len(_fills(bridge, a_fill(liquidation_id="bob:cross:1"))) == 1
+    assert bridge.tell([a_received(1, account_id="carol")], {0}) == []
+    alive, offer = (json.loads(line) for line in bridge.tell([]))
+    assert alive == {"type": "heartbeat", "partition": 0, "alive": True}
+    assert (offer["type"], offer["liquidation_id"]) == ("offer", "carol:cross:1")
+    assert len(_fills(bridge, a_fill())) == 1

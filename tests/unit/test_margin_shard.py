@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,17 +15,20 @@ from solvent.engine.margin import MarginShard
 from solvent.engine.severity import Standing, by_severity
 from solvent.engine.shard import Pending
 from solvent.errors import ConfigError, InvariantError
-from support.margin import Log, Replay, a_rulebook, a_shard
+from support.margin import NOW_US, Log, Replay, a_rulebook, a_shard
 
 
 def test_slice_holds_marks_alone_then_rows_then_news_as_things_change() -> None:
     replay = Replay().run(Log().move(amount="100").trade(size="4", price="100"))
-    log = Log().marks({"BTC": "104", "ETH": "1", "ODD": "1"}).marks({"BTC": "84"}, at_s=1)
-    (_, first), (_, second) = log.entries
+    log = Log().marks({"BTC": "104", "ETH": "1", "ODD": "1"}).marks({"BTC": "103"})
+    (_, first), (_, second), (_, third) = log.marks({"BTC": "84"}).entries
     assert replay.shard.pending is Pending.MARKS
-    replay.apply("marks.v1", [first])
+    replay.apply("marks.v1", [first])  # the first of its second: a watermark
     assert replay.shard.pending is Pending.MARKS
-    replay.apply("marks.v1", [second])  # opens a case
+    assert [emit.topic for emit in replay.cut().records] == ["liquidation-state.v1"]
+    replay.apply("marks.v1", [second])
+    assert replay.shard.pending is Pending.MARKS
+    replay.apply("marks.v1", [third])  # opens a case
     assert replay.shard.pending is Pending.NEWS
     replay.cut()
     assert replay.shard.pending is Pending.MARKS
@@ -111,3 +116,59 @@ def test_severity_tie_goes_to_larger_requirement_then_lower_account() -> None:
     expected = [standing("b", 2, 4), standing("a", 1, 2), standing("c", 1, 2)]
     for order in itertools.permutations(expected):
         assert by_severity(order) == expected
+
+
+def states_of(replay: Replay) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """Keys and values of what was said to stand, and of watermarks."""
+    return [
+        (emit.key, None if emit.value is None else orjson.loads(emit.value))
+        for emit in replay.records
+        if emit.topic == "liquidation-state.v1"
+    ]
+
+
+def test_first_frame_of_each_second_tells_a_watermark_with_cases_and_positions() -> None:
+    log = Log().move(amount="100").trade(size="4", price="100")
+    log.marks({"BTC": "104", "ETH": "1", "ODD": "1"}).marks({"BTC": "103"}).marks({}, at_s=1)
+    log.marks({"BTC": "84"}, at_s=1).marks({}, at_s=4).marks({}, at_s=3)
+    log.marks({"BTC": "104"}, at_s=5)
+    told = states_of(Replay().run(log))
+    marks = [value for key, value in told if key == b"\0watermark" and value is not None]
+    # frames of seconds 0 0 1 1 4 (3) 5: the late one moves no time; the case stands from 1 to 5
+    assert [
+        (m["mark_seq"], (m["ts_us"] - NOW_US) // 1_000_000, m["open_cases"]) for m in marks
+    ] == [(1, 0, 0), (3, 1, 0), (5, 4, 1), (7, 5, 0)]
+    assert marks[2]["inputs"] == {"trades.v1": 1, "collateral.v1": 1, "marks.v1": 5}
+
+
+def test_watermark_follows_what_its_frame_brought() -> None:
+    log = Log().move(amount="100").trade(size="4", price="100")
+    log.marks({"BTC": "104", "ETH": "1", "ODD": "1"}).marks({"BTC": "84"}, at_s=1)
+    records = Replay().run(log).records
+    assert [(e.topic, e.key) for e in records[-3:]] == [
+        ("liquidations.v1", b"alice"),
+        ("liquidation-state.v1", b"alice:cross"),
+        ("liquidation-state.v1", b"\0watermark"),
+    ]
+
+
+def test_without_a_frame_there_is_no_watermark() -> None:
+    assert states_of(Replay().run(Log().move().trade())) == []
+
+
+def test_what_stands_is_the_last_revision_without_its_snapshot_and_ends_with_the_case() -> None:
+    log = Log().move(amount="100").trade(size="4", price="100")
+    log.marks({"BTC": "104", "ETH": "1", "ODD": "1"}).marks({"BTC": "84"}, at_s=1)
+    log.move(amount="1").pauses("BTC-PERP", at_s=2).marks({"BTC": "104"}, at_s=3)
+    replay = Replay().run(log)
+    told = [value for key, value in states_of(replay) if key == b"alice:cross"]
+    events = replay.events("liquidations.v1")
+    assert [e["event"] for e in events] == ["opened", "revised", "suspended", "recovered"]
+    assert told[-1] is None
+    for stands, event in zip(told[:-1], events, strict=False):
+        assert stands is not None
+        assert stands.pop("kind") == "case"
+        assert stands.pop("inputs") == {"trades.v1": event["inputs"]["trades.v1"]}
+        assert stands.items() <= event.items()
+        assert {"legs", "expires_us", "revision", "rulebook", "ts_us"} <= stands.keys()
+        assert "positions" not in stands

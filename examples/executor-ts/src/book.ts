@@ -6,9 +6,10 @@ export type Action = "act" | "end" | "ignore";
 export type Reason =
   | "live" | "gap" | "ended" | "not_understood" | "stale_episode" | "duplicate" | "conflict"
   | "superseded" | "suspended" | "unknown_word" | "dry_run" | "wrong_rulebook" | "nothing_to_trade"
-  | "expired" | "waits_for_own_fill" | "cooldown";
+  | "expired" | "waits_for_own_fill" | "cooldown" | "stale_heartbeat";
 
-export interface Received { partition: number; offset: number; text: string }
+/** A record of liquidations.v1; if it stands, of liquidation-state.v1, read to its end at the start. */
+export interface Received { partition: number; offset: number; text: string; stands?: boolean }
 export interface Pin { id: string; version: number | null; hash: string | null }
 export interface Leg { market: string; side: string; size: string; limit_price: string }
 export interface Swap { debt: string; repay: string; collateral: string; seize: string }
@@ -23,6 +24,7 @@ export interface Ruling { action: Action; reason: Reason; received: Received; ev
 interface Case { episode: number; revision: number; ended: boolean; seen: Map<number, string> }
 
 const MAX_SEEN = 64; // revisions of a case whose content is remembered
+const ANY_TEXT = ""; // of a revision known only as it stands: any text of it is known
 const MAX_REMEMBERED = 100_000; // units whose ended case is remembered, accounts whose fill is
 
 export class Book {
@@ -32,6 +34,8 @@ export class Book {
   private ended = new Map<string, Case>();
   private ownFills = new Map<string, number>();
   private filledUs = new Map<string, number>();
+  private silent = new Set<number>();
+  private held = new Map<string, Ruling>();
 
   constructor(private accepts: Pin[] = [], private cooldownUs = 0) {}
 
@@ -46,9 +50,26 @@ export class Book {
     });
     return rulings.map((ruling, index) => {
       if (ruling.action !== "act" || !ruling.event) return ruling;
-      const isNewest = newest.get(unitOf(ruling.event)) === index;
-      const reason = isNewest ? this.obstacle(ruling.event, ruling.received.partition) : "superseded";
-      return reason ? { ...ruling, action: "ignore", reason } : ruling;
+      return this.weigh(ruling, ruling.event, newest.get(unitOf(ruling.event)) === index);
+    });
+  }
+
+  /** A watermark was read: the stream time it tells. */
+  watermark(partition: number, tsUs: number): void {
+    this.streamUs.set(partition, Math.max(tsUs, this.streamUs.get(partition) ?? 0));
+  }
+
+  /** Nothing was heard from these partitions for too long: nothing is taken there. */
+  listen(silent: number[]): void {
+    this.silent = new Set(silent);
+  }
+
+  /** Rulings on offers that waited for a watermark which has come. */
+  release(): Ruling[] {
+    const heard = [...this.held].filter(([, ruling]) => !this.silent.has(ruling.received.partition));
+    return heard.map(([unit, ruling]) => {
+      this.held.delete(unit);
+      return ruling.event ? this.weigh(ruling, ruling.event, true) : ruling;
     });
   }
 
@@ -62,20 +83,19 @@ export class Book {
   }
 
   private enter(received: Received): Ruling {
-    const event = parse(received.text);
+    const event = received.stands ? parseStanding(received.text) : parse(received.text);
     if (!event) return { action: "ignore", reason: "not_understood", received };
     const unit = unitOf(event);
-    const nowUs = Math.max(event.ts_us, this.streamUs.get(received.partition) ?? 0);
-    this.streamUs.set(received.partition, nowUs);
+    this.watermark(received.partition, event.ts_us);
     const known = this.open.get(unit) ?? this.ended.get(unit);
     const old = known && oldNews(event, known, received.text);
     if (old) return { action: "ignore", reason: old, received, event };
     const isGap = known !== undefined && !follows(event, known);
     if (isGap) this.gaps += 1;
     const isEnd = event.event === "recovered" || event.event === "closed";
-    this.advance(event, known, received.text, isEnd);
+    this.advance(event, known, received.stands ? ANY_TEXT : received.text, isEnd);
     if (isEnd) return { action: "end", reason: "ended", received, event };
-    if (event.event === "suspended") return { action: "ignore", reason: "suspended", received, event };
+    if (event.event === "suspended" || event.event === "escalated") return { action: "ignore", reason: "suspended", received, event };
     if (event.event !== "opened" && event.event !== "revised")
       return { action: "ignore", reason: "unknown_word", received, event };
     return { action: "act", reason: isGap ? "gap" : "live", received, event };
@@ -88,6 +108,7 @@ export class Book {
     remember(seen, event.revision, text, MAX_SEEN);
     const now = { episode: event.episode, revision: event.revision, ended: isEnd, seen };
     this.ended.delete(unit);
+    this.held.delete(unit);
     if (tradesRead(event) > (this.ownFills.get(unit) ?? -1)) this.ownFills.delete(unit);
     if (!isEnd) {
       this.open.set(unit, now);
@@ -95,6 +116,12 @@ export class Book {
     }
     this.open.delete(unit);
     remember(this.ended, unit, now);
+  }
+
+  private weigh(ruling: Ruling, offer: Liquidation, isNewest: boolean): Ruling {
+    const reason = isNewest ? this.obstacle(offer, ruling.received.partition) : "superseded";
+    if (reason === "stale_heartbeat") this.held.set(unitOf(offer), ruling);
+    return reason ? { ...ruling, action: "ignore", reason } : ruling;
   }
 
   /** Why an offer that is the newest of its unit is left alone. */
@@ -109,7 +136,8 @@ export class Book {
     const ownFill = this.ownFills.get(unitOf(offer)) ?? -1;
     if (tradesRead(offer) <= ownFill) return "waits_for_own_fill";
     const filledUs = this.filledUs.get(offer.account_id);
-    return filledUs !== undefined && nowUs < filledUs + this.cooldownUs ? "cooldown" : null;
+    if (filledUs !== undefined && nowUs < filledUs + this.cooldownUs) return "cooldown";
+    return this.silent.has(partition) ? "stale_heartbeat" : null;
   }
 }
 
@@ -124,7 +152,7 @@ function tradesRead(event: Liquidation): number {
 function oldNews(event: Liquidation, known: Case, text: string): Reason | null {
   if (event.episode !== known.episode) return event.episode < known.episode ? "stale_episode" : null;
   const seen = known.seen.get(event.revision);
-  if (seen !== undefined) return seen === text ? "duplicate" : "conflict";
+  if (seen !== undefined) return seen === text || seen === ANY_TEXT ? "duplicate" : "conflict";
   if (event.revision < known.revision) return "superseded";
   return known.ended ? "ended" : null;
 }
@@ -146,6 +174,18 @@ function remember<K, V>(kept: Map<K, V>, key: K, value: V, most = MAX_REMEMBERED
   kept.set(key, value);
   const [oldest] = kept.size > most ? kept.keys() : [];
   if (oldest !== undefined) kept.delete(oldest);
+}
+
+/** A case that stands: what its id tells is not told again. */
+function parseStanding(text: string): Liquidation | null {
+  try {
+    const found = JSON.parse(text) as { kind?: unknown; liquidation_id?: unknown } | null;
+    if (found?.kind !== "case" || typeof found.liquidation_id !== "string") return null;
+    const [account_id, subaccount, episode] = found.liquidation_id.split(":");
+    return parse(JSON.stringify({ ...found, account_id, subaccount, episode: Number(episode) }));
+  } catch {
+    return null;
+  }
 }
 
 /** The event a text holds, null if it is none: what acting depends on is looked at, no more. */

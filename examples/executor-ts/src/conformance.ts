@@ -7,9 +7,11 @@ interface Head { scenario: string; accepts: Pin[]; cooldown_us: number }
 interface Fill { account_id: string; subaccount: string; offset: number; ts_us: number }
 interface EventLine {
   batch: number; partition: number; offset: number; action: Action; reason: Reason;
-  raw?: string; value?: unknown;
+  raw?: string; value?: unknown; stands?: boolean;
 }
-type Line = EventLine | { filled: Fill };
+interface Again { liquidation_id: string; action: Action; reason: Reason }
+type Line = EventLine | { filled: Fill } | { watermark: { partition: number; ts_us: number } }
+  | { silent: number[]; again: Again[] };
 
 function check(path: string): { events: number; differences: string[] } {
   const [first, ...rest] = readFileSync(path, "utf8").trimEnd().split("\n");
@@ -38,6 +40,21 @@ function check(path: string): { events: number; differences: string[] } {
       book.filled(line.filled);
       continue;
     }
+    if ("watermark" in line) {
+      judge();
+      book.watermark(line.watermark.partition, line.watermark.ts_us);
+      continue;
+    }
+    if ("silent" in line) {
+      judge();
+      book.listen(line.silent);
+      const told = (each: Again) => `${each.liquidation_id} ${each.action} ${each.reason}`;
+      const found = book.release().map((ruling) =>
+        told({ ...ruling, liquidation_id: ruling.event?.liquidation_id ?? "" }));
+      const [one, other] = [found.join(", "), line.again.map(told).join(", ")];
+      if (one !== other) differences.push(`${head.scenario} silent: ${one}, expected ${other}`);
+      continue;
+    }
     if (batch[0] && batch[0].batch !== line.batch) judge();
     batch.push(line);
   }
@@ -47,7 +64,7 @@ function check(path: string): { events: number; differences: string[] } {
 
 function received(line: EventLine): Received {
   const text = line.raw ?? JSON.stringify(line.value);
-  return { partition: line.partition, offset: line.offset, text };
+  return { partition: line.partition, offset: line.offset, text, stands: line.stands === true };
 }
 
 const folder = process.argv[2] ?? ".";

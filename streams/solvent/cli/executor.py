@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+#: Age of the last watermark from which nothing is taken, by what tells the engine the time.
+_HEARTBEAT_S = {"wall": 5.0, "stream": 0.0}
+
 app = typer.Typer(epilog=EPILOG, rich_markup_mode=None)
 
 
@@ -43,6 +46,14 @@ def executor(
     cooldown_s: Annotated[
         float, typer.Option(min=0, help="Leave an account alone for so long after a fill of ours.")
     ] = 0.0,
+    heartbeat_s: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Take nothing in a partition without a watermark for so long; 0: never mind. "
+            "[default: 5 if SOLVENT_CLOCK is wall, else 0: a history's clock ends with it]",
+        ),
+    ] = None,
     window: Annotated[
         int, typer.Option(min=1, help="Shuffle offers of a batch within so many; 1 keeps order.")
     ] = 8,
@@ -100,12 +111,13 @@ def executor(
         bootstrap_servers=resolve_bootstrap(settings),
         topics=Topics(prefix=settings.topic_prefix, partitions=settings.partitions),
         app_id=settings.app_id,
+        heartbeat_s=_HEARTBEAT_S[settings.clock] if heartbeat_s is None else heartbeat_s,
         is_dry_run=dry_run,
     )
     steps = Steps.of(_rulebook(settings.rulebook))
     tally = Tally(_logger(), time.time)
     if bridge:
-        lines_in, lines_out = sys.stdin.fileno(), sys.stdout.buffer
+        lines_in, lines_out = sys.stdin.fileno(), sys.stdout.fileno()
         with served(tally, settings.health_host, metrics_port):
             work = run_bridge(config, book, steps, tally, lines_in=lines_in, lines_out=lines_out)
             asyncio.run(work)

@@ -1,4 +1,4 @@
-"""Events as JSON text, for many units at once: what ``margin-status`` and ``liquidations`` say.
+"""Events as JSON text, for many units at once: statuses, revisions of cases and what stands.
 
 One frame may move twenty thousand units, and their offers are worth most in the first second. So
 the amounts of all units of a batch become text in one kernel call, what is the same for all (the
@@ -43,8 +43,8 @@ from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled
 from solvent.wire.headers import EventHeaders
-from solvent.wire.outputs import encode
-from solvent.wire.topics import LIQUIDATIONS, MARGIN_STATUS
+from solvent.wire.outputs import WATERMARK_KEY, encode
+from solvent.wire.topics import LIQUIDATION_STATE, LIQUIDATIONS, MARGIN_STATUS, TRADES
 
 if TYPE_CHECKING:
     from solvent.engine.liquidation import Cause
@@ -152,13 +152,28 @@ class Announcer:
         """Return the wire name of a book."""
         return CROSS_NAME if book == CROSS else self.rulebook.instruments[book].name
 
-    def references(self, cause: Cause) -> str:
-        """Return what decided, as the last members of an event."""
+    def trigger(self, cause: Cause) -> str:
+        """Return the record that decided, as a member of an event."""
+        return f'"trigger":{{"topic":"{cause.topic}","offset":{cause.offset}}}'
+
+    def basis(self) -> str:
+        """Return what a decision rests on, as the last members of an event."""
         inputs = encode(self._offsets).decode()
-        return (
-            f'"trigger":{{"topic":"{cause.topic}","offset":{cause.offset}}},'
-            f'"inputs":{inputs},"rulebook":{self._rulebook_text}'
+        return f'"inputs":{inputs},"rulebook":{self._rulebook_text}'
+
+    def terms(self) -> str:
+        """Return of `basis` what an offer may not be taken without; the rest is the event's."""
+        trades = self._offsets[TRADES]
+        return f'"inputs":{{"{TRADES}":{trades}}},"rulebook":{self._rulebook_text}'
+
+    def watermark(self, open_cases: int) -> Emit:
+        """Return the sign of life of a partition: all up to here is judged and told."""
+        value = (
+            f'{{"schema_version":1,"kind":"watermark","partition":{self.partition},'
+            f'"ts_us":{self.marks.stream_us},"mark_seq":{self.marks.seq},'
+            f'"open_cases":{open_cases},{self.basis()}}}'
         )
+        return Emit(LIQUIDATION_STATE, WATERMARK_KEY, value.encode())
 
 
 class Batch:
@@ -222,7 +237,9 @@ class Batch:
         self._ledger: _Ledger | None = None
         self._when = f'"partition":{announcer.partition},"ts_us":{marks.stream_us}'
         self._mark_seq = f'"mark_seq":{marks.seq}'
-        self._end = announcer.references(cause)
+        self._trigger = announcer.trigger(cause)
+        self._basis = announcer.basis()
+        self._terms = announcer.terms()
         self._headers: EventHeaders | None = None
 
     def __len__(self) -> int:
@@ -267,7 +284,8 @@ class Batch:
             f'"quarantined":{"true" if self.is_quarantined[at] else "false"},"flags":[{labels}],'
             f"{self._amounts(at)},"
             f'"shortfall":"{text[first + _SHORTFALL]}",'
-            f'"deposit_to_clear":"{text[first + _DEPOSIT]}",{self._end}}}'
+            f'"deposit_to_clear":"{text[first + _DEPOSIT]}",'
+            f"{self._trigger},{self._basis}}}"
         )
         return Emit(MARGIN_STATUS, key, value.encode())
 
@@ -283,10 +301,11 @@ class Batch:
         case: Case,
         expires_us: int | None,
         ending: Ending | None = None,
-    ) -> Emit:
-        """Return one revision of a case: an offer with its orders if it expires, else without.
+    ) -> tuple[Emit, Emit]:
+        """Return one revision of a case, and what stands of the case after it.
 
-        What it offers is noted in the case. With `ending` it is the last.
+        It is an offer with its orders if it expires, else without; what it offers is noted in
+        the case. With `ending` it is the last, and nothing stands any more.
         """
         announcer = self._announcer
         ledger = self._ledger
@@ -305,22 +324,38 @@ class Batch:
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
         told = "" if ending is None else ending.text(announcer.rulebook.instruments)
         liquidation_id = f"{account_id}:{subaccount}:{episode}"
-        value = (
-            f'{{"schema_version":1,"liquidation_id":"{liquidation_id}",'
+        about = (
+            f'"liquidation_id":"{liquidation_id}",'
             f'"revision":{revision},"event":"{event}","reason":"{reason}",'
-            f'"account_id":"{account_id}","subaccount":"{subaccount}","episode":{episode},'
+        )
+        until = (
             f'{self._when},"expires_us":{"null" if expires_us is None else expires_us},'
-            f'"verdict":"{VERDICT_LABELS[self.verdict[at]]}","status":"{STATUS_LABELS[status]}",'
+            f'"verdict":"{VERDICT_LABELS[self.verdict[at]]}",'
+        )
+        value = (
+            f'{{"schema_version":1,{about}'
+            f'"account_id":"{account_id}","subaccount":"{subaccount}","episode":{episode},'
+            f'{until}"status":"{STATUS_LABELS[status]}",'
             f'{self._mark_seq},{self._amounts(at)},"shortfall":"{shortage}",'
             f'"positions":[{ledger.positions(at)}],"collateral":[{ledger.collateral(at)}],'
-            f'"legs":[{legs}],{rest}{self._end}{told}}}'
+            f'"legs":[{legs}],{rest}{self._trigger},{self._basis}{told}}}'
         )
+        stands = None
+        if ending is None:
+            stands = (
+                f'{{"schema_version":1,"kind":"case",{about}{until}{self._mark_seq},'
+                f'"legs":[{legs}],{rest}{self._terms}}}'
+            ).encode()
+        unit = f"{account_id}:{subaccount}".encode()
         if self._headers is None:
             self._headers = EventHeaders(
                 LIQUIDATIONS, announcer.partition, announcer.marks.stream_us
             )
         headers = self._headers.block(liquidation_id, revision, event, account_id)
-        return Emit(LIQUIDATIONS, key, value.encode(), headers=headers)
+        return (
+            Emit(LIQUIDATIONS, key, value.encode(), headers=headers),
+            Emit(LIQUIDATION_STATE, unit, stands),
+        )
 
     def _amounts(self, at: int) -> str:
         first = at * _AMOUNTS

@@ -19,7 +19,7 @@ from solvent.engine.replay import Log, count_below
 from solvent.engine.run import Record, Run
 from solvent.engine.shard import Emit
 
-__all__ = ["InputCursor", "OutputCursor", "SliceRows", "TableCursor", "joined"]
+__all__ = ["InputCursor", "OutputCursor", "SliceRows", "StandingCursor", "TableCursor", "joined"]
 
 
 def joined(runs: list[Run]) -> Run:
@@ -134,6 +134,87 @@ class OutputCursor:
     def left_over(self) -> Record | None:
         """Return a record beyond the last one compared, if there is one."""
         return next(self._records, None) if self._is_aligned else None
+
+
+class StandingCursor:
+    """A compacted outgoing log: what is there is compared, and that the last of each key is.
+
+    The cleaner takes records that later ones of their key replaced, and in time those that say
+    that nothing stands. What it leaves keeps its offset: between neighbours nothing is missing.
+
+    Parameters
+    ----------
+    log : Log
+        The log.
+    is_from_start : bool
+        The replay began with the first slice; else the log is looked through for where it began.
+    """
+
+    def __init__(self, log: Log, *, is_from_start: bool) -> None:
+        self.log = log
+        self._next_offset = log.first
+        self._is_from_start = is_from_start
+        self._records = self._read()
+        self._ahead: Record | None = None
+        self._last: Record | None = None  # the last one matched
+        self._missing: dict[bytes, Emit] = {}  # the last of a key, if it is not in the log
+        self._there: set[bytes] | None = None
+
+    def _read(self) -> Iterator[Record]:
+        for run in self.log.runs(self._next_offset):
+            for record in run:
+                self._next_offset = record.offset + 1
+                yield record
+
+    def _peek(self) -> Record | None:
+        if self._ahead is None:
+            self._ahead = next(self._records, None)
+            if self._ahead is None and self.log.grows_beyond(self._next_offset):
+                self._records = self._read()
+                self._ahead = next(self._records, None)
+        return self._ahead
+
+    def match(self, emit: Emit) -> tuple[bool, Record | None]:
+        """Return whether the log goes on with this record or may lack it, and what it holds."""
+        if not self._is_from_start and self._last is None and not self._find_start(emit):
+            self._missing[emit.key] = emit
+            return True, None
+        found = self._peek()
+        if found is not None and (found.key, found.value) == (emit.key, emit.value):
+            self._last, self._ahead = found, None
+            self._missing.pop(emit.key, None)
+            return True, None
+        if found is not None and found.offset == self._next_if_none_is_missing():
+            return False, found
+        self._missing[emit.key] = emit
+        return True, None
+
+    def _next_if_none_is_missing(self) -> int | None:
+        if self._last is not None:
+            return self._last.offset + 1
+        return 0 if self._is_from_start else None
+
+    def _find_start(self, emit: Emit) -> bool:
+        """Pass over records of earlier slices; those that say that nothing stands look alike."""
+        if self._there is None:
+            self._there = {_digest(record.key, record.value) for record in self._read()}
+            self._next_offset = self.log.first
+            self._records = self._read()
+        if emit.value is None or _digest(emit.key, emit.value) not in self._there:
+            return False
+        while (found := self._peek()) is not None and found.value != emit.value:
+            self._ahead = None
+        return True
+
+    def missing(self) -> Emit | None:
+        """Return the last record of a key that the log should hold and does not."""
+        return next((emit for emit in self._missing.values() if emit.value is not None), None)
+
+    def left_over(self) -> Record | None:
+        """Return a record beyond the last one compared, if there is one."""
+        if not self._is_from_start and self._last is None:
+            return None
+        return self._ahead or next(self._records, None)
 
 
 def _digest(key: bytes | None, value: bytes | None) -> bytes:

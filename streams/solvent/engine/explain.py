@@ -131,7 +131,7 @@ def recompute(
     liquidation, revision = wanted
     for record in shard.cut().records:
         if record.topic == LIQUIDATIONS and record.key == liquidation.account_id.encode():
-            content = orjson.loads(record.value)
+            content = orjson.loads(record.value or b"")
             if (content["liquidation_id"], content["revision"]) == (str(liquidation), revision):
                 return record.value, applied
     return None, applied

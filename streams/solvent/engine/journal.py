@@ -165,7 +165,7 @@ def _chain(previous: bytes, outputs: Outputs) -> bytes:
     sizes[1::2] = np.maximum(rows.value_size, 0)
     parts: list[bytes] = []
     for record in outputs.records:
-        parts += (record.topic.encode(), record.key, record.value)
+        parts += (record.topic.encode(), record.key, record.value or b"")
     lengths = (array("I", [len(previous)]), sizes, array("I", map(len, parts)))
     digest = hashlib.blake2b(b"".join(each.tobytes() for each in lengths), digest_size=_HASH_BYTES)
     digest.update(previous)

@@ -45,6 +45,9 @@ While a unit is `unknown` (its feed may not judge) an open case rests: no revisi
 new offer; when the unit can be judged again, a case whose ledger changed meanwhile is revised. A
 quarantined account's case rests until a snapshot ends the quarantine: its offers expire and are not
 renewed.
+
+Beside each revision goes what stands of the case, to ``liquidation-state.v1``, where it takes the
+place of the revision before; after the last it is nothing.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ from solvent.engine.markbook import MarkBook
 from solvent.engine.shard import Emit
 from solvent.engine.waterfall import loss_record
 from solvent.kernel.layout import (
+    COUNT_UNITS,
     NEVER_US,
     STATUS_HEALTHY,
     STATUS_LABELS,
@@ -146,6 +150,13 @@ class Desk:
         self.overdue: list[int] = []
         self._records = records
         self._changed: list[int] = []  # accounts, of the batch being settled
+        self._open_cases = 0
+        self.count_cases()
+
+    def count_cases(self) -> None:
+        """Count the cases that stand in the columns, which somebody else has filled."""
+        units = self._columns.units.revision[: self._columns.counts[COUNT_UNITS]]
+        self._open_cases = int(np.count_nonzero(units))
 
     # -- what happens
 
@@ -166,6 +177,10 @@ class Desk:
             self._settle(batch, at, status, cause)
         self._columns.mark_all_dirty(self._changed)
         self._changed.clear()
+
+    def tell_watermark(self) -> None:
+        """Say that all up to here is judged and told."""
+        self._records.append(self.announcer.watermark(self._open_cases))
 
     def tell(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
         """Tell of units of an account that is judged again and whose status does not change."""
@@ -211,6 +226,7 @@ class Desk:
             columns.cases.fills[unit] = 0
             self._cases.begin(unit, self._marks.stream_us, self._due_us())
             units.episode[unit] = batch.episode[at] + 1
+            self._open_cases += 1
             if (pause := batch.pause(at)) is not None:
                 self._withdraw(batch, at, status, "suspended", pause)
                 return
@@ -277,7 +293,7 @@ class Desk:
         units.case_verdict[unit] = batch.verdict[at]
         units.case_expires_us[unit] = expires_us
         self._changed.append(batch.account[at])
-        self._records.append(
+        self._records.extend(
             batch.case_event(
                 at,
                 status,
@@ -325,7 +341,7 @@ class Desk:
         units.case_verdict[unit] = batch.verdict[at]
         units.case_expires_us[unit] = NEVER_US
         self._changed.append(batch.account[at])
-        self._records.append(
+        self._records.extend(
             batch.case_event(
                 at,
                 status,
@@ -354,7 +370,7 @@ class Desk:
             case,
             self._marks.stream_us,
         )
-        self._records.append(
+        self._records.extend(
             batch.case_event(
                 at,
                 status,
@@ -367,6 +383,7 @@ class Desk:
                 ending=ending,
             )
         )
+        self._open_cases -= 1
         units.revision[unit] = 0
         units.case_expires_us[unit] = 0
         units.case_verdict[unit] = 0

@@ -93,6 +93,8 @@ from solvent.wire.topics import (
 
 __all__ = ["MarginShard", "warm_up"]
 
+#: Stream time between watermarks: the first frame of each second tells one.
+_WATERMARK_US: Final = 1_000_000
 _COUNTERS: Final = (
     "trades",
     "moves",
@@ -143,6 +145,7 @@ class MarginShard:
         self._rejects_by_code: dict[str, int] = {}
         self._records: list[Emit] = []
         self._cases = CaseBook()
+        self._watermarks = 0  # of those: what is told again if its frames are applied again
         self._restored = RestoredRows(self.columns)
         self._marks_row: bytes | None = None
         self._marks_changed = False
@@ -189,7 +192,7 @@ class MarginShard:
     @property
     def pending(self) -> Pending:
         """What was brought about since the last cut."""
-        if self._records:
+        if len(self._records) > self._watermarks:
             return Pending.NEWS
         has_rows = self._rulebook_changed or self.columns.counts[COUNT_DIRTY]
         return Pending.ROWS if has_rows else Pending.MARKS
@@ -224,6 +227,7 @@ class MarginShard:
             out = out.joined(Rows.of([(RULEBOOK_ROW_KEY, rulebook_row(self.rulebook))]))
         records = self._records.copy()
         self._records.clear()
+        self._watermarks = 0
         self._marks_changed = self._rulebook_changed = False
         return Outputs(
             rows=out, records=records, state=self._state(), rules=self.rulebook.reference
@@ -281,6 +285,7 @@ class MarginShard:
             preset_count=len(self.rulebook.policies),
         )
         self._cases.resume(self.columns, self.marks.stream_us)
+        self._desk.count_cases()
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """See input records below the fence again, to rebuild the duplicate window."""
@@ -521,6 +526,7 @@ class MarginShard:
 
     def _apply_frame(self, record: InputRecord) -> None:
         self._offsets[MARKS] = record.offset + 1
+        before_us = self.marks.stream_us
         if not self.marks.apply(record.value):
             self._counts["repeated_frames"] += 1
             return
@@ -544,6 +550,9 @@ class MarginShard:
             self._settle_worst_first(concerned, Cause(MARKS, record.offset, "pause", False))
         else:
             self._settle_worst_first(signalled, Cause(MARKS, record.offset, "market", False))
+        if before_us // _WATERMARK_US != self.marks.stream_us // _WATERMARK_US:
+            self._desk.tell_watermark()
+            self._watermarks += 1
 
     def _on_answer(self, answer: LossAnswer, cause: Cause) -> None:
         """Do what the fund answered, and settle the units that it changed."""

@@ -22,7 +22,8 @@ __all__ = ["Emit", "InputRecord", "Outputs", "Pending", "Shard", "ShardFacts"]
 class Pending(IntEnum):
     """What a slice cut now would hold, by how much it hurts to wait."""
 
-    #: Nothing but marks and stream time: applying those records again changes nothing (DESIGN D3).
+    #: Nothing but marks, stream time and watermarks: applying those records again changes nothing
+    #: (DESIGN D3).
     MARKS = 0
     #: Rows of the shard's table, which tell nobody anything yet.
     ROWS = 1
@@ -33,14 +34,15 @@ class Pending(IntEnum):
 class Emit(NamedTuple):
     """One outgoing record: logical topic (``liquidations.v1``), key and value.
 
-    It goes to the shard's own partition, or to every partition of the topic if `everywhere`.
-    `headers` is the block of its record headers (`solvent.wire.headers`): a function of the rest,
-    so the rolling hash leaves it out.
+    A value of None, in a compacted topic, says that nothing stands under its key any more. It goes
+    to the shard's own partition, or to every partition of the topic if `everywhere`. `headers` is
+    the block of its record headers (`solvent.wire.headers`): a function of the rest, so the rolling
+    hash leaves it out.
     """
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     everywhere: bool = False
     headers: bytes = NO_HEADERS
 

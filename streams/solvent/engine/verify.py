@@ -6,8 +6,9 @@ journal record with its hash. Where the records of a slice lie on a topic follow
 in the table from the fence that ends the slice. The first thing that differs is named.
 
 Two things may be gone without being wrong. Compaction removes rows that later ones replaced: the
-slices it can have reached, up to the one after the first fence left, are compared as one table.
-Retention deletes the oldest events: comparing begins with the first one left.
+slices it can have reached, up to the one after the first fence left, are compared as one table; of
+what stands of cases, what is left is compared, and the last of each key must be. Retention deletes
+the oldest events: comparing begins with the first one left.
 
 What cannot be seen is an input altered in a way that changes nothing that goes out.
 """
@@ -20,13 +21,19 @@ from typing import Any, Final
 
 import orjson
 
-from solvent.engine.cursors import InputCursor, OutputCursor, SliceRows, TableCursor
+from solvent.engine.cursors import (
+    InputCursor,
+    OutputCursor,
+    SliceRows,
+    StandingCursor,
+    TableCursor,
+)
 from solvent.engine.journal import FENCE_KEY, SliceJournal
 from solvent.engine.replay import JournalledSlice, Log, ReplayedSlice, SliceReplay
 from solvent.engine.rows import Rows
 from solvent.engine.run import Record, Run
 from solvent.engine.shard import Shard
-from solvent.wire.topics import CONTROL, LOSSES, ORACLE_TICKS, REJECTS
+from solvent.wire.topics import CONTROL, LIQUIDATION_STATE, LOSSES, ORACLE_TICKS, REJECTS
 
 __all__ = ["Difference", "Verifier"]
 
@@ -128,9 +135,11 @@ class Verifier:
             for topic, log in inputs.items()
         }
         is_from_start = journal.slice_number == 0
-        self._outputs = {
+        self._outputs: dict[str, list[OutputCursor | StandingCursor]] = {
             topic: [
-                OutputCursor(log, _ours(agent, partition, topic), is_from_start=is_from_start)
+                StandingCursor(log, is_from_start=is_from_start)
+                if topic == LIQUIDATION_STATE
+                else OutputCursor(log, _ours(agent, partition, topic), is_from_start=is_from_start)
                 for log in logs
             ]
             for topic, logs in outputs.items()
@@ -183,6 +192,10 @@ class Verifier:
             found = cursor.left_over()
             if found is not None:
                 return self._at(cursor.log, found, "a record that no slice brought")
+            lost = cursor.missing() if isinstance(cursor, StandingCursor) else None
+            if lost is not None:
+                what, expected, _ = _told((lost.key, lost.value), None)
+                return self._difference(self.number, cursor.log, None, what, expected)
         found = self._table.left_over()
         if found is not None:
             return self._at(self._table.log, found, f"a row of {_text(found.key)} of no slice")

@@ -2,9 +2,11 @@
 
 Pure: no Kafka, no clock, no chance. Records of ``liquidations.v1`` go in as they lie in their
 partitions, batch by batch, one ruling comes out for each: an action and a reason from a closed
-list. Times are stream time in microseconds, of the partition a record was read from: the latest
-``ts_us`` seen there, whoever's event told it. The conformance pack in
-``schemas/liquidations/conformance`` states the same rules by example, for any language.
+list. At the start those of ``liquidation-state.v1`` go in before, the last of each unit: what
+stands, whatever came before it. Times are stream time in microseconds, of the partition a record
+was read from: the latest ``ts_us`` seen there, whoever's event or watermark told it. The
+conformance pack in ``schemas/liquidations/conformance`` states the same rules by example, for any
+language.
 
 ======  ==================  =====================================================================
 action  reason              when
@@ -18,7 +20,8 @@ ignore  duplicate           id and revision seen before, the same content
 ignore  conflict            id and revision seen before, *other content*: somebody else writes here
 ignore  superseded          older than a revision known, before it or in the same batch
 ignore  ended               an offer of a case that has ended
-ignore  suspended           the case waits for the end of a pause: offers of before hold no more
+ignore  suspended           the case waits for the end of a pause, or has gone to the insurance
+                            fund: offers of before hold no more
 ignore  unknown_word        an `event` or `side` this program does not know; unknown reasons,
                             verdicts and statuses say nothing that acting depends on
 ignore  dry_run             the offer is for show: the pipeline runs dry
@@ -27,28 +30,37 @@ ignore  nothing_to_trade    neither legs nor swaps: paused, or all of it is with
 ignore  expired             its partition's stream time is beyond ``expires_us``
 ignore  waits_for_own_fill  decided before our own fill was read: one that knows it will follow
 ignore  cooldown            of an account we filled less than a cooldown ago, in stream time
+ignore  stale_heartbeat     its partition is silent: whoever judges there may be gone
 ======  ==================  =====================================================================
 
 Of the reasons to ignore, the first that applies counts, in this order; only offers are superseded
 within a batch. Whatever is newer than all known of its unit becomes
 the newest, also if it is not acted on: an offer holds only while no later revision exists. An offer
-left alone is not looked at again; the next revision comes at the latest when it expires. A unit
-never heard of may begin at any revision (a restart forgets), so that is no gap.
+left alone is not looked at again; the next revision comes at the latest when it expires. But one
+that only waits for a heartbeat is ruled on once more when its partition is heard again, if it is
+the newest still. A unit never heard of may begin at any revision (a restart forgets), so that is no
+gap.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeVar
 
 from solvent.errors import ContractError
-from solvent.wire.outputs import Liquidation, RulebookReference, decode_liquidation
-from solvent.wire.topics import TRADES
+from solvent.wire.outputs import (
+    Liquidation,
+    RulebookReference,
+    StandingCase,
+    decode_liquidation,
+    decode_liquidation_state,
+)
+from solvent.wire.topics import LIQUIDATION_STATE, TRADES
 
-__all__ = ["Action", "Book", "Reason", "Received", "RulebookPin", "Ruling", "keep_last"]
+__all__ = ["Action", "Book", "Offered", "Reason", "Received", "RulebookPin", "Ruling", "keep_last"]
 
 #: Revisions of one case whose content is remembered; older ones count as superseded.
 _MAX_SEEN: Final = 64
@@ -56,6 +68,11 @@ _MAX_SEEN: Final = 64
 _MAX_REMEMBERED: Final = 100_000
 _ENDINGS: Final = frozenset({"recovered", "closed"})
 _SIDES: Final = frozenset({"buy", "sell"})
+#: In the place of a digest: this revision is known, its content is not.
+_KNOWN: Final = b""
+
+#: What an offer is known by: its event, or that it stands.
+Offered = Liquidation | StandingCase
 
 _Unit = tuple[str, str]
 _Key = TypeVar("_Key")
@@ -89,16 +106,21 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     WAITS_FOR_OWN_FILL = "waits_for_own_fill"
     COOLDOWN = "cooldown"
+    STALE_HEARTBEAT = "stale_heartbeat"
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A record of ``liquidations.v1``: where it lay, its bytes, the broker's time."""
+    """A record of ``liquidations.v1``: where it lay, its bytes, the broker's time.
+
+    If it `stands`, it is one of ``liquidation-state.v1``.
+    """
 
     partition: int
     offset: int
     value: bytes
     timestamp_ms: int = 0
+    stands: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +147,16 @@ class Ruling:
     action: Action
     reason: Reason
     received: Received
-    liquidation: Liquidation | None = None
+    liquidation: Liquidation | StandingCase | None = None
     detail: str = ""
 
 
 @dataclass(slots=True)
 class _Case:
-    """The newest case of a unit: content digests by revision, the newest last."""
+    """The newest case of a unit: content digests by revision, the newest last.
+
+    The digest of a revision known only as it stands is empty: any content of it is known.
+    """
 
     episode: int
     revision: int = 0
@@ -165,6 +190,8 @@ class Book:
     _ended: dict[_Unit, _Case] = field(default_factory=dict)
     _own_fills: dict[_Unit, int] = field(default_factory=dict)
     _filled_us: dict[str, int] = field(default_factory=dict)
+    _silent: frozenset[int] = frozenset()
+    _held: dict[_Unit, Ruling] = field(default_factory=dict)
 
     def take(self, batch: Sequence[Received]) -> list[Ruling]:
         """Return one ruling a record, in their order; the batch counts as known all at once."""
@@ -180,7 +207,24 @@ class Book:
             for index, ruling in enumerate(rulings)
         ]
 
-    def why_not_now(self, offer: Liquidation, partition: int) -> Reason | None:
+    def watermark(self, partition: int, ts_us: int) -> None:
+        """Note the stream time a partition's watermark tells."""
+        self._pass_time(partition, ts_us)
+
+    def listen(self, silent: Collection[int]) -> None:
+        """Note the partitions nothing was heard from for too long: nothing is taken there."""
+        self._silent = frozenset(silent)
+
+    def is_silent(self, partition: int) -> bool:
+        """Whether a partition is one of those."""
+        return partition in self._silent
+
+    def release(self) -> list[Ruling]:
+        """Rule once more on offers that waited for a heartbeat which has come."""
+        heard = [u for u, held in self._held.items() if held.received.partition not in self._silent]
+        return [self._weigh(self._held.pop(unit), is_newest=True) for unit in heard]
+
+    def why_not_now(self, offer: Offered, partition: int) -> Reason | None:
         """Return why an offer that was live may not be taken any more, None if it still may."""
         case = self._open.get(_unit_of(offer))
         if case is None:
@@ -200,8 +244,9 @@ class Book:
 
     def _enter(self, received: Received) -> Ruling:
         """Fold a record in; an offer newer than all known comes out as `act`, to be weighed."""
+        event: Offered
         try:
-            event = decode_liquidation(received.value)
+            event = _standing(received) if received.stands else decode_liquidation(received.value)
         except ContractError as error:
             return Ruling(Action.IGNORE, Reason.NOT_UNDERSTOOD, received, detail=str(error))
         unit = _unit_of(event)
@@ -209,11 +254,11 @@ class Book:
         if event.liquidation_id != own_id or event.revision < 1 or event.episode < 1:
             detail = f"{event.liquidation_id} revision {event.revision}, of {own_id}"
             return Ruling(Action.IGNORE, Reason.NOT_UNDERSTOOD, received, detail=detail)
-        self._stream_us[received.partition] = max(
-            event.ts_us, self._stream_us.get(received.partition, 0)
-        )
+        self._pass_time(received.partition, event.ts_us)
         known = self._open.get(unit) or self._ended.get(unit)
-        digest = hashlib.blake2b(received.value, digest_size=16).digest()
+        digest = _KNOWN
+        if not received.stands:
+            digest = hashlib.blake2b(received.value, digest_size=16).digest()
         if known is not None and (old := _old_news(event, known, digest)):
             return Ruling(Action.IGNORE, old, received, event)
         is_gap = known is not None and not _follows(event, known)
@@ -221,17 +266,21 @@ class Book:
         self._advance(event, known, digest)
         if event.event in _ENDINGS:
             return Ruling(Action.END, Reason.ENDED, received, event)
-        if event.event == "suspended":
+        if event.event in {"suspended", "escalated"}:
             return Ruling(Action.IGNORE, Reason.SUSPENDED, received, event)
         if not event.is_offer:
             return Ruling(Action.IGNORE, Reason.UNKNOWN_WORD, received, event, event.event)
         return Ruling(Action.ACT, Reason.GAP if is_gap else Reason.LIVE, received, event)
 
-    def _advance(self, event: Liquidation, known: _Case | None, digest: bytes) -> None:
+    def _pass_time(self, partition: int, ts_us: int) -> None:
+        self._stream_us[partition] = max(ts_us, self._stream_us.get(partition, 0))
+
+    def _advance(self, event: Offered, known: _Case | None, digest: bytes) -> None:
         unit = _unit_of(event)
         case = known if known and known.episode == event.episode else _Case(event.episode)
         case.take(event.revision, digest)
         self._ended.pop(unit, None)
+        self._held.pop(unit, None)
         if event.inputs.get(TRADES, 0) > self._own_fills.get(unit, -1):
             self._own_fills.pop(unit, None)  # known from here on, by all that follows
         if event.event in _ENDINGS:
@@ -251,9 +300,11 @@ class Book:
         if strange is not None:
             return Ruling(Action.IGNORE, Reason.UNKNOWN_WORD, received, offer, strange)
         reason = self._obstacle(offer, received.partition)
+        if reason is Reason.STALE_HEARTBEAT:
+            self._held[_unit_of(offer)] = ruling
         return ruling if reason is None else Ruling(Action.IGNORE, reason, received, offer)
 
-    def _obstacle(self, offer: Liquidation, partition: int) -> Reason | None:
+    def _obstacle(self, offer: Offered, partition: int) -> Reason | None:
         if offer.dry_run:
             return Reason.DRY_RUN
         if self.accepts and not any(pin.admits(offer.rulebook) for pin in self.accepts):
@@ -267,15 +318,24 @@ class Book:
         filled_us = self._filled_us.get(offer.account_id)
         if filled_us is not None and self._stream_us[partition] < filled_us + self.cooldown_us:
             return Reason.COOLDOWN
-        return None
+        return Reason.STALE_HEARTBEAT if partition in self._silent else None
 
-    def _has_expired(self, offer: Liquidation, partition: int) -> bool:
+    def _has_expired(self, offer: Offered, partition: int) -> bool:
         expires_us = offer.expires_us
         return expires_us is not None and self._stream_us.get(partition, 0) > expires_us
 
 
-def _unit_of(event: Liquidation) -> _Unit:
+def _unit_of(event: Offered) -> _Unit:
     return event.account_id, event.subaccount
+
+
+def _standing(received: Received) -> StandingCase:
+    """Return a case that stands; ContractError if the record is none."""
+    record = decode_liquidation_state(received.value)
+    if not isinstance(record, StandingCase):
+        msg = f"{LIQUIDATION_STATE} offset {received.offset}: no case"
+        raise ContractError(msg)
+    return record
 
 
 def _is_news(ruling: Ruling) -> bool:
@@ -284,19 +344,19 @@ def _is_news(ruling: Ruling) -> bool:
     return is_noted or ruling.action is not Action.IGNORE
 
 
-def _old_news(event: Liquidation, known: _Case, digest: bytes) -> Reason | None:
+def _old_news(event: Offered, known: _Case, digest: bytes) -> Reason | None:
     """Return why an event is not newer than what is known of its unit, None if it is."""
     if event.episode != known.episode:
         return Reason.STALE_EPISODE if event.episode < known.episode else None
     seen = known.seen.get(event.revision)
     if seen is not None:
-        return Reason.DUPLICATE if seen == digest else Reason.CONFLICT
+        return Reason.DUPLICATE if seen in {digest, _KNOWN} else Reason.CONFLICT
     if event.revision < known.revision:
         return Reason.SUPERSEDED
     return Reason.ENDED if known.has_ended else None
 
 
-def _follows(event: Liquidation, known: _Case) -> bool:
+def _follows(event: Offered, known: _Case) -> bool:
     """Whether an event is the next one of a unit: nothing between them was missed."""
     if known.has_ended:
         return (event.episode, event.revision) == (known.episode + 1, 1)

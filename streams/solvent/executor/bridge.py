@@ -3,23 +3,27 @@
 Pure but for what it is told; amounts are decimal text. Lines out, each with a `type`:
 
 =========  ========================================================================================
-offer      a live offer: the event of ``liquidations.v1`` with `partition` and `offset`
+offer      a live offer: the event of ``liquidations.v1`` with `partition` and `offset`, or, if it
+           stood before the start, that of ``liquidation-state.v1``, without the latter
 withdrawn  an offer told before holds no more, without another in its place; `reason`
 end        a case has recovered or was closed, told before or not: the event
 filled     a fill of yours is committed: `trade_id`, and its `offset` in its partition of trades
 error      a line of yours was refused: `reason`, `detail`, and the line
+heartbeat  a `partition` fell silent, or is heard again: `alive`; offers there stand, but no fill of
+           theirs is taken while it is silent
 =========  ========================================================================================
 
 Lines in: ``fill`` and ``pass``; `revision`, where given, must be the one offered last. Each market
 of a revision is filled once. ``schemas/executor-bridge`` states both in JSON Schema.
 
 The read position stays before the oldest offer that stands unanswered: after a restart it is told
-again. Answering it again does no harm, since equal offers have fills with equal ids.
+again. Answering it again does no harm, since equal offers have fills with equal ids. So is every
+offer that stands when the bridge starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,10 +31,10 @@ import msgspec
 import orjson
 
 from solvent.errors import ContractError
-from solvent.executor.book import Action, Book, Reason, Received, Ruling, keep_last
+from solvent.executor.book import Action, Book, Offered, Reason, Received, Ruling, keep_last
 from solvent.executor.fills import Fill, Steps, check_steps, fill_of
 from solvent.executor.tally import Tally
-from solvent.wire.outputs import Liquidation, encode
+from solvent.wire.outputs import encode
 
 __all__ = ["Bridge"]
 
@@ -67,9 +71,9 @@ _answer = msgspec.json.Decoder(_FillLine | _PassLine)
 class _Standing:
     """An offer told and not done with."""
 
-    offer: Liquidation
+    offer: Offered
     partition: int
-    offset: int
+    offset: int | None
     timestamp_ms: int
     filled: set[str] = field(default_factory=set)
 
@@ -101,14 +105,31 @@ class Bridge:
         self._lapsed: dict[str, str] = {}
         self._next: dict[int, int] = {}
         self._replies: list[bytes] = []
+        self._silent: set[int] = set()
 
-    def tell(self, batch: Sequence[Received]) -> list[bytes]:
-        """Return the lines that a batch of records is worth."""
-        rulings = self._book.take(batch)
+    def tell(self, batch: Sequence[Received], silent: Collection[int] = ()) -> list[bytes]:
+        """Return the lines that a batch of records is worth, and partitions newly silent or heard.
+
+        Parameters
+        ----------
+        batch : sequence of Received
+            What was read.
+        silent : collection of int
+            Partitions nothing was heard from for too long.
+        """
+        changed = sorted(self._silent ^ set(silent))
+        self._silent = set(silent)
+        lines = [
+            encode({"type": "heartbeat", "partition": p, "alive": p not in self._silent})
+            for p in changed
+        ]
+        self._book.listen(silent)
+        rulings = [*self._book.take(batch), *self._book.release()]
         self._tally.ruled(rulings, self._book)
-        lines = []
+        for received in batch:
+            if not received.stands:
+                self._next[received.partition] = received.offset + 1
         for ruling in rulings:
-            self._next[ruling.received.partition] = ruling.received.offset + 1
             if ruling.action is Action.ACT:
                 lines.append(self._offer(ruling))
             elif ruling.action is Action.END:
@@ -143,7 +164,8 @@ class Bridge:
         """Return the next offset of each partition from where a restart must read."""
         positions = dict(self._next)
         for standing in self._standing.values():
-            positions[standing.partition] = min(positions[standing.partition], standing.offset)
+            if standing.offset is not None:
+                positions[standing.partition] = min(positions[standing.partition], standing.offset)
         return positions
 
     # -- what is told
@@ -152,9 +174,10 @@ class Bridge:
         offer, received = ruling.liquidation, ruling.received
         assert offer is not None
         self._lapsed.pop(offer.liquidation_id, None)
-        standing = _Standing(offer, received.partition, received.offset, received.timestamp_ms)
+        offset = None if received.stands else received.offset
+        standing = _Standing(offer, received.partition, offset, received.timestamp_ms)
         self._standing[offer.liquidation_id] = standing
-        return _told("offer", received)
+        return _told_standing(offer, received) if received.stands else _told("offer", received)
 
     def _end(self, ruling: Ruling) -> bytes:
         assert ruling.liquidation is not None
@@ -198,6 +221,9 @@ class Bridge:
             self._tally.answered("passed", standing.timestamp_ms)
             return []
         offer = standing.offer
+        if self._book.is_silent(standing.partition):
+            detail = f"{offer.liquidation_id}: partition {standing.partition} is silent"
+            raise _Refusal(detail, reason=Reason.STALE_HEARTBEAT)
         if answer.market in standing.filled:
             detail = f"{offer.liquidation_id} revision {offer.revision}: {answer.market} is filled"
             raise _Refusal(detail, reason="already_filled")
@@ -234,6 +260,18 @@ def _told(kind: str, received: Received) -> bytes:
     """Return an event as a line: as it lay, fields unknown to us too, with its place."""
     place = {"type": kind, "partition": received.partition, "offset": received.offset}
     return encode(place | _without(orjson.loads(received.value), place))
+
+
+def _told_standing(offer: Offered, received: Received) -> bytes:
+    """Return a case that stands as a line: what its id tells is told as events tell it."""
+    place = {"type": "offer", "partition": received.partition}
+    names = {
+        "account_id": offer.account_id,
+        "subaccount": offer.subaccount,
+        "episode": offer.episode,
+    }
+    event = _without(orjson.loads(received.value), place | {"kind": "case"})
+    return encode(place | event | names)
 
 
 def _without(event: dict[str, Any], taken: Mapping[str, Any]) -> dict[str, Any]:

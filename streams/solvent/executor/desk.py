@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +40,18 @@ class Desk:
     seed: str = ""
     window: int = 1
 
-    async def decide(self, batch: Sequence[Received]) -> list[Fill]:
-        """Return the fills that answer a batch; raises what the strategy raises, unless benign."""
-        rulings = self.book.take(batch)
+    async def decide(self, batch: Sequence[Received], silent: Collection[int] = ()) -> list[Fill]:
+        """Return the fills that answer a batch; raises what the strategy raises, unless benign.
+
+        Parameters
+        ----------
+        batch : sequence of Received
+            What was read.
+        silent : collection of int
+            Partitions nothing was heard from for too long.
+        """
+        self.book.listen(silent)
+        rulings = [*self.book.take(batch), *self.book.release()]
         self.tally.ruled(rulings, self.book)
         offers = [
             Offer(r.liquidation, r.received.partition, r.received.offset, r.received.timestamp_ms)

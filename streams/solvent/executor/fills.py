@@ -20,7 +20,7 @@ from solvent.rules.compile import CompiledRulebook
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled, parse_scaled
 from solvent.wire.headers import TRACEPARENT, trace_fill
 from solvent.wire.inputs import encode_trade
-from solvent.wire.outputs import Liquidation, OfferAuction, OfferLeg
+from solvent.wire.outputs import Liquidation, OfferAuction, OfferLeg, StandingCase
 
 __all__ = [
     "Fill",
@@ -105,7 +105,7 @@ class Steps:
         return cls(markets, exponents)
 
 
-def auction_price(offer: Liquidation, market: str, ts_us: int, *, tick: str) -> str:
+def auction_price(offer: Liquidation | StandingCase, market: str, ts_us: int, *, tick: str) -> str:
     """Return the worst price the account may get in a market of an offer at a time, as text.
 
     Of an offer that is auctioned, it moves from the mark towards the bankruptcy price as time
@@ -146,7 +146,7 @@ def _share_at(auction: OfferAuction, ts_us: int) -> int:
     return schedule.share_at(ts_us - auction.started_us)
 
 
-def _leg_of(offer: Liquidation, market: str) -> OfferLeg:
+def _leg_of(offer: Liquidation | StandingCase, market: str) -> OfferLeg:
     leg = next((leg for leg in offer.legs if leg.market == market), None)
     if leg is None:
         what = f"{offer.liquidation_id} revision {offer.revision}"
@@ -157,7 +157,7 @@ def _leg_of(offer: Liquidation, market: str) -> OfferLeg:
 
 
 def fill_of(
-    offer: Liquidation,
+    offer: Liquidation | StandingCase,
     market: str,
     *,
     size: str,
@@ -169,7 +169,7 @@ def fill_of(
 
     Parameters
     ----------
-    offer : Liquidation
+    offer : Liquidation or StandingCase
         The revision answered.
     market : str
         A leg's.
@@ -234,13 +234,13 @@ def check_steps(fill: Fill, steps: Steps) -> None:
 
 
 def fills_for(
-    offer: Liquidation, instruments: Mapping[str, Instrument], slippage_ppm: int
+    offer: Liquidation | StandingCase, instruments: Mapping[str, Instrument], slippage_ppm: int
 ) -> list[Fill]:
     """Return one fill for each leg of an offer, in the order of its legs.
 
     Parameters
     ----------
-    offer : Liquidation
+    offer : Liquidation or StandingCase
         An opened or revised liquidation; any other revision asks for nothing.
     instruments : mapping
         By market name.
@@ -281,7 +281,7 @@ def fills_for(
 
 
 def _fill(
-    offer: Liquidation,
+    offer: Liquidation | StandingCase,
     leg: OfferLeg,
     *,
     size: str,
@@ -318,7 +318,7 @@ def fill_price_ticks(leg: OfferLeg, instrument: Instrument, slippage_ppm: int) -
     return min(mark * (PPM + slippage_ppm), limit) // tick
 
 
-def trade_id_for(offer: Liquidation, market: str) -> str:
+def trade_id_for(offer: Liquidation | StandingCase, market: str) -> str:
     """Return the id of the fill of one market of one revision: equal inputs, equal id.
 
     ``account.subaccount.episode.revision.market``, which reads back from the right because neither

@@ -6,7 +6,8 @@ with their read position. Trade ids are functions of the offer, so even a fill w
 other means is one fill to the engine.
 
 A strategy's batch is one transaction, positions and all. A bridge's answers come when they come:
-its position stays before the first offer not answered yet, so a restart shows that one again.
+its position stays before the first offer not answered yet, so a restart shows that one again. So
+does what stands at the start (`solvent.executor.connection`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from solvent.errors import ServiceError
 from solvent.executor.book import Book
@@ -27,9 +29,11 @@ from solvent.executor.desk import Desk
 from solvent.executor.fills import Fill, Steps
 from solvent.executor.tally import Tally
 
-__all__ = ["ExecutorConfig", "run_bridge", "run_executor"]
+__all__ = ["ExecutorConfig", "Sink", "run_bridge", "run_executor"]
 
 _CHUNK: Final = 65_536
+#: Bytes written at once: progress is seen after each.
+_PIECE: Final = 8_192
 #: A line without end is not read for ever.
 _MAX_LINE: Final = 65_536
 
@@ -46,12 +50,14 @@ async def run_executor(config: ExecutorConfig, desk: Desk) -> dict[str, int]:
     async with _stopping() as stopping, _connected(config, desk.book, tally.log) as connection:
         while not stopping.is_set():
             batch = await connection.poll()
-            if not batch:
-                continue
-            fills = await desk.decide(batch)
-            next_offsets = {received.partition: received.offset + 1 for received in batch}
-            await connection.write(fills, next_offsets)
-            _tell(fills, config, tally)
+            silent = _listen(connection, tally)
+            fills = await desk.decide(batch, silent)
+            next_offsets = {
+                received.partition: received.offset + 1 for received in batch if not received.stands
+            }
+            if fills or next_offsets:
+                await connection.write(fills, next_offsets)
+                _tell(fills, config, tally)
     tally.log.info("executor_stopped", **tally.counts)
     return tally.counts
 
@@ -63,7 +69,8 @@ async def run_bridge(
     tally: Tally,
     *,
     lines_in: int,
-    lines_out: BinaryIO,
+    lines_out: int,
+    patience_s: float = 30.0,
 ) -> dict[str, int]:
     """Answer offers by what comes in as lines, until these end, SIGTERM or SIGINT.
 
@@ -71,12 +78,20 @@ async def run_bridge(
     ----------
     lines_in : int
         File descriptor read in a thread of its own.
-    lines_out : BinaryIO
-        Written and flushed at once; who does not read it stops the executor's reading too.
+    lines_out : int
+        File descriptor written at once, by a thread of its own; who does not read it stops the
+        executor's reading too.
+    patience_s : float
+        For how long nothing may be read of what was written.
+
+    Raises
+    ------
+    ServiceError
+        [SLV-612] Nobody reads the lines, else as `run_executor`.
     """
     bridge = Bridge(book, steps, tally)
     async with _stopping() as stopping, _connected(config, book, tally.log) as connection:
-        lines = _Lines(lines_in)
+        lines, sink = _Lines(lines_in), Sink(lines_out, patience_s)
         committed: dict[int, int] = {}
         polled = asyncio.ensure_future(connection.poll())
         more = asyncio.ensure_future(lines.arrived.wait())
@@ -84,7 +99,8 @@ async def run_bridge(
             while not stopping.is_set():
                 await asyncio.wait({polled, more}, return_when=asyncio.FIRST_COMPLETED)
                 if polled.done():
-                    _write(lines_out, bridge.tell(polled.result()))
+                    silent = _listen(connection, tally)
+                    await sink.write(bridge.tell(polled.result(), silent), stopping)
                     polled = asyncio.ensure_future(connection.poll())
                 # Whether they ended is asked first: no line comes after the end.
                 have_ended = lines.have_ended
@@ -95,15 +111,13 @@ async def run_bridge(
                     bridge.wrote(fills, offsets)
                     committed = positions
                     _tell(fills, config, tally)
-                _write(lines_out, bridge.replies())
+                await sink.write(bridge.replies(), stopping)
                 if have_ended:
                     break
                 if more.done():
                     more = asyncio.ensure_future(lines.arrived.wait())
         except BrokenPipeError:
             tally.log.warning("bridge_reader_gone")
-            # What is left in the buffer would be an error once more when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), lines_out.fileno())
         finally:
             for task in (polled, more):
                 task.cancel()
@@ -154,6 +168,89 @@ class _Lines:
             self.arrived.set()
 
 
+class Sink:
+    """A file descriptor, written by a thread that dies with the process.
+
+    Parameters
+    ----------
+    descriptor : int
+        Blocks while its reader does not read.
+    patience_s : float
+        For how long it may.
+    """
+
+    def __init__(self, descriptor: int, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._loop = asyncio.get_running_loop()
+        self._moved = asyncio.Event()
+        self._left = 0
+        self._error: OSError | None = None
+        self._texts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        arguments = (descriptor,)
+        threading.Thread(target=self._run, args=arguments, name="sink", daemon=True).start()
+
+    async def write(self, lines: Sequence[bytes], stopping: asyncio.Event) -> None:
+        """Return once the lines are written, or `stopping` is set.
+
+        Raises
+        ------
+        BrokenPipeError
+            The reader has gone.
+        ServiceError
+            [SLV-612] It has not read for too long.
+        """
+        text = b"".join(line + b"\n" for line in lines)
+        if not text:
+            return
+        self._left += len(text)
+        self._texts.put(text)
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            while self._left and not stop.done():
+                self._moved.clear()
+                moved = asyncio.ensure_future(self._moved.wait())
+                await asyncio.wait(
+                    {moved, stop}, timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                moved.cancel()
+                if self._error is not None:
+                    raise self._error
+                if not self._moved.is_set() and not stop.done():
+                    msg = (
+                        f"bridge: nothing read for {self._patience_s:g} s, {self._left:,} bytes "
+                        "wait: the program beyond standard output hangs"
+                    )
+                    raise ServiceError(msg, code="SLV-612")
+        finally:
+            stop.cancel()
+
+    def _run(self, descriptor: int) -> None:
+        error = None
+        while error is None:
+            text = self._texts.get()
+            for first in range(0, len(text), _PIECE):
+                try:
+                    done = self._put(descriptor, text[first : first + _PIECE])
+                except OSError as raised:
+                    done, error = 0, raised
+                with contextlib.suppress(RuntimeError):  # the loop has gone
+                    self._loop.call_soon_threadsafe(self._note, done, error)
+                if error is not None:
+                    break
+
+    @staticmethod
+    def _put(descriptor: int, piece: bytes) -> int:
+        written = 0
+        while written < len(piece):
+            written += os.write(descriptor, piece[written:])
+        return written
+
+    def _note(self, done: int, error: OSError | None) -> None:
+        self._left -= done
+        self._error = error
+        self._moved.set()
+
+
 @contextlib.asynccontextmanager
 async def _stopping() -> AsyncIterator[asyncio.Event]:
     """Give the event that SIGTERM and SIGINT set."""
@@ -180,6 +277,7 @@ async def _connected(config: ExecutorConfig, book: Book, log: Any) -> AsyncItera
                 "executor_started",
                 group=config.group_id,
                 partitions=len(connection.partitions),
+                standing=len(connection.standing),
                 dry_run=config.is_dry_run,
             )
             yield connection
@@ -191,10 +289,11 @@ async def _connected(config: ExecutorConfig, book: Book, log: Any) -> AsyncItera
         raise ServiceError(msg, code="SLV-608") from error
 
 
-def _write(sink: BinaryIO, lines: Sequence[bytes]) -> None:
-    if lines:
-        sink.write(b"".join(line + b"\n" for line in lines))
-        sink.flush()
+def _listen(connection: Connection, tally: Tally) -> frozenset[int]:
+    """Return the partitions that are silent, and say which newly are or are no more."""
+    silent = connection.heartbeats.silent()
+    tally.listened(connection.partitions, silent, connection.heartbeats.age_s)
+    return silent
 
 
 def _tell(fills: Sequence[Fill], config: ExecutorConfig, tally: Tally) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from solvent.executor.fills import Fill, auction_price, fill_of
-from solvent.wire.outputs import Liquidation
+from solvent.wire.outputs import Liquidation, StandingCase
 
 __all__ = [
     "AlreadyTaken",
@@ -37,9 +37,13 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A live offer: the revision, its place in ``liquidations.v1``, and the broker's time."""
+    """A live offer: the revision, its place in ``liquidations.v1``, and the broker's time.
 
-    liquidation: Liquidation
+    One that stood before the executor started is a `StandingCase`: without the snapshot of
+    positions and collateral, its place that in ``liquidation-state.v1``.
+    """
+
+    liquidation: Liquidation | StandingCase
     partition: int
     offset: int
     timestamp_ms: int = 0

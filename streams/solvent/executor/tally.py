@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from solvent.errors import ServiceError
 from solvent.executor.book import Book, Reason, Ruling
@@ -49,6 +49,7 @@ class Tally:
         self.counts: dict[str, int] = {}
         self.registry = CollectorRegistry()
         self._clock_s = clock_s
+        self._silent: frozenset[int] = frozenset()
         self._events = Counter(
             "solvent_executor_events",
             "Liquidation events read, by what was to be done about them and why.",
@@ -67,6 +68,12 @@ class Tally:
         self._gaps = Counter(
             "solvent_executor_gaps",
             "Events before which something was never seen.",
+            registry=self.registry,
+        )
+        self._stale = Gauge(
+            "solvent_executor_heartbeat_stale",
+            "1 while no fills are sent, since the partition's last watermark is too old.",
+            ["partition"],
             registry=self.registry,
         )
         self._latency = Histogram(
@@ -92,6 +99,25 @@ class Tally:
         if more:
             self._add("gaps", more)
             self._gaps.inc(more)
+
+    def listened(
+        self,
+        partitions: Sequence[int],
+        silent: frozenset[int],
+        age_s: Callable[[int], float | None],
+    ) -> None:
+        """Say which partitions fell silent and which are heard again, and keep count of it."""
+        for partition in partitions:
+            self._stale.labels(partition).set(partition in silent)
+            if (partition in silent) == (partition in self._silent):
+                continue
+            age = age_s(partition)
+            told = {"partition": partition, "age_s": None if age is None else round(age, 3)}
+            if partition in silent:
+                self.log.warning("heartbeat_stale", **told)
+            else:
+                self.log.info("heartbeat_back", **told)
+        self._silent = silent
 
     def answered(self, answer: str, timestamp_ms: int | None = None) -> None:
         """Count an answer, and how long it took since an offer's broker time."""

@@ -39,6 +39,7 @@ from solvent.wire.topics import (
     ACCOUNT_INPUTS,
     ACCOUNTS,
     JOURNAL,
+    LIQUIDATION_STATE,
     MARKS,
     ORACLE_TICKS,
     PRICE_JOURNAL,
@@ -421,7 +422,11 @@ def replay(
     output = _Output(options.out, options.form) if options.out is not None else None
 
     def on_slice(agent: str, partition: int, brought: ReplayedSlice) -> None:
-        events.update((emit.topic, agent, partition) for emit in brought.outputs.records)
+        events.update(
+            (emit.topic, agent, partition)
+            for emit in brought.outputs.records
+            if emit.topic != LIQUIDATION_STATE  # what stands, not what happened
+        )
         if output is not None:
             output.add(agent, partition, brought)
         tell(agent, partition, brought)
@@ -521,7 +526,8 @@ class _Output:
     def add(self, agent: str, partition: int, brought: ReplayedSlice) -> None:
         """Add what a slice brought."""
         for emit in brought.outputs.records:
-            self._write(emit.topic, agent, partition, emit.value)
+            if emit.topic != LIQUIDATION_STATE:
+                self._write(emit.topic, agent, partition, emit.value or b"")
         journal = JOURNAL if agent == "margin" else PRICE_JOURNAL
         self._write(journal, agent, partition, brought.journal_value)
 

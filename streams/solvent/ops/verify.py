@@ -22,7 +22,14 @@ from solvent.errors import ConfigError, PartitionError, SolventError
 from solvent.ops.logs import Logs
 from solvent.rules import CompiledRulebook
 from solvent.runtime.lane import AgentSpec
-from solvent.wire.topics import LIQUIDATIONS, LOSSES, MARGIN_STATUS, MARKS, REJECTS
+from solvent.wire.topics import (
+    LIQUIDATION_STATE,
+    LIQUIDATIONS,
+    LOSSES,
+    MARGIN_STATUS,
+    MARKS,
+    REJECTS,
+)
 
 __all__ = ["AGENTS", "PartitionReport", "Progress", "VerifyOptions", "VerifyReport", "verify"]
 
@@ -32,7 +39,7 @@ AGENTS: Final[
 ] = {
     "margin": (
         lambda rulebook, _partitions: margin_agent(rulebook),
-        (LIQUIDATIONS, MARGIN_STATUS, REJECTS, LOSSES),
+        (LIQUIDATIONS, LIQUIDATION_STATE, MARGIN_STATUS, REJECTS, LOSSES),
         "",
     ),
     "prices": (price_agent, (MARKS, REJECTS), MARKS),

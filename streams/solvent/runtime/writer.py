@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Final
 
 import numpy as np
 import structlog
@@ -145,6 +146,10 @@ def record_batches(rows: Sequence[Rows], now_ms: int, limit: int) -> list[_Recor
     return batches
 
 
+#: How a record spells the length of a value that it has not, -1: it is a tombstone.
+_NO_VALUE: Final = b"\x01"
+
+
 def event_batches(events: Sequence[Emit], now_ms: int, limit: int) -> list[_RecordBatch]:
     """Return transactional record batches that hold all events in order, as `record_batches` does.
 
@@ -154,8 +159,10 @@ def event_batches(events: Sequence[Emit], now_ms: int, limit: int) -> list[_Reco
     batches: list[_RecordBatch] = []
     parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
     for _, key, value, _, headers in events:
-        middle = b"%b%b%b" % (varint(len(key)), key, varint(len(value)))
-        rest = len(middle) + len(value) + len(headers)
+        content = value or b""
+        size_told = _NO_VALUE if value is None else varint(len(value))
+        middle = b"%b%b%b" % (varint(len(key)), key, size_told)
+        rest = len(middle) + len(content) + len(headers)
         if count and size + rest + _FRAME_BYTES > limit:
             batches.append(_sealed(bytearray().join(parts), size, count, now_ms))
             parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
@@ -166,7 +173,7 @@ def event_batches(events: Sequence[Emit], now_ms: int, limit: int) -> list[_Reco
         if size > limit:
             message = f"event {key!r} of {rest} bytes, limit {limit} a batch"
             raise InvariantError(message)
-        parts += (start, middle, value, headers)
+        parts += (start, middle, content, headers)
         count += 1
     if count:
         batches.append(_sealed(bytearray().join(parts), size, count, now_ms))

@@ -9,7 +9,8 @@ missing field and a wrong type. ``schemas/*/v1.schema.json`` says what each fiel
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+import re
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import orjson
@@ -20,6 +21,7 @@ from solvent.wire.losses import FundRow, Loss, LossAnswer
 from solvent.wire.topics import (
     ACCOUNTS,
     JOURNAL,
+    LIQUIDATION_STATE,
     LIQUIDATIONS,
     LOSSES,
     MARGIN_STATUS,
@@ -29,6 +31,7 @@ from solvent.wire.topics import (
 )
 
 __all__ = [
+    "WATERMARK_KEY",
     "BreakerInForce",
     "Claim",
     "ControlRow",
@@ -61,8 +64,10 @@ __all__ = [
     "SettlementsRow",
     "SourceQuote",
     "SourceWord",
+    "StandingCase",
     "StateMark",
     "Trigger",
+    "Watermark",
     "WithheldSize",
     "decode_budget_row",
     "decode_case_row",
@@ -72,6 +77,7 @@ __all__ = [
     "decode_fund_row",
     "decode_journal_entry",
     "decode_liquidation",
+    "decode_liquidation_state",
     "decode_loss",
     "decode_margin_status",
     "decode_mark_frame",
@@ -299,6 +305,80 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     def is_offer(self) -> bool:
         """Whether this revision asks for trades, rather than ending the case."""
         return self.event in {"opened", "revised"}
+
+
+class StandingCase(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="case", tag_field="kind"
+):
+    """A case as it stands, the last word of ``liquidations.v1`` about a margin unit.
+
+    What a `Liquidation` says, less what acting on it can do without: the snapshot, and of `inputs`
+    all but ``trades.v1``. Keyed ``account_id:subaccount``; nothing stands there once it has ended.
+    """
+
+    schema_version: int
+    liquidation_id: str
+    revision: int
+    event: str
+    reason: str
+    partition: int
+    ts_us: int
+    expires_us: int | None
+    verdict: str
+    mark_seq: int
+    legs: list[OfferLeg]
+    inputs: dict[str, int]
+    rulebook: RulebookReference
+    swaps: list[OfferSwap] = []
+    share_ppm: int | None = None
+    withheld: list[WithheldSize] = []
+    released_ppm: int | None = None
+    dutch_auction: OfferAuction | None = None
+    dry_run: bool = False
+
+    @property
+    def account_id(self) -> str:
+        """Account of the unit."""
+        return self.liquidation_id.split(":")[0]
+
+    @property
+    def subaccount(self) -> str:
+        """The unit within its account."""
+        return self.liquidation_id.split(":")[1]
+
+    @property
+    def episode(self) -> int:
+        """Number of this liquidation among the unit's."""
+        return int(self.liquidation_id.split(":")[2])
+
+    @property
+    def is_offer(self) -> bool:
+        """Whether trades are asked for; a suspended case waits."""
+        return self.event in {"opened", "revised"}
+
+
+class Watermark(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="watermark", tag_field="kind"
+):
+    r"""A partition's sign of life, keyed ``\0watermark``: the first mark frame of each second.
+
+    All that lies below `inputs` is judged, and what came of it told.
+
+    Attributes
+    ----------
+    ts_us, mark_seq : int
+        Stream time and the mark frame that brought it.
+    open_cases : int
+        Cases that stand, suspended ones included.
+    """
+
+    schema_version: int
+    partition: int
+    ts_us: int
+    mark_seq: int
+    open_cases: int
+    inputs: dict[str, int]
+    rulebook: RulebookReference
 
 
 class MarginStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -639,9 +719,15 @@ class RowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fills: Annotated[list[tuple[int, int]], msgspec.Meta(min_length=1)]
 
 
+#: Key of a partition's watermark in ``liquidation-state.v1``; no identifier has a zero byte.
+WATERMARK_KEY: Final = b"\0watermark"
+
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
+_LIQUIDATION_ID = re.compile(r"[A-Za-z0-9._-]{1,64}:[A-Za-z0-9._-]{1,64}:[1-9][0-9]{0,15}")
+
 _liquidation = msgspec.json.Decoder(Liquidation)
+_liquidation_state = msgspec.json.Decoder(StandingCase | Watermark)
 _margin_status = msgspec.json.Decoder(MarginStatus)
 _reject = msgspec.json.Decoder(Reject)
 _journal_entry = msgspec.json.Decoder(JournalEntry)
@@ -669,6 +755,15 @@ _head = msgspec.json.Decoder(_Head)
 def decode_liquidation(value: bytes) -> Liquidation:
     """Return a record of ``liquidations.v1``; ContractError as `decode_reject` raises it."""
     return _read(_liquidation, LIQUIDATIONS, value)
+
+
+def decode_liquidation_state(value: bytes) -> StandingCase | Watermark:
+    """Return a record of ``liquidation-state.v1``; ContractError as `decode_reject` raises it."""
+    record: StandingCase | Watermark = _read(_liquidation_state, LIQUIDATION_STATE, value)
+    if isinstance(record, StandingCase) and not _LIQUIDATION_ID.fullmatch(record.liquidation_id):
+        message = f"{LIQUIDATION_STATE} `liquidation_id` = {ascii(record.liquidation_id)[:80]}"
+        raise ContractError(message, code=RejectCode.MALFORMED)
+    return record
 
 
 def decode_margin_status(value: bytes) -> MarginStatus:

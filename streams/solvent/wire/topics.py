@@ -21,6 +21,7 @@ __all__ = [
     "CONTROL",
     "JOURNAL",
     "LIQUIDATIONS",
+    "LIQUIDATION_STATE",
     "LOSSES",
     "MARGIN_STATUS",
     "MARKS",
@@ -49,6 +50,7 @@ MARKS = "marks.v1"
 ACCOUNTS = "accounts.v1"
 PRICE_STATE = "price-state.v1"
 LIQUIDATIONS = "liquidations.v1"
+LIQUIDATION_STATE = "liquidation-state.v1"
 MARGIN_STATUS = "margin-status.v1"
 REJECTS = "rejects.v1"
 JOURNAL = "journal.v1"
@@ -86,7 +88,7 @@ class TopicSpec:
     per_account : bool
         True: as many partitions as the pipeline, keyed by account. False: one partition.
     retention_ms : int or None
-        How long records stay; None for a compacted table, -1 for ever.
+        How long records stay; None where the last of each key does, -1 for ever.
     """
 
     name: str
@@ -127,6 +129,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=ACCOUNTS, role=Role.TABLE, per_account=True, retention_ms=None),
     TopicSpec(name=PRICE_STATE, role=Role.TABLE, per_account=False, retention_ms=None),
     TopicSpec(name=LIQUIDATIONS, role=Role.OUTPUT, per_account=True, retention_ms=-1),
+    TopicSpec(name=LIQUIDATION_STATE, role=Role.OUTPUT, per_account=True, retention_ms=None),
     TopicSpec(name=MARGIN_STATUS, role=Role.OUTPUT, per_account=True, retention_ms=30 * _DAY_MS),
     TopicSpec(name=REJECTS, role=Role.OUTPUT, per_account=True, retention_ms=-1),
     TopicSpec(name=JOURNAL, role=Role.OUTPUT, per_account=True, retention_ms=-1),

@@ -134,9 +134,9 @@ class _Told:
         """Take what a slice brought."""
         for emit in brought.outputs.records:
             if emit.topic == LIQUIDATIONS:
-                self._take_liquidation(decode_liquidation(emit.value))
+                self._take_liquidation(decode_liquidation(emit.value or b""))
             elif emit.topic == MARGIN_STATUS:
-                self._take_status(decode_margin_status(emit.value))
+                self._take_status(decode_margin_status(emit.value or b""))
 
     def _take_status(self, event: MarginStatus) -> None:
         if event.status == "margin_call":
