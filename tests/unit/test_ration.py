@@ -90,6 +90,30 @@ def test_small_shortage_and_bankrupt_unit_are_not_phased() -> None:
     assert told(bankrupt)[1:] == [("alice", "bankrupt", "4", [])]
 
 
+def test_dust_goes_with_the_last_phase() -> None:
+    """What 2 BTC would leave is worth 168, less than 200: all 8 lots are planned, and offered."""
+    log = rationed(release=RELEASE, dust_micros=200 * USD)
+    assert told(log.marks({}, at_s=61).marks({}, at_s=121)) == [
+        ("alice", "opened", "1", [("3", "release")]),
+        ("alice", "expired", "3", [("1", "release")]),
+        ("alice", "expired", "4", []),
+    ]
+
+
+def test_isolated_books_share_the_window_of_their_account() -> None:
+    """168 of 200 for one book, and 32 are less than a lot for the other."""
+    window = {"span_us": 100 * SECOND_US, "account_notional_micros": 200 * USD}
+    rulebook = a_successor(presets={"cross-margin": {"liquidation": {"window": window}}})
+    log = Log().rulebook(rulebook)
+    for book in ("cross", "BTC-PERP"):
+        log.move(amount="100", subaccount=book).trade(size="4", price="100", subaccount=book)
+    log.marks({"BTC": "104", "ETH": "50", "ODD": "1"}).marks({"BTC": "84"}, at_s=1)
+    assert [(size, withheld) for _, _, size, withheld in told(log)] == [
+        ("2", []),
+        ("", [("2", "account_window")]),
+    ]
+
+
 def test_window_goes_to_the_worst_first_and_the_rest_waits() -> None:
     """300 of the market: 168 for alice, 126 of the 132 left for bob, 6 are less than a lot."""
     log = rationed("carol", "bob", "alice", window=WINDOW)

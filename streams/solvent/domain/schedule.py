@@ -135,20 +135,23 @@ class Window(NamedTuple):
     account_micros: int | None
 
 
-def released_share(release: Release, elapsed_us: int) -> int:
-    """Return what of a shortage is released so long after the case began, ppm, rounded down."""
+def released_share(release: Release, elapsed_us: int, shortage_micros: int) -> int:
+    """Return what of a shortage is released so long after the case began, ppm, rounded down.
+
+    ``min(1, elapsed/duration + initial)``; all of a shortage below `all_below_micros`.
+    """
+    if shortage_micros < release.all_below_micros:
+        return PPM
     return min(PPM, max(elapsed_us, 0) * PPM // release.duration_us + release.initial_ppm)
 
 
 def released(release: Release, elapsed_us: int, *, shortage_micros: int, freed_micros: int) -> int:
     """Return how much of a shortage may be closed now, micros, rounded down (Drift).
 
-    ``min(1, elapsed/duration + initial) * (s + freed) - freed``, at least 0: what was freed since
-    the case began counts against it. All at once where the shortage is below `all_below_micros`.
+    ``share * (s + freed) - freed``, at least 0: what was freed since the case began counts against
+    what is released.
     """
-    if shortage_micros < release.all_below_micros:
-        return max(0, shortage_micros)
-    share_ppm = released_share(release, elapsed_us)
+    share_ppm = released_share(release, elapsed_us, shortage_micros)
     return max(0, (shortage_micros + freed_micros) * share_ppm // PPM - freed_micros)
 
 

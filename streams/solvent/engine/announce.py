@@ -412,7 +412,6 @@ class Batch:
             return self._leg_texts(legs), ""
         announcer, unit = self._announcer, self.unit[at]
         given = Ration(
-            unit=unit,
             account=self.account[at],
             now_us=announcer.marks.stream_us,
             elapsed_us=elapsed_us,

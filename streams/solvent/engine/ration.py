@@ -43,7 +43,6 @@ class Withheld(NamedTuple):
 class Ration(NamedTuple):
     """What rationing goes by besides plan and policy; amounts in micros, times in microseconds."""
 
-    unit: int
     account: int
     now_us: int
     elapsed_us: int
@@ -121,7 +120,7 @@ def ration(
                 most = max(1, _lots_worth(leg, planned[at], depth.most_micros))
                 limit(at, most, "depth")
         if policy.release is not None and given.shortage_micros:
-            released_ppm = released_share(policy.release, given.elapsed_us)
+            released_ppm = released_share(policy.release, given.elapsed_us, given.shortage_micros)
             micros = released(
                 policy.release,
                 given.elapsed_us,
