@@ -10,11 +10,13 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import yaml
 
+from solvent.cli.main import run
 from solvent.engine.cases import CASE_ROW_PREFIX
 from solvent.engine.waterfall import FUND_ROW_KEY, Waterfall
 from solvent.ops.accounts import read_shards
@@ -57,15 +59,19 @@ def pipeline(
     )
     try:
         chance = random.Random(6)
-        made.load(mixed_records(RULEBOOK, count=6_000, accounts=200, seed=606))
-        total = made.loaded.total()
+        records = list(mixed_records(RULEBOOK, count=6_000, accounts=200, seed=606))
+        part = -(-len(records) // 10)  # in parts, so that accounts live through the prices
         made.start()
-        for kill in range(5):
-            goal = total * (kill + chance.random()) / 6
+        for begin in range(0, len(records), part):
+            before = made.loaded.total()
+            made.load(records[begin : begin + part])
+            goal = before + (made.loaded.total() - before) * chance.random()
             made.follower.until(
                 lambda goal=goal: made.progress >= goal, deadline_s=180, what=f"{goal:.0f} folded"
             )
-            made.kill_and_restart()
+            if begin % (2 * part) == 0:
+                made.kill_and_restart()
+            made.follower.until(made.is_finished, deadline_s=180, what="a part folded")
         made.finish(deadline_s=180)
         yield made
     finally:
@@ -133,3 +139,19 @@ def test_every_case_ends_at_most_once_and_none_that_ended_is_kept(pipeline: Pipe
     assert reasons["closed", "insured"] > 1
     rows = {r.key: r.value for r in pipeline.read(ACCOUNTS) if r.key.startswith(CASE_ROW_PREFIX)}
     assert sum(value is not None for value in rows.values()) == len(standing)
+
+
+def test_command_shows_what_the_fund_has(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in pipeline.env.items():
+        monkeypatch.setenv(name, value)
+    assert run(["fund", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    amounts = [Decimal(told[name]) for name in ("balance", "received", "paid")]
+    assert amounts[0] == Decimal(OPENING) / 10**6 + amounts[1] - amounts[2]
+    assert told["takeovers"] > 1
+    assert run(["fund"]) == 0
+    assert f"balance    {told['balance']}\n" in capsys.readouterr().out
+    monkeypatch.setenv("SOLVENT_TOPIC_PREFIX", "nowhere.")
+    assert run(["fund"]) == 4

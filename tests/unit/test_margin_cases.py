@@ -267,3 +267,20 @@ def test_flags_by_input_are_raised_not_refused(log: Log, flags: list[str]) -> No
     replay = Replay().run(log)
     assert replay.shard.describe("alice")["units"][0]["flags"] == flags
     assert replay.events("rejects.v1") == []
+
+
+def test_flapping_price_makes_no_more_than_two_revisions_a_life_of_an_offer() -> None:
+    log = an_open_position()
+    for second in range(1, 601):  # ten lives of an offer, 60 s each
+        log.marks({"BTC": "84" if second % 2 else "74"}, at_s=second)  # 100 - 4 * 26 < 0
+    told = cases(Replay().run(log))
+    assert told[:2] == [(1, 1, "opened", "liquidatable"), (1, 2, "revised", "bankrupt")]
+    assert {event[2:] for event in told[2:]} <= {("revised", "expired"), ("revised", "bankrupt")}
+    assert len(told) <= 2 * 10
+
+
+def test_price_that_flaps_below_the_end_of_liquidation_begins_no_second_case() -> None:
+    log = an_open_position()
+    for second in range(1, 60):  # healthy at maintenance and not, never at the liquidation end
+        log.marks({"BTC": "85" if second % 2 else "92"}, at_s=second)
+    assert cases(Replay().run(log)) == [(1, 1, "opened", "liquidatable")]

@@ -12,6 +12,7 @@ import orjson
 import pytest
 import yaml
 
+from solvent.engine.waterfall import FUND_ROW_KEY
 from solvent.errors import ConfigError, PartitionError
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.wire.topics import LIQUIDATIONS, LOSSES, MARKS, REJECTS
@@ -255,3 +256,15 @@ def test_without_insurance_nothing_is_told_of_losses() -> None:
 def test_bad_insurance_is_refused_by_path(insurance: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
         insured(**insurance)
+
+
+def test_restored_fund_is_written_only_when_it_changes() -> None:
+    house = a_house()
+    house.restore(PRICES)
+    house.price("101")
+    assert house.step(PRICES)
+    fresh = House(insured()).prices
+    assert FUND_ROW_KEY in {key for key, _ in fresh.cut().rows}
+    assert FUND_ROW_KEY not in {key for key, _ in fresh.cut().rows}
+    house.restore(PRICES)
+    assert FUND_ROW_KEY not in {key for key, _ in house.prices.cut().rows}

@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "explain": ("explain", "Explain a liquidation, made again from the journal."),
     "evaluate": ("evaluate", "Judge one snapshot offline: JSON in, JSON out."),
     "control": ("control", "Pause liquidations, halt a market, run dry, see what is in force."),
+    "fund": ("fund", "Show the insurance fund."),
     "rulebook": ("rulebook", "List, show, check and compare rulebooks."),
     "accounts": ("accounts", "Look at the account table of a running pipeline."),
     "executor": ("executor", "Run the reference liquidation executor."),

@@ -90,6 +90,8 @@ class Waterfall:
         self._partitions = partitions
         self._policy: InsurancePolicy | None = None
         self.fund_micros = 0
+        self.received_micros = 0
+        self.paid_micros = 0
         self._is_open = False
         self._draws: deque[Grant] = deque()
         self._requests = 0
@@ -119,6 +121,7 @@ class Waterfall:
         self.is_changed = True
         if isinstance(loss, Contribution):
             self.fund_micros += loss.amount_micros
+            self.received_micros += loss.amount_micros
         elif isinstance(loss, Claim):
             yield self._pay(loss, now_us)
         elif isinstance(loss, Takeover):
@@ -148,6 +151,7 @@ class Waterfall:
             if paid:
                 self._draws.append(Grant(now_us, paid))
         self.fund_micros -= paid
+        self.paid_micros += paid
         return {
             "kind": "payment",
             "liquidation_id": claim.liquidation_id,
@@ -245,6 +249,8 @@ class Waterfall:
             {
                 "schema_version": 1,
                 "fund_micros": self.fund_micros,
+                "received_micros": self.received_micros,
+                "paid_micros": self.paid_micros,
                 "requests": self._requests,
                 "draws": [list(draw) for draw in self._draws],
                 "placements": [asdict(p) for p in self._placements],
@@ -266,7 +272,9 @@ class Waterfall:
             msg = f"row of the fund: {error.message}"
             raise PartitionError(msg) from error
         self._is_open = True
+        self.is_changed = False  # what the constructor opened was opened before
         self.fund_micros, self._requests = row.fund_micros, row.requests
+        self.received_micros, self.paid_micros = row.received_micros, row.paid_micros
         self._draws = deque(Grant(*draw) for draw in row.draws)
         self._placements = [_restored(told) for told in row.placements]
         self._unplaced = [_restored(told) for told in row.unplaced]

@@ -103,6 +103,8 @@ class FundRow(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: int
     fund_micros: int
+    received_micros: int
+    paid_micros: int
     requests: int
     draws: list[tuple[int, int]]
     placements: list[dict[str, Any]]

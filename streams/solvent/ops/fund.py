@@ -1,0 +1,66 @@
+"""The insurance fund of a pipeline, as committed."""
+
+from __future__ import annotations
+
+import orjson
+
+from solvent.engine.published import RULEBOOK_ROW_KEY
+from solvent.engine.waterfall import FUND_ROW_KEY
+from solvent.errors import ConfigError
+from solvent.ops.history import read_table
+from solvent.rules import CompiledRulebook, compile_document
+from solvent.units import MICRO_EXPONENT, format_scaled
+from solvent.wire.outputs import decode_fund_row, decode_rulebook_row
+from solvent.wire.topics import PRICE_STATE, Topics
+
+__all__ = ["fund_told"]
+
+
+def fund_told(
+    bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook
+) -> dict[str, object]:
+    """Return what the fund has and holds: decimal texts, sizes and prices of its markets.
+
+    Parameters
+    ----------
+    rulebook : CompiledRulebook
+        The worker's file; a published one takes its place.
+
+    Raises
+    ------
+    ConfigError
+        [SLV-455] The pipeline has no fund.
+    ServiceError
+        [SLV-608, SLV-610] No broker or no such topic.
+    """
+    rows = read_table(bootstrap_servers, topics.physical(PRICE_STATE)).get(0, {})
+    published = rows.get(RULEBOOK_ROW_KEY)
+    if published is not None:
+        rulebook = compile_document(orjson.dumps(decode_rulebook_row(published).rulebook))
+    value = rows.get(FUND_ROW_KEY)
+    if value is None:
+        msg = (
+            f"no insurance fund: the rulebook in force, {rulebook.id} version {rulebook.version}, "
+            "has no `insurance`, or no worker has priced under it yet"
+        )
+        raise ConfigError(msg, code="SLV-455")
+    row = decode_fund_row(value)
+    taken = []
+    for placement in (*row.placements, *row.unplaced):
+        instrument = rulebook.instrument_by_name[placement["market"]]
+        taken.append(
+            {
+                "liquidation_id": placement["liquidation_id"],
+                "market": instrument.name,
+                "size": instrument.lot.format(placement["lots"]),
+                "price": format_scaled(placement["price"], instrument.price_exponent),
+                "stage": placement["stage"],
+            }
+        )
+    return {
+        "balance": format_scaled(row.fund_micros, MICRO_EXPONENT),
+        "received": format_scaled(row.received_micros, MICRO_EXPONENT),
+        "paid": format_scaled(row.paid_micros, MICRO_EXPONENT),
+        "takeovers": row.requests,
+        "holds": taken,
+    }
