@@ -8,6 +8,7 @@ from typing import NamedTuple
 import orjson
 import pytest
 
+from solvent.cli.main import run
 from solvent.engine.margin import MarginShard
 from solvent.engine.snapshot import evaluate_snapshot
 from solvent.ops.reconcile import reconcile
@@ -72,3 +73,16 @@ def test_sample_snapshot_holds_two_units_to_liquidate() -> None:
     assert accounts[0]["equity"]["maintenance"] == "246.03"
     # 10 x 1,420 x 2.5 %
     assert accounts[0]["requirement"]["maintenance"] == "355"
+
+
+def test_phased_sample_offers_what_the_readme_says(tmp_path: Path) -> None:
+    out = tmp_path / "phased"
+    command = ["replay", "--inputs", str(SAMPLES / "phased"), "--partitions", "1"]
+    assert run([*command, "-r", "demo-phased", "--out", str(out)]) == 0
+    events = map(orjson.loads, (out / "liquidations.v1.jsonl").read_bytes().splitlines())
+    readme = (SAMPLES.parent / "README.md").read_text()
+    for event in events:
+        withheld = [[each["size"], each["reason"]] for each in event["withheld"]]
+        sizes = [leg["size"] for leg in event["legs"]]
+        told = [event["account_id"], event["event"], sizes, event["released_ppm"], withheld]
+        assert f"\n{orjson.dumps(told).decode()}\n" in readme

@@ -98,6 +98,12 @@ def with_terms(*, lends: bool) -> CompiledRulebook:
     preset["margin_call"]["clear_ppm"] = 200_000
     if lends:
         preset["debt"] = "requirement"
+    else:  # offers of less than their plans, and of nothing, which are looked at again
+        preset["liquidation"]["release"] = {"duration_us": 60_000_000, "initial_ppm": 200_000}
+        preset["liquidation"]["window"] = {
+            "span_us": 90_000_000,
+            "market_notional_per_partition_micros": 20_000_000_000,
+        }
     rulebook = parse_rulebook(json.dumps(document))
     assert (rulebook.rules.terms.is_plain[0], rulebook.rules.terms.is_steady[0]) == (0, 1)
     return rulebook

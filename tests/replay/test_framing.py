@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from solvent.engine.journal import SliceJournal
+from solvent.rules import CompiledRulebook
 from support.busy_log import a_busy_log, a_stated_log
-from support.margin import Log, Replay, a_successor, rates_of
+from support.margin import NOW_US, SECOND_US, Log, Replay, a_successor, rates_of
 
 PRICES = {"BTC": "104", "ETH": "50", "ODD": "1"}
 
@@ -21,6 +22,63 @@ PRICES = {"BTC": "104", "ETH": "50", "ODD": "1"}
 def a_position() -> Log:
     """Return 4 BTC bought at 100 on 100 USDC: liquidatable below 85.71."""
     return Log().move(amount="100").trade(size="4", price="100").marks(PRICES)
+
+
+def rationed() -> CompiledRulebook:
+    """Return a rulebook that phases orders and budgets 300 a market in 100 s: 7 lots at 84."""
+    usd = 1_000_000
+    sections = {
+        "release": {"duration_us": 120 * SECOND_US, "initial_ppm": 500_000},
+        "window": {
+            "span_us": 100 * SECOND_US,
+            "market_notional_per_partition_micros": 300 * usd,
+            "account_notional_micros": 150 * usd,
+        },
+    }
+    return a_successor(presets={"cross-margin": {"liquidation": sections}})
+
+
+def auctioned() -> CompiledRulebook:
+    """Return a rulebook that auctions slices of a book."""
+    times = {"fast_us": 60 * SECOND_US, "slow_us": 600 * SECOND_US, "insolvent_us": SECOND_US}
+    auction = {"cutoff_ppm": 800_000, "buffer_ppm": 100_000, **times}
+    sections = {"sizing": "slice", "auction": auction}
+    return a_successor(presets={"cross-margin": {"liquidation": sections}})
+
+
+def competing() -> Log:
+    """Return three accounts that compete for a window from second 1 on."""
+    log = Log().rulebook(rationed())
+    for name in ("carol", "alice", "bob"):
+        log.move(name, amount="100").trade(name, size="4", price="100")
+    return log.marks(PRICES).marks({"BTC": "84"}, at_s=1)
+
+
+def sold(log: Log, name: str, size: str, at_s: int, price: str = "84") -> Log:
+    case = {"liquidation_id": f"{name}:cross:1", "ts_us": NOW_US + at_s * SECOND_US}
+    return log.trade(name, side="sell", size=size, price=price, **case)
+
+
+def a_contest() -> Log:
+    """Fills, renewals, quarantine, a feed that rests, a pause and an end, all about one window."""
+    log = sold(sold(competing(), "alice", "1", 1), "bob", "0.5", 1)
+    log.move("carol", amount="1", kind="withdrawal").marks({}, at_s=61)
+    log.marks({"BTC": "84"}, at_s=62, state="stale", since_s=62).move("bob", amount="1")
+    sold(log.marks({}, at_s=122), "carol", "0.5", 100)
+    log.marks({"BTC": "84"}, at_s=123, since_s=123).marks({}, at_s=128)
+    sold(log.trade("alice", size="0.3").marks({}, at_s=130), "bob", "0.5", 130)
+    log.pauses("BTC-PERP", at_s=131).pauses(at_s=132)
+    sold(log, "carol", "1", 133).move("carol", amount="60")
+    log.snapshot("alice", positions=[{"market": "BTC-PERP", "size": "4", "cost_basis": "400"}])
+    return log.marks({"BTC": "70"}, at_s=134).marks({}, at_s=195).marks({}, at_s=300)
+
+
+def an_auction() -> Log:
+    """A book that is sold in slices while its price falls."""
+    log = Log().rulebook(auctioned()).move(amount="100").trade(size="4", price="100")
+    log.marks(PRICES).marks({"BTC": "84"}, at_s=1)
+    sold(log, "alice", "0.5", 31, "83.5").marks({}, at_s=62)
+    return sold(log, "alice", "0.5", 62, "80").marks({}, at_s=123)
 
 
 #: What the fund answers to what the last log has to tell.
@@ -41,6 +99,8 @@ TAKEN = {
     "price": 7_000,
 }
 LOGS = {
+    "accounts compete for a window": a_contest(),
+    "a book is auctioned": an_auction(),
     "offer expires at an empty frame": a_position()
     .marks({"BTC": "84"}, at_s=1)
     .marks({}, at_s=60)
@@ -162,6 +222,41 @@ LOGS = {
 }
 #: What each log must bring about, so that none of them proves nothing.
 WANTED = {
+    "accounts compete for a window": [
+        "opened",
+        "opened",
+        "opened",
+        "revised progress",
+        "revised progress",
+        "revised ledger_changed",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised progress",
+        "suspended paused",
+        "suspended paused",
+        "revised resumed",
+        "revised resumed",
+        "revised progress",
+        "recovered deposit",
+        "revised ledger_changed",
+        "revised bankrupt",
+        "revised bankrupt",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+    ],
+    "a book is auctioned": [
+        "opened",
+        "revised progress",
+        "revised expired",
+        "revised progress",
+        "revised expired",
+    ],
     "offer expires at an empty frame": ["opened", "revised expired", "revised expired"],
     "grace ends at an empty frame": ["opened"],
     "grace ends and the offer of before is expired by then": ["opened", "revised expired"],

@@ -59,6 +59,7 @@ DECODE_OUTPUT: dict[tuple[str, str], Callable[[bytes], msgspec.Struct]] = {
     ("price-state", "control"): outputs.decode_control_row,
     ("price-state", "fund"): outputs.decode_fund_row,
     ("accounts", "case"): outputs.decode_case_row,
+    ("accounts", "budget"): outputs.decode_budget_row,
     ("losses", ""): outputs.decode_loss,
     ("liquidations", ""): outputs.decode_liquidation,
     ("liquidation-state", ""): outputs.decode_liquidation_state,

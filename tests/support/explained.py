@@ -64,6 +64,13 @@ def assert_sized(sizing: dict[str, Any] | None, event: dict[str, Any]) -> None:
         assert event.get("swaps", []) == []
         return
     assert sizing["shortage"] == event["shortfall"]
+    if event.get("withheld"):
+        left = [{name: each[name] for name in event["withheld"][0]} for each in sizing["withheld"]]
+        assert left == event["withheld"]
+        for each in sizing["legs"]:
+            parts = [p for p in (*event["legs"], *left) if p["market"] == each["market"]]
+            assert Decimal(each["size"]) == sum(Decimal(part["size"]) for part in parts)
+        return
     for kind in ("legs", "swaps"):
         for each, offered in zip(sizing[kind], event.get(kind, []), strict=True):
             assert {name: each[name] for name in offered} == offered

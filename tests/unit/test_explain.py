@@ -177,6 +177,31 @@ def test_parts_add_up_to_the_bit_under_every_rulebook(case: dict[str, Any]) -> N
             assert (equity, required) == (appraisal.equity[level], appraisal.requirement[level])
 
 
+def test_what_is_withheld_is_explained_by_the_plan_and_its_limits() -> None:
+    rulebook = builtin_rulebook("demo-phased")
+    pipeline = MemoryPipeline(rulebook)
+    keys = {"collateral": "account_id", "trades": "account_id", "oracle-ticks": "feed"}
+    for name, key in keys.items():
+        lines = (
+            (Path(__file__).parents[2] / "examples" / "phased" / f"{name}.jsonl")
+            .read_bytes()
+            .splitlines()
+        )
+        records = [(f"{name}.v1", json.loads(line).get(key, "").encode(), line) for line in lines]
+        for record in records:
+            pipeline.play([record])
+    reasons = set()
+    for event in events_in(pipeline):
+        told = explained(pipeline, rulebook, event)
+        assert_explained(told, event)
+        assert "Withheld 1" in text_of(sections(told))
+        for each in told["sizing"]["withheld"]:
+            reasons.add(each["reason"])
+            assert each["path"].startswith("presets.cross-margin.liquidation.")
+            assert each["parameters"]
+    assert reasons == {"depth", "release", "market_window", "account_window"}
+
+
 # -- a small account, by hand: maintenance 1/8, liquidation end 3/16, liquidator 1 %
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from solvent.domain.schedule import (
     Auction,
     Grant,
+    Release,
     auction_share,
     bid_price,
     grant,
@@ -78,12 +79,10 @@ def test_insolvent_price_goes_from_value_to_health(
 )
 def test_released(elapsed_s: int, shortage: int, freed: int, now: int) -> None:
     found = released(
+        Release(duration_us=30_000_000, initial_ppm=200_000, all_below_micros=50 * USD),
         elapsed_s * 1_000_000,
         shortage_micros=shortage * USD,
         freed_micros=freed * USD,
-        duration_us=30_000_000,
-        initial_ppm=200_000,
-        all_below_micros=50 * USD,
     )
     assert found == now * USD
 

@@ -7,10 +7,11 @@ these, the kernel uses the same numbers as floats.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from solvent.domain.impact import MarketDepth
 from solvent.domain.lending import CloseFactor
-from solvent.domain.schedule import Auction
+from solvent.domain.schedule import Auction, Release, Window
 
 __all__ = ["InsurancePolicy", "LendingPolicy", "LiquidationPolicy", "OraclePolicy"]
 
@@ -92,7 +93,7 @@ class LiquidationPolicy:
     offer_ttl_us : int
         How long an offer stands before it is revised.
     is_plain : bool
-        Whether flat rates say all there is to say of every position.
+        Whether flat rates say all there is to say of every position, and its shortage of sizes.
     sizing : str
         ``shortage``, ``full``, ``steps`` or ``slice``.
     step_ppm, step_below_ppm : int
@@ -103,6 +104,13 @@ class LiquidationPolicy:
         What a slice restores beyond maintenance, of what is required.
     lending : LendingPolicy or None
         Where debt is repaid by liquidators.
+    release : Release or None
+        Over which time a shortage may be closed.
+    window : Window or None
+        What offers and fills of a rolling window may come to, in a market of one partition and of
+        one account.
+    depth : mapping of int to MarketDepth
+        By instrument index, where the impact of one order is limited.
     """
 
     index: int
@@ -124,6 +132,14 @@ class LiquidationPolicy:
     auction: Auction | None = None
     auction_buffer_ppm: int = 0
     lending: LendingPolicy | None = None
+    release: Release | None = None
+    window: Window | None = None
+    depth: Mapping[int, MarketDepth] = field(default_factory=dict)
+
+    @property
+    def is_rationed(self) -> bool:
+        """Whether an offer may be for less than its plan."""
+        return self.release is not None or self.window is not None or bool(self.depth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

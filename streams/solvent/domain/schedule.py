@@ -15,11 +15,14 @@ from solvent.units import PPM
 __all__ = [
     "Auction",
     "Grant",
+    "Release",
+    "Window",
     "auction_share",
     "bid_price",
     "grant",
     "insolvent_price",
     "released",
+    "released_share",
     "step_share",
 ]
 
@@ -113,24 +116,43 @@ def step_share(
     return PPM
 
 
-def released(
-    elapsed_us: int,
-    *,
-    shortage_micros: int,
-    freed_micros: int,
-    duration_us: int,
-    initial_ppm: int,
-    all_below_micros: int,
-) -> int:
+class Release(NamedTuple):
+    """A shortage may be closed in phases: `initial_ppm` at once, all of it after `duration_us`.
+
+    One below `all_below_micros` is closed at once.
+    """
+
+    duration_us: int
+    initial_ppm: int
+    all_below_micros: int
+
+
+class Window(NamedTuple):
+    """Budgets of a rolling window of `span_us`, notional in micros; None: no budget."""
+
+    span_us: int
+    market_micros: int | None
+    account_micros: int | None
+
+
+def released_share(release: Release, elapsed_us: int, shortage_micros: int) -> int:
+    """Return what of a shortage is released so long after the case began, ppm, rounded down.
+
+    ``min(1, elapsed/duration + initial)``; all of a shortage below `all_below_micros`.
+    """
+    if shortage_micros < release.all_below_micros:
+        return PPM
+    return min(PPM, max(elapsed_us, 0) * PPM // release.duration_us + release.initial_ppm)
+
+
+def released(release: Release, elapsed_us: int, *, shortage_micros: int, freed_micros: int) -> int:
     """Return how much of a shortage may be closed now, micros, rounded down (Drift).
 
-    ``min(1, elapsed/duration + initial) * (s + freed) - freed``, at least 0: what was freed since
-    the case began counts against it. All at once where the shortage is below `all_below_micros`.
+    ``share * (s + freed) - freed``, at least 0: what was freed since the case began counts against
+    what is released.
     """
-    if shortage_micros < all_below_micros:
-        return max(0, shortage_micros)
-    share = min(PPM, max(elapsed_us, 0) * PPM // duration_us + initial_ppm)
-    return max(0, (shortage_micros + freed_micros) * share // PPM - freed_micros)
+    share_ppm = released_share(release, elapsed_us, shortage_micros)
+    return max(0, (shortage_micros + freed_micros) * share_ppm // PPM - freed_micros)
 
 
 class Grant(NamedTuple):

@@ -21,6 +21,7 @@ from solvent.units import PPM
 __all__ = [
     "CloseLeg",
     "OpenPosition",
+    "auction_limit",
     "bankruptcy_price",
     "fillable_price",
     "fund_fee",
@@ -324,6 +325,24 @@ def limit_price(
         limit = -(-min(fillable, mark_price - distance) // tick_price)
         return max(1, min(limit, mark_price // tick_price)) * tick_price
     limit = max(fillable, mark_price + distance) // tick_price
+    return max(limit, -(-mark_price // tick_price)) * tick_price
+
+
+def auction_limit(
+    *, mark_price: int, bankruptcy_price: int, share_ppm: int, is_sell: bool, tick_price: int
+) -> int:
+    """Return the worst price an auctioned order allows while its share is so much (7.5).
+
+    At a share of 1 that is the mark, at 0 the bankruptcy price, on the line between else: the
+    order gives up as much of its part of the equity as a bidder need not pay. Rounded towards the
+    mark to a multiple of the tick, as `limit_price` is. The bankruptcy price lies on the losing
+    side of the mark, or is it.
+    """
+    fallen = (mark_price - bankruptcy_price) * (PPM - share_ppm)
+    if is_sell:
+        limit = -(-(mark_price * PPM - fallen) // (PPM * tick_price))
+        return max(1, min(limit, mark_price // tick_price)) * tick_price
+    limit = (mark_price * PPM - fallen) // (PPM * tick_price)
     return max(limit, -(-mark_price // tick_price)) * tick_price
 
 

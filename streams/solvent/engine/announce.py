@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from solvent.domain.instrument import Instrument
+from solvent.domain.policy import LiquidationPolicy
 from solvent.domain.sizing import CloseLeg, OpenPosition, plan_close
-from solvent.engine.cases import Case, Closed
+from solvent.engine.cases import Case, CaseBook, Closed, Terms
 from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
 from solvent.engine.plan import Planner, swap_text
+from solvent.engine.ration import Ration, ration
 from solvent.engine.shard import Emit
 from solvent.kernel.layout import (
     CROSS,
@@ -30,6 +32,7 @@ from solvent.kernel.layout import (
     MAINTENANCE,
     NONE,
     STATUS_LABELS,
+    VERDICT_BANKRUPT,
     VERDICT_LABELS,
     Int32,
     Int64,
@@ -106,6 +109,8 @@ class Announcer:
         Named in events.
     rulebook, columns, marks
         Names, state and prices; figures are those last written to the columns.
+    cases : CaseBook
+        What offers use budgets of, the shard's.
     offsets : mapping of str to int
         Next offset of each input, kept current by the shard.
     """
@@ -116,12 +121,14 @@ class Announcer:
         rulebook: CompiledRulebook,
         columns: Columns,
         marks: MarkBook,
+        cases: CaseBook,
         offsets: Mapping[str, int],
     ) -> None:
         self.partition = partition
         self.rulebook = rulebook
         self.columns = columns
         self.marks = marks
+        self.cases = cases
         self._offsets = offsets
         self._rulebook_text = encode(rulebook.reference).decode()
         self.markets = [encode(instrument.name).decode() for instrument in rulebook.instruments]
@@ -307,12 +314,13 @@ class Batch:
         key = self._key[at]
         account_id = key.decode()
         subaccount = announcer.book_name(self._book[at])
-        legs = swaps = ""
+        legs = rest = ""
         case.offer(())
+        announcer.cases.budget.free(self.unit[at])
         if expires_us is not None:
-            legs, swaps = self._legs(at, ledger, case)
+            legs, rest = self._legs(at, ledger, case, expires_us)
             if announcer.marks.is_dry_run:
-                swaps += '"dry_run":true,'
+                rest += '"dry_run":true,'
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
         told = "" if ending is None else ending.text(announcer.rulebook.instruments)
         liquidation_id = f"{account_id}:{subaccount}:{episode}"
@@ -330,13 +338,13 @@ class Batch:
             f'{until}"status":"{STATUS_LABELS[status]}",'
             f'{self._mark_seq},{self._amounts(at)},"shortfall":"{shortage}",'
             f'"positions":[{ledger.positions(at)}],"collateral":[{ledger.collateral(at)}],'
-            f'"legs":[{legs}],{swaps}{self._trigger},{self._basis}{told}}}'
+            f'"legs":[{legs}],{rest}{self._trigger},{self._basis}{told}}}'
         )
         stands = None
         if ending is None:
             stands = (
                 f'{{"schema_version":1,"kind":"case",{about}{until}{self._mark_seq},'
-                f'"legs":[{legs}],{swaps}{self._terms}}}'
+                f'"legs":[{legs}],{rest}{self._terms}}}'
             ).encode()
         unit = f"{account_id}:{subaccount}".encode()
         if self._headers is None:
@@ -358,10 +366,11 @@ class Batch:
             f'"raw_equity":"{raw}"'
         )
 
-    def _legs(self, at: int, ledger: _Ledger, case: Case) -> tuple[str, str]:
-        """Return the orders that restore health(liquidation_end), and what else it takes."""
+    def _legs(self, at: int, ledger: _Ledger, case: Case, expires_us: int) -> tuple[str, str]:
+        """Return the orders that restore health(liquidation_end), and what else is said of them."""
         announcer = self._announcer
         policy = announcer.rulebook.policies[self.preset[at]]
+        elapsed_us = announcer.marks.stream_us - case.opened_us
         if policy.is_plain:
             legs = plan_close(
                 ledger.open_positions(at),
@@ -370,14 +379,55 @@ class Batch:
                 raw_equity_micros=self.raw_equity_micros[at],
                 maintenance_micros=self._maintenance[at],
             )
-            case.offer(legs)
-            return self._leg_texts(legs), ""
+            return self._offered(at, policy, case, legs, elapsed_us, expires_us)
         unit = self.unit[at]
-        plan = announcer.planner.plan(unit, announcer.describer.figures(unit))
-        case.offer(plan.legs)
+        plan = announcer.planner.plan(unit, announcer.describer.figures(unit), elapsed_us)
         swaps = encode([swap_text(announcer.rulebook, swap) for swap in plan.swaps]).decode()
         share = "null" if plan.share_ppm is None else plan.share_ppm
-        return self._leg_texts(plan.legs), f'"swaps":{swaps},"share_ppm":{share},'
+        rest = f'"swaps":{swaps},"share_ppm":{share},'
+        auction = policy.auction
+        if auction is None or plan.auction_ppm is None:
+            offered, withheld = self._offered(at, policy, case, plan.legs, elapsed_us, expires_us)
+            return offered, rest + withheld
+        case.offer(plan.legs, tuple(map(_terms_of, plan.legs)))
+        told = {
+            "started_us": case.opened_us,
+            **auction._asdict(),
+            "share_ppm": plan.auction_ppm,
+        }
+        return self._leg_texts(plan.legs), f'{rest}"dutch_auction":{encode(told).decode()},'
+
+    def _offered(
+        self,
+        at: int,
+        policy: LiquidationPolicy,
+        case: Case,
+        legs: tuple[CloseLeg, ...],
+        elapsed_us: int,
+        expires_us: int,
+    ) -> tuple[str, str]:
+        """Offer of a plan's orders what is not to be withheld; return it and the rest as text."""
+        if not policy.is_rationed:
+            case.offer(legs)
+            return self._leg_texts(legs), ""
+        announcer, unit = self._announcer, self.unit[at]
+        given = Ration(
+            account=self.account[at],
+            now_us=announcer.marks.stream_us,
+            elapsed_us=elapsed_us,
+            shortage_micros=self._shortage[at],
+            freed_micros=case.freed_micros,
+            is_bankrupt=self.verdict[at] == VERDICT_BANKRUPT,
+        )
+        rationed = ration(policy, legs, given, announcer.cases.budget)
+        if rationed.withheld:
+            figures = announcer.describer.figures(unit)
+            offered = announcer.planner.resized(unit, figures, legs, rationed.lots)
+        else:
+            offered = legs
+        case.offer(offered, rationed.terms)
+        announcer.cases.hold_budget(unit, self.account[at], expires_us)
+        return self._leg_texts(offered), rationed.text
 
     def _leg_texts(self, legs: Sequence[CloseLeg]) -> str:
         parts = []
@@ -393,6 +443,11 @@ class Batch:
                 f'"fund_fee_ppm":{fund_fee_ppm}}}'
             )
         return ",".join(parts)
+
+
+def _terms_of(leg: CloseLeg) -> Terms:
+    """Return what prices an auctioned order."""
+    return leg.instrument.index, 0, 0, leg.mark_price, leg.bankruptcy_price
 
 
 class _Ledger:

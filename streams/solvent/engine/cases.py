@@ -8,11 +8,13 @@ here, first failure wins:
 failure          condition                                               reject
 ===============  ======================================================  ==========
 ``late``         the case is over, suspended, or the offer had expired   SLV-206
-                 at the fill's event time
+                 at the fill's event time; where a window budgets
+                 offers, also by the stream's time: its budget is free
 ``wrong_side``   the offer has no order in that market, or one of the    SLV-207
                  other side
 ``over_fill``    more lots than the offer still has in that market       SLV-208
-``off_price``    beyond the order's limit price                          SLV-209
+``off_price``    beyond the order's limit price; in an auction, beyond   SLV-209
+                 the price of the fill's event time
 ===============  ======================================================  ==========
 
 Who names a case of another account or book names none: the fill is an ordinary trade.
@@ -28,7 +30,9 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from solvent.domain.sizing import CloseLeg
+from solvent.domain.policy import LiquidationPolicy
+from solvent.domain.sizing import CloseLeg, auction_limit
+from solvent.engine.budget import Budget
 from solvent.engine.run import Run
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel.layout import Units
@@ -36,7 +40,7 @@ from solvent.state.columns import Columns
 from solvent.units import PPM
 from solvent.wire.outputs import RowCase, decode_case_row, encode
 
-__all__ = ["CASE_ROW_PREFIX", "Case", "CaseBook", "Closed", "Fill", "Order"]
+__all__ = ["CASE_ROW_PREFIX", "Case", "CaseBook", "Closed", "Fill", "Order", "Terms"]
 
 #: Begins the keys of rows of cases; no identifier contains a zero byte.
 CASE_ROW_PREFIX: Final = b"\0case\0"
@@ -51,6 +55,8 @@ _MEMBERS: Final = (
     "is_claimed",
     "given",
     "paid_micros",
+    "terms",
+    "freed_micros",
 )
 
 
@@ -58,6 +64,9 @@ _MEMBERS: Final = (
 #: limit price, the fund's fee in ppm. A plain tuple, as is `Closed`: a crash makes twenty thousand
 #: of them in one frame, and the garbage collector passes over plain tuples of integers.
 Order = tuple[int, int, int, int]
+#: What more is known of an order where it is rationed or auctioned: instrument, what its lots hold
+#: of budgets and free of the shortage (micros), mark and bankruptcy price of an auction, else 0.
+Terms = tuple[int, int, int, int, int]
 #: What was closed in one market: instrument, lots (> 0), what they traded for in micros.
 Closed = tuple[int, int, int]
 
@@ -65,8 +74,8 @@ Closed = tuple[int, int, int]
 class Fill(NamedTuple):
     """A trade that names a case of the unit it is of.
 
-    ``lots`` signed, selling below 0; ``price`` in feed units; ``value_micros`` what it traded for
-    and ``mark_micros`` what that was worth at the mark, both above 0.
+    ``lots`` signed, selling below 0; ``price`` and a tick in feed units; ``value_micros`` what it
+    traded for and ``mark_micros`` what that was worth at the mark, both above 0.
     """
 
     episode: int
@@ -74,6 +83,7 @@ class Fill(NamedTuple):
     instrument: int
     lots: int
     price: int
+    tick_price: int
     value_micros: int
     mark_micros: int
     ts_us: int
@@ -105,6 +115,10 @@ class Case:
         What was taken over at the bankruptcy price.
     paid_micros : int
         What the fund paid.
+    terms : tuple of Terms
+        Of the orders that have some.
+    freed_micros : int
+        What fills that counted freed of the shortage, where a release asks.
     """
 
     opened_us: int
@@ -117,14 +131,17 @@ class Case:
     is_claimed: bool = False
     given: tuple[Closed, ...] = ()
     paid_micros: int = 0
+    terms: tuple[Terms, ...] = ()
+    freed_micros: int = 0
 
     def give(self, instrument: int, lots: int, value_micros: int) -> None:
         """Note what was taken over."""
-        self.orders = ()
+        self.orders = self.terms = ()
         self.given = _added(self.given, (instrument, lots, value_micros))
 
-    def offer(self, legs: Iterable[CloseLeg]) -> None:
+    def offer(self, legs: Iterable[CloseLeg], terms: tuple[Terms, ...] = ()) -> None:
         """Note what a revision offers."""
+        self.terms = terms
         self.orders = tuple(
             [
                 (instrument.index, lots if side == "buy" else -lots, limit, fee_ppm)
@@ -133,18 +150,35 @@ class Case:
             ]
         )
 
-    def fault(self, fill: Fill, expires_us: int) -> tuple[RejectCode, str] | None:
-        """Return why a fill does not count, and its numbers for people; None if it does."""
+    def fault(
+        self, fill: Fill, expires_us: int, now_us: int, policy: LiquidationPolicy
+    ) -> tuple[RejectCode, str] | None:
+        """Return why a fill does not count, and its numbers for people; None if it does.
+
+        ``now_us`` is stream time; `policy` what the offer was made under.
+        """
         _, offered, limit_price, _ = self._order(fill.instrument)
         if not self.orders:
             return RejectCode.LATE_FILL, f"at {fill.ts_us}: nothing is offered"
         if fill.ts_us > expires_us:
             return RejectCode.LATE_FILL, f"at {fill.ts_us}: the offer stood until {expires_us}"
+        if policy.window is not None and now_us >= expires_us:
+            what = f"read at {now_us}: the offer held its budget until {expires_us}"
+            return RejectCode.LATE_FILL, what
         if offered == 0 or (fill.lots > 0) != (offered > 0):
             side = "buy" if fill.lots > 0 else "sell"
             return RejectCode.WRONG_SIDE_FILL, f"to {side}: the offer has no such order"
         if abs(fill.lots) > abs(offered):
             return RejectCode.OVER_FILL, f"{abs(fill.lots)} lots: {abs(offered)} are offered"
+        _, _, _, mark_price, bankruptcy_price = self._terms(fill.instrument)
+        if policy.auction is not None and mark_price:
+            limit_price = auction_limit(
+                mark_price=mark_price,
+                bankruptcy_price=bankruptcy_price,
+                share_ppm=policy.auction.share_at(fill.ts_us - self.opened_us),
+                is_sell=offered < 0,
+                tick_price=fill.tick_price,
+            )
         is_beyond = fill.price > limit_price
         if fill.lots < 0:
             is_beyond = fill.price < limit_price
@@ -156,11 +190,25 @@ class Case:
         """Count a fill without fault; return what the insurance fund is due of it, micros."""
         index, offered, limit_price, fee_ppm = self._order(fill.instrument)
         rest = (index, offered - fill.lots, limit_price, fee_ppm)
+        if self.terms:
+            _, held, freed, mark_price, bankruptcy_price = self._terms(index)
+            left = offered - fill.lots  # of both, what the fill takes is rounded up
+            freed_left = freed * left // offered
+            self.freed_micros += freed - freed_left
+            kept = (index, held * left // offered, freed_left, mark_price, bankruptcy_price)
+            self.terms = tuple([kept if term[0] == index else term for term in self.terms])
         self.orders = tuple([rest if order[0] == index else order for order in self.orders])
         self.closed = _added(self.closed, (index, abs(fill.lots), fill.value_micros))
         given_up = fill.mark_micros - fill.value_micros
         self.penalty_micros += given_up if fill.lots < 0 else -given_up
         return fill.value_micros * fee_ppm // PPM
+
+    def held_micros(self, instrument: int) -> int:
+        """Return what the order in a market holds of budgets."""
+        return self._terms(instrument)[1]
+
+    def _terms(self, instrument: int) -> Terms:
+        return next((t for t in self.terms if t[0] == instrument), (instrument, 0, 0, 0, 0))
 
     def _order(self, instrument: int) -> Order:
         """Return what is offered in a market; no lots where nothing is."""
@@ -177,9 +225,10 @@ def _added(closed: tuple[Closed, ...], more: Closed) -> tuple[Closed, ...]:
 
 
 class CaseBook:
-    """Standing cases of one shard, by unit."""
+    """Standing cases of one shard, by unit, and what they use of budgets."""
 
     def __init__(self) -> None:
+        self.budget = Budget()
         self._cases: dict[int, Case] = {}
         self._changed: set[int] = set()  # units, since the last cut
         self._restored: dict[bytes, bytes | None] = {}
@@ -198,14 +247,21 @@ class CaseBook:
         self._changed.add(unit)
         return self._cases[unit]
 
-    def hold(self, fill: Fill, units: Units) -> int | tuple[RejectCode, str]:
+    def hold(
+        self, fill: Fill, units: Units, now_us: int, policy: LiquidationPolicy
+    ) -> int | tuple[RejectCode, str]:
         """Count a fill for the case it names; return what `Case.take` or `Case.fault` returns."""
         case = self.standing(fill.unit, str(fill.episode), units)
         if case is None:
             return RejectCode.LATE_FILL, f"at {fill.ts_us}: that case does not stand"
-        fault = case.fault(fill, int(units.case_expires_us[fill.unit]))
+        fault = case.fault(fill, int(units.case_expires_us[fill.unit]), now_us, policy)
         if fault is None:
-            return case.take(fill)
+            held_micros = case.held_micros(fill.instrument)
+            due_micros = case.take(fill)
+            held_micros -= case.held_micros(fill.instrument)
+            if held_micros:
+                self.budget.spend(fill.unit, fill.instrument, held_micros, now_us)
+            return due_micros
         case.refused += 1
         return fault
 
@@ -218,6 +274,7 @@ class CaseBook:
     def end(self, unit: int) -> Case:
         """Forget a unit's case and return it."""
         self._changed.add(unit)
+        self.budget.free(unit)
         return self._cases.pop(unit)
 
     def take_rows(self, columns: Columns) -> list[tuple[bytes, bytes | None]]:
@@ -233,15 +290,17 @@ class CaseBook:
             )
             for unit, key, book in zip(changed, keys, books, strict=True)
         ]
+        rows += self.budget.take_rows(columns.key_of)
         rows.sort(key=itemgetter(0))
         return rows
 
     def load(self, rows: Run) -> None:
         """Take rows during a restore, oldest first."""
+        self.budget.load(rows)
         self._restored.update(rows.with_prefix(CASE_ROW_PREFIX))
 
-    def resume(self, columns: Columns) -> None:
-        """Finish a restore: the units are in the columns now.
+    def resume(self, columns: Columns, now_us: int) -> None:
+        """Finish a restore: the units are in the columns now, `now_us` is the stream's time.
 
         Raises
         ------
@@ -262,12 +321,22 @@ class CaseBook:
             except ContractError as error:
                 msg = f"row of a case of {account_id}: {error.message}"
                 raise PartitionError(msg) from error
+            expires_us = int(columns.units.case_expires_us[unit])
+            if expires_us > now_us:
+                self.hold_budget(unit, int(columns.units.account[unit]), expires_us)
+        self.budget.resume(columns.index_of)
+
+    def hold_budget(self, unit: int, account: int, expires_us: int) -> None:
+        """Let what a unit's case offers hold its budget; nothing of the unit does."""
+        held = {instrument: micros for instrument, micros, *_ in self._cases[unit].terms if micros}
+        if held:
+            self.budget.hold(unit, account, expires_us, held)
 
 
 def _row(case: Case) -> bytes:
     orders = case.orders
     has_past = case.closed or case.refused or case.given or case.paid_micros
-    if len(orders) == 1 and not (case.due_us or has_past):
+    if len(orders) == 1 and not (case.due_us or has_past or case.terms):
         # As most rows are in a crash: the bytes that the encoder would give, much sooner.
         return b'{"schema_version":1,"opened_us":%d,"orders":[[%d,%d,%d,%d]]}' % (
             case.opened_us,
@@ -293,4 +362,6 @@ def _case(row: RowCase) -> Case:
         row.is_claimed,
         row.given,
         row.paid_micros,
+        row.terms,
+        row.freed_micros,
     )

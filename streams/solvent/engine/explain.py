@@ -471,23 +471,29 @@ class Explainer:
 
     # -- sizes
 
-    def sizing(self, legs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    def sizing(self, event: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return how the orders and swaps of an offer were sized; None where nothing is offered.
+
+        Where some of it is withheld, orders are those of the plan, and what withholds it is told.
 
         Parameters
         ----------
-        legs : sequence of mapping
-            As published.
+        event : mapping
+            The offer as published.
         """
         figures, policy = self.figures, self.policy
         if figures.shortage_micros == 0:
             return None
+        auction, withheld = event.get("dutch_auction"), event.get("withheld")
+        elapsed_us = event["ts_us"] - auction["started_us"] if auction else 0
         notes: list[dict[str, Any]] = []
-        plan = Planner(self.rulebook, self.columns, self.marks, notes).plan(self.unit, figures)
+        plan = Planner(self.rulebook, self.columns, self.marks, notes).plan(
+            self.unit, figures, elapsed_us
+        )
         told = plan_text(self.rulebook, plan)
         if policy.is_plain:
             name = "Z1"
-            told["legs"] = list(self._plain_legs(legs))
+            told["legs"] = list(self._plain_legs(told["legs"] if withheld else event["legs"]))
         else:
             lending = policy.lending
             name = {"steps": "Z6", "slice": "Z7", "full": "full"}.get(policy.sizing, "Z2, Z8")
@@ -512,7 +518,31 @@ class Explainer:
             "parameters": _parameters(self.preset.liquidation),
             **told,
             "inputs": [_inputs(n) for n in notes if n["step"] in {"slice", "steps", "rank"}],
+            **({} if withheld is None else {"withheld": [*map(self._withheld(event), withheld)]}),
         }
+
+    def _withheld(
+        self, event: Mapping[str, Any]
+    ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """Return what tells of a withheld size by which numbers of the rulebook it is."""
+        liquidation = self.preset.liquidation
+        sections = {"market_window": "window", "account_window": "window"}
+
+        def told(each: Mapping[str, Any]) -> Mapping[str, Any]:
+            section = sections.get(each["reason"], each["reason"])
+            found = {
+                **each,
+                "path": f"{self.path}.liquidation.{section}",
+                "parameters": _parameters(getattr(liquidation, section)),
+            }
+            if section == "release":
+                return found | {"released_ppm": event["released_ppm"]}
+            if section == "depth":
+                depth = self.policy.depth[self.rulebook.instrument_by_name[each["market"]].index]
+                return found | {"most": money_text(depth.most_micros)}
+            return found
+
+        return told
 
     def _plain_legs(self, legs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the orders of a plain preset with what the closed form was given."""

@@ -38,6 +38,9 @@ While a pause leaves a unit nothing to offer (`solvent.engine.control`, `solvent
 its case is suspended: it ends as any case does, is not renewed, and is offered again when the pause
 ends. Who pauses may change meanwhile: nothing is said of that.
 
+An offer may be for less than its plan, and even for nothing (`solvent.engine.ration`): what is
+withheld is told, and looked at again when the offer expires or is revised.
+
 While a unit is `unknown` (its feed may not judge) an open case rests: no revision, no end, and no
 new offer; when the unit can be judged again, a case whose ledger changed meanwhile is revised. A
 quarantined account's case rests until a snapshot ends the quarantine: its offers expire and are not
@@ -142,7 +145,7 @@ class Desk:
         self._marks = marks
         self._cases = cases
         self._offsets = offsets
-        self.announcer = Announcer(partition, rulebook, columns, marks, offsets)
+        self.announcer = Announcer(partition, rulebook, columns, marks, cases, offsets)
         #: Units whose case stood too long: their positions are to be taken over.
         self.overdue: list[int] = []
         self._records = records
@@ -213,6 +216,7 @@ class Desk:
             is_due = units.case_expires_us[unit] != NEVER_US  # else it waits for the end of a pause
             if revision and cause.is_ledger and is_due:
                 units.case_expires_us[unit] = 0  # revise as soon as it can be judged
+                self._cases.budget.free(unit)
                 self._changed.append(account)
             return
         if revision:

@@ -169,6 +169,7 @@ class MarginShard:
             self.columns.is_funded = True
         self.marks = MarkBook(rulebook)
         self._intake.adopt(rulebook)
+        self._cases.budget.adopt([p.window for p in rulebook.policies if p.window is not None])
         self._statements.adopt(rulebook)
         self._instrument_ids = np.array([i.id for i in rulebook.instruments], np.int64)
         self._desk = Desk(
@@ -285,7 +286,7 @@ class MarginShard:
             asset_count=len(self.rulebook.assets),
             preset_count=len(self.rulebook.policies),
         )
-        self._cases.resume(self.columns)
+        self._cases.resume(self.columns, self.marks.stream_us)
         self._desk.count_cases()
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
@@ -440,6 +441,7 @@ class MarginShard:
             instrument=instrument.index,
             lots=lots,
             price=price,
+            tick_price=instrument.tick_price,
             value_micros=instrument.value_of(abs(lots), price, mark_price),
             mark_micros=instrument.value_of(abs(lots), mark_price, mark_price),
             ts_us=int(trades.ts_us[row]),
@@ -447,12 +449,14 @@ class MarginShard:
 
     def _serves_case(self, record: InputRecord, fill: Fill) -> bool:
         """Hold a fill against the case it names; tell if it does not count, return if it stands."""
-        fault = self._cases.hold(fill, self.columns.units)
+        units = self.columns.units
+        policy = self.rulebook.policies[units.preset[fill.unit]]
+        fault = self._cases.hold(fill, units, self.marks.stream_us, policy)
         if isinstance(fault, int):
             if fault and self.rulebook.insurance is not None:
                 self.backstop.collect(fill, fault)
             return True
-        account_id = self.columns.id_of(self.columns.units.account[fill.unit])
+        account_id = self.columns.id_of(units.account[fill.unit])
         market = self.rulebook.instruments[fill.instrument].name
         code, what = fault
         message = f"fill of account {account_id} in {market} for episode {fill.episode} {what}"

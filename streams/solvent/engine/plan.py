@@ -7,6 +7,7 @@ exact, are sized by `solvent.domain.sizing.plan_close` alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from solvent.domain.schedule import auction_share, step_share
 from solvent.domain.sizing import (
     CloseLeg,
     OpenPosition,
+    auction_limit,
     bankruptcy_price,
     fillable_price,
     fund_fee,
@@ -81,11 +83,14 @@ class Plan:
     share_ppm : int or None
         Where a part of the whole book is sold: how much of it. ``legs`` are then that part, and go
         together.
+    auction_ppm : int or None
+        Where the book is auctioned: the share of its value that a bidder pays now.
     """
 
     legs: tuple[CloseLeg, ...] = ()
     swaps: tuple[Swap, ...] = ()
     share_ppm: int | None = None
+    auction_ppm: int | None = None
 
 
 def plan_text(rulebook: CompiledRulebook, plan: Plan) -> dict[str, Any]:
@@ -119,6 +124,18 @@ def swap_text(rulebook: CompiledRulebook, swap: Swap) -> dict[str, Any]:
     }
 
 
+def _auctioned(leg: CloseLeg, price_ppm: int) -> CloseLeg:
+    """Return an order with the limit price of an auction."""
+    limit = auction_limit(
+        mark_price=leg.mark_price,
+        bankruptcy_price=leg.bankruptcy_price,
+        share_ppm=price_ppm,
+        is_sell=leg.side == "sell",
+        tick_price=leg.instrument.tick_price,
+    )
+    return leg._replace(limit_price=limit)
+
+
 class Planner:
     """Planner of the units of one partition.
 
@@ -144,7 +161,7 @@ class Planner:
         self._marks = marks
         self._appraiser = Appraiser(rulebook, columns, marks)
 
-    def plan(self, unit: int, figures: MarginFigures) -> Plan:
+    def plan(self, unit: int, figures: MarginFigures, elapsed_us: int = 0) -> Plan:
         """Return what restores health(liquidation_end) of a unit, or all there is to close.
 
         Parameters
@@ -153,6 +170,8 @@ class Planner:
             A unit that can be judged; its positions in paused markets stay.
         figures : MarginFigures
             Its figures at the marks in force.
+        elapsed_us : int
+            Since its case began: an auction's price falls.
         """
         policy = self._rulebook.policies[self._columns.units.preset[unit]]
         if figures.shortage_micros == 0:
@@ -162,7 +181,7 @@ class Planner:
         appraisal = self._appraiser.appraise(unit)
         positions = self._positions(unit)
         if policy.sizing == "slice":
-            share_ppm = self._slice(policy, figures, appraisal)
+            share_ppm = self._slice(policy, figures, appraisal, elapsed_us)
         elif policy.sizing == "steps":
             self._note(
                 "steps",
@@ -195,7 +214,35 @@ class Planner:
             if position.instrument.index not in self._marks.paused
         ]
         legs = self._priced(policy, figures, appraisal, offered)
-        return Plan(legs=legs, share_ppm=share_ppm if share_ppm < PPM else None)
+        auction = policy.auction
+        price_ppm = None
+        if auction is not None and figures.raw_equity_micros >= 0:
+            price_ppm = auction.share_at(elapsed_us)
+            legs = tuple(_auctioned(leg, price_ppm) for leg in legs)
+        return Plan(
+            legs=legs, share_ppm=share_ppm if share_ppm < PPM else None, auction_ppm=price_ppm
+        )
+
+    def resized(
+        self, unit: int, figures: MarginFigures, legs: Sequence[CloseLeg], lots: Sequence[int]
+    ) -> tuple[CloseLeg, ...]:
+        """Return a plan's orders for fewer lots, bankruptcy prices anew; without those of none."""
+        policy = self._rulebook.policies[self._columns.units.preset[unit]]
+        raw, required = figures.raw_equity_micros, figures.requirement_micros[Level.MAINTENANCE]
+        held = {index: size for index, size, _ in self._columns.positions_of(unit)}
+        appraisal = None if policy.is_plain else self._appraiser.appraise(unit)
+        found = []
+        for leg, count in zip(legs, lots, strict=True):
+            if 0 < count < leg.size_lots:
+                position = OpenPosition(leg.instrument, held[leg.instrument.index], leg.mark_price)
+                own = policy
+                if appraisal is not None:
+                    own = self._at_its_rates(policy, position, appraisal)
+                price = self._bankruptcy_price(position, own, count, raw, required)
+                found.append(leg._replace(size_lots=count, bankruptcy_price=price))
+            elif count:
+                found.append(leg)
+        return tuple(found)
 
     def full_close(self, unit: int, figures: MarginFigures) -> tuple[CloseLeg, ...]:
         """Return orders for all positions of a unit; parameters as of `plan`."""
@@ -233,6 +280,7 @@ class Planner:
             [
                 OpenPosition(instruments[index], lots, int(price[instruments[index].mark_feed]))
                 for index, lots, _ in self._columns.positions_of(unit)
+                if index not in self._marks.paused
             ],
             policy,
             shortage_micros=figures.shortage_micros,
@@ -416,10 +464,15 @@ class Planner:
         )
 
     def _slice(
-        self, policy: LiquidationPolicy, figures: MarginFigures, appraisal: Appraisal
+        self,
+        policy: LiquidationPolicy,
+        figures: MarginFigures,
+        appraisal: Appraisal,
+        elapsed_us: int,
     ) -> int:
-        """Return what share of the book one bid may take at the start of the auction (Z7)."""
+        """Return what share of the book one bid may take at the auction's present price (Z7)."""
         assert policy.auction is not None
+        price_ppm = policy.auction.share_at(elapsed_us)
         cash = sum(
             quanta
             for asset, quanta in self._columns.balances_of(appraisal.unit)
@@ -431,14 +484,14 @@ class Planner:
             health=figures.health_micros(Level.MAINTENANCE) / PPM,
             cash=max(0, cash) / PPM,
             buffer_ppm=policy.auction_buffer_ppm,
-            discount_start_ppm=policy.auction.start_ppm,
+            price_ppm=price_ppm,
         )
         return auction_share(
             value_micros=figures.raw_equity_micros,
             health_micros=figures.health_micros(Level.MAINTENANCE),
             cash_micros=max(0, cash),
             buffer_ppm=policy.auction_buffer_ppm,
-            share_ppm=policy.auction.start_ppm,
+            share_ppm=price_ppm,
         )
 
     # -- debt

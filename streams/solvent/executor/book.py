@@ -26,7 +26,7 @@ ignore  unknown_word        an `event` or `side` this program does not know; unk
                             verdicts and statuses say nothing that acting depends on
 ignore  dry_run             the offer is for show: the pipeline runs dry
 ignore  wrong_rulebook      judged by a rulebook that is not among those accepted
-ignore  nothing_to_trade    neither legs nor swaps
+ignore  nothing_to_trade    neither legs nor swaps: paused, or all of it is withheld for now
 ignore  expired             its partition's stream time is beyond ``expires_us``
 ignore  waits_for_own_fill  decided before our own fill was read: one that knows it will follow
 ignore  cooldown            of an account we filled less than a cooldown ago, in stream time

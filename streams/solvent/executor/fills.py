@@ -13,16 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from solvent.domain.instrument import Instrument
+from solvent.domain.schedule import Auction
+from solvent.domain.sizing import auction_limit
 from solvent.errors import ContractError, RejectCode
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled, parse_scaled
 from solvent.wire.headers import TRACEPARENT, trace_fill
 from solvent.wire.inputs import encode_trade
-from solvent.wire.outputs import Liquidation, OfferLeg, StandingCase
+from solvent.wire.outputs import Liquidation, OfferAuction, OfferLeg, StandingCase
 
 __all__ = [
     "Fill",
     "Steps",
+    "auction_price",
     "check_steps",
     "fill_of",
     "fill_price_ticks",
@@ -32,6 +35,8 @@ __all__ = [
 
 #: Prices are compared at this exponent, which is finer than any feed's and any tick's.
 _FINEST = -18
+#: The smallest step there is: a price that is on a tick is on it.
+_NO_TICK = "0.000000000000000001"
 _MAX_ID = 64
 
 
@@ -100,8 +105,65 @@ class Steps:
         return cls(markets, exponents)
 
 
+def auction_price(offer: Liquidation | StandingCase, market: str, ts_us: int, *, tick: str) -> str:
+    """Return the worst price the account may get in a market of an offer at a time, as text.
+
+    Of an offer that is auctioned, it moves from the mark towards the bankruptcy price as time
+    passes, on ticks; of any other it is the leg's limit price.
+
+    Parameters
+    ----------
+    offer : Liquidation
+        The revision to be answered.
+    market : str
+        A leg's.
+    ts_us : int
+        Event time of the fill, microseconds.
+    tick : str
+        The market's, from the rulebook.
+
+    Raises
+    ------
+    ContractError
+        [SLV-202] no leg in this market.
+    """
+    leg = _leg_of(offer, market)
+    auction = offer.dutch_auction
+    if auction is None:
+        return leg.limit_price
+    price = auction_limit(
+        mark_price=parse_scaled(leg.mark_price, _FINEST),
+        bankruptcy_price=parse_scaled(leg.bankruptcy_price, _FINEST),
+        share_ppm=_share_at(auction, ts_us),
+        is_sell=leg.side == "sell",
+        tick_price=parse_scaled(tick, _FINEST),
+    )
+    return format_scaled(price, _FINEST)
+
+
+def _share_at(auction: OfferAuction, ts_us: int) -> int:
+    schedule = Auction(auction.start_ppm, auction.cutoff_ppm, auction.fast_us, auction.slow_us)
+    return schedule.share_at(ts_us - auction.started_us)
+
+
+def _leg_of(offer: Liquidation | StandingCase, market: str) -> OfferLeg:
+    leg = next((leg for leg in offer.legs if leg.market == market), None)
+    if leg is None:
+        what = f"{offer.liquidation_id} revision {offer.revision}"
+        markets = ", ".join(each.market for each in offer.legs) or "none"
+        msg = f"{what}: market {market!r}, offered are {markets}"
+        raise ContractError(msg, code=RejectCode.UNKNOWN_INSTRUMENT)
+    return leg
+
+
 def fill_of(
-    offer: Liquidation | StandingCase, market: str, *, size: str, price: str, fee: str = "0"
+    offer: Liquidation | StandingCase,
+    market: str,
+    *,
+    size: str,
+    price: str,
+    fee: str = "0",
+    ts_us: int | None = None,
 ) -> Fill:
     """Return the fill of one leg of an offer, with its side and the id that belongs to it.
 
@@ -114,21 +176,20 @@ def fill_of(
     size : str
         Coins, above zero, at most the leg's.
     price : str
-        Settlement currency per coin, above zero, not beyond the leg's limit.
+        Settlement currency per coin, above zero, not beyond the leg's limit; of an auction, not
+        beyond its price at `ts_us`.
     fee : str
         Settlement currency the account pays, below zero if it gets it.
+    ts_us : int, optional
+        Event time of the fill, while the offer stands; the offer's own unless said.
 
     Raises
     ------
     ContractError
         [SLV-202] no leg in this market, [SLV-103] one of the numbers may not be.
     """
-    leg = next((leg for leg in offer.legs if leg.market == market), None)
+    leg = _leg_of(offer, market)
     what = f"{offer.liquidation_id} revision {offer.revision}"
-    if leg is None:
-        markets = ", ".join(each.market for each in offer.legs) or "none"
-        msg = f"{what}: market {market!r}, offered are {markets}"
-        raise ContractError(msg, code=RejectCode.UNKNOWN_INSTRUMENT)
     try:
         size_parsed, price_parsed = parse_scaled(size, _FINEST), parse_scaled(price, _FINEST)
         parse_scaled(fee, _FINEST)
@@ -138,11 +199,17 @@ def fill_of(
     if not 0 < size_parsed <= parse_scaled(leg.size, _FINEST):
         msg = f"{what} {market}: size {size}, offered are {leg.size}"
         raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
-    room = price_parsed - parse_scaled(leg.limit_price, _FINEST)
-    if price_parsed <= 0 or (room < 0 if leg.side == "sell" else room > 0):
-        msg = f"{what} {market}: {leg.side} at {price}, the limit is {leg.limit_price}"
+    if ts_us is not None and not offer.ts_us <= ts_us <= (offer.expires_us or offer.ts_us):
+        msg = f"{what} {market}: at {ts_us}, it stands from {offer.ts_us} until {offer.expires_us}"
         raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
-    return _fill(offer, leg, size=size, price=price, fee=fee)
+    limit = leg.limit_price
+    if ts_us is not None:
+        limit = auction_price(offer, market, ts_us, tick=_NO_TICK)
+    room = price_parsed - parse_scaled(limit, _FINEST)
+    if price_parsed <= 0 or (room < 0 if leg.side == "sell" else room > 0):
+        msg = f"{what} {market}: {leg.side} at {price}, the limit is {limit}"
+        raise ContractError(msg, code=RejectCode.OUT_OF_CONTRACT)
+    return _fill(offer, leg, size=size, price=price, fee=fee, ts_us=ts_us)
 
 
 def check_steps(fill: Fill, steps: Steps) -> None:
@@ -214,7 +281,13 @@ def fills_for(
 
 
 def _fill(
-    offer: Liquidation | StandingCase, leg: OfferLeg, *, size: str, price: str, fee: str
+    offer: Liquidation | StandingCase,
+    leg: OfferLeg,
+    *,
+    size: str,
+    price: str,
+    fee: str,
+    ts_us: int | None = None,
 ) -> Fill:
     return Fill(
         trade_id=trade_id_for(offer, leg.market),
@@ -226,7 +299,7 @@ def _fill(
         price=price,
         fee=fee,
         liquidation_id=offer.liquidation_id,
-        ts_us=offer.ts_us,
+        ts_us=offer.ts_us if ts_us is None else ts_us,
     )
 
 

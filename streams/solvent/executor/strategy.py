@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from solvent.executor.fills import Fill, fill_of
+from solvent.executor.fills import Fill, auction_price, fill_of
 from solvent.wire.outputs import Liquidation, StandingCase
 
 __all__ = [
@@ -48,9 +48,15 @@ class Offer:
     offset: int
     timestamp_ms: int = 0
 
-    def fill(self, market: str, *, size: str, price: str, fee: str = "0") -> Fill:
+    def fill(
+        self, market: str, *, size: str, price: str, fee: str = "0", ts_us: int | None = None
+    ) -> Fill:
         """Return the fill of one leg, its side and id those of the offer; raises as `fill_of`."""
-        return fill_of(self.liquidation, market, size=size, price=price, fee=fee)
+        return fill_of(self.liquidation, market, size=size, price=price, fee=fee, ts_us=ts_us)
+
+    def auction_price(self, market: str, ts_us: int, *, tick: str) -> str:
+        """Return the worst price the account may get at an event time; raises as the function."""
+        return auction_price(self.liquidation, market, ts_us, tick=tick)
 
 
 @dataclass(frozen=True, slots=True)

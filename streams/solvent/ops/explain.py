@@ -179,7 +179,7 @@ def explain(logs: Logs, rulebook: CompiledRulebook, options: ExplainOptions) -> 
                 raise InvariantError(msg)
         told["marks"] = _marks(logs, partition, event, explainer)
         told["records"] = _records(logs, partition, event, liquidation, options.records)
-        told["sizing"] = explainer.sizing(event["legs"]) if event["expires_us"] else None
+        told["sizing"] = explainer.sizing(event) if event["expires_us"] else None
         told["avoided_by"] = explainer.avoided_by()
         told["published"] = event
     told["recomputed"]["seconds"] = round(time.monotonic() - began, 3)

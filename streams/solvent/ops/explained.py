@@ -235,14 +235,15 @@ def _sizing(sizing: Mapping[str, Any]) -> list[Section]:
     if sizing["share_ppm"] is not None:
         notes += (f"share of the book: {sizing['share_ppm']} ppm",)
     found = [Section("Size of the offer", (*notes, *map(_parameters, sizing["inputs"])))]
-    for kind in ("legs", "swaps"):
-        for number, each in enumerate(sizing[kind], 1):
+    kinds = {"legs": "Order", "swaps": "Swap", "withheld": "Withheld"}
+    for kind, title in kinds.items():
+        for number, each in enumerate(sizing.get(kind, ()), 1):
             rows = [
                 (name.replace("_", " "), _parameters(value))
                 for name, value in each.items()
                 if name != "is_same"
             ]
-            found.append(Section(f"{'Order' if kind == 'legs' else 'Swap'} {number}", rows=rows))
+            found.append(Section(f"{title} {number}", rows=rows))
     return found
 
 

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from solvent.domain.impact import MarketDepth
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.lending import CloseFactor
 from solvent.domain.policy import LendingPolicy, LiquidationPolicy
-from solvent.domain.schedule import Auction
+from solvent.domain.schedule import Auction, Release, Window
 from solvent.kernel.elementary import logarithm
 from solvent.kernel.layout import (
     ASSET_BORROWABLE,
@@ -293,7 +294,11 @@ class _Presets:
             adjustment_ppm=liquidation.fillable.adjustment_ppm,
             dust_micros=liquidation.dust_micros,
             offer_ttl_us=liquidation.offer_ttl_us,
-            is_plain=bool(self._is_plain[row]),
+            is_plain=(
+                bool(self._is_plain[row])
+                and liquidation.sizing == "shortage"
+                and liquidation.lending is None
+            ),
             **self._sizing(f"{path}.liquidation", liquidation),
         )
 
@@ -320,6 +325,50 @@ class _Presets:
             found["auction_buffer_ppm"] = auction.buffer_ppm
         if liquidation.lending is not None:
             found["lending"] = self._lending(f"{path}.lending", liquidation.lending)
+        return found | self._rations(path, liquidation)
+
+    def _rations(self, path: str, given: LiquidationModel) -> dict[str, Any]:
+        """Return what may withhold a part of a plan."""
+        found: dict[str, Any] = {}
+        sections = {"release": given.release, "window": given.window, "depth": given.depth}
+        for key, section in sections.items():
+            if section is not None and (given.lending is not None or given.auction is not None):
+                limit = "none with lending or auction: it holds for orders of single markets"
+                raise config_error(path=f"{path}.{key}", value=section.model_dump(), limit=limit)
+        if given.release is not None:
+            found["release"] = Release(**given.release.model_dump())
+            insurance = self._model.insurance
+            most_us = None if insurance is None else insurance.deleverage_after_us
+            if most_us is not None and given.release.duration_us >= most_us:
+                at = f"{path}.release.duration_us"
+                limit = f"below insurance.deleverage_after_us {most_us}: phases end before it"
+                raise config_error(path=at, value=given.release.duration_us, limit=limit)
+        if given.window is not None:
+            window = Window(
+                given.window.span_us,
+                given.window.market_notional_per_partition_micros,
+                given.window.account_notional_micros,
+            )
+            if window.market_micros is None and window.account_micros is None:
+                limit = "market_notional_per_partition_micros, account_notional_micros or both"
+                value = given.window.model_dump(exclude_none=True)
+                raise config_error(path=f"{path}.window", value=value, limit=limit)
+            found["window"] = window
+        if given.depth is not None:
+            index_of = {instrument.name: instrument.index for instrument in self._instruments}
+            for name in given.depth.markets:
+                if name not in index_of:
+                    at = f"{path}.depth.markets.{name}"
+                    raise config_error(path=at, value=name, limit=one_of(index_of))
+            found["depth"] = {
+                index_of[name]: MarketDepth(
+                    market.daily_volume_micros,
+                    market.volatility_ppm,
+                    given.depth.y_ppm,
+                    given.depth.max_impact_ppm,
+                )
+                for name, market in given.depth.markets.items()
+            }
         return found
 
     def _lending(self, path: str, given: LendingModel) -> LendingPolicy:

@@ -218,11 +218,49 @@ class StepsModel(Strict):
     below_ppm: Rate
 
 
+class ReleaseModel(Strict):
+    """Close a shortage in phases (7.5, Drift): a share at once, all of it after a time.
+
+    A shortage below ``all_below_micros`` is closed at once.
+    """
+
+    duration_us: Annotated[int, Field(ge=1, le=10**15)]
+    initial_ppm: Share = 0
+    all_below_micros: Annotated[int, Field(ge=0, le=2**53)] = 0
+
+
+class WindowModel(Strict):
+    """Budgets of a rolling window (7.6): notional of fills in it and of offers that stand.
+
+    A partition keeps its own, so a market's number is one partition's share of it.
+    """
+
+    span_us: Annotated[int, Field(ge=1, le=10**15)]
+    market_notional_per_partition_micros: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    account_notional_micros: Annotated[int, Field(ge=1, le=2**62)] | None = None
+
+
+class MarketDepthModel(Strict):
+    """What a market trades and moves in a day."""
+
+    daily_volume_micros: Annotated[int, Field(ge=1, le=2**62)]
+    volatility_ppm: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class DepthModel(Strict):
+    """How far one order may be expected to move its market (7.6): ``y * s * sqrt(x/V)``."""
+
+    max_impact_ppm: Annotated[int, Field(ge=1, le=1_000_000)]
+    y_ppm: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
+    markets: Annotated[dict[Name, MarketDepthModel], Field(min_length=1)]
+
+
 class LiquidationModel(Strict):
     """Where liquidation stops, how much one step closes and at which fees.
 
     ``shortage`` closes what restores the liquidation end (Z1, Z2, Z8; Z3 to Z5 where debt is what
-    is owed), ``full`` everything, ``steps`` and ``slice`` a share of the book (Z6, Z7).
+    is owed), ``full`` everything, ``steps`` and ``slice`` a share of the book (Z6, Z7). Of that,
+    ``depth``, ``release`` and ``window`` may withhold a part until later.
     """
 
     end: LiquidationEndModel = LiquidationEndModel()
@@ -235,6 +273,9 @@ class LiquidationModel(Strict):
     lending: LendingModel | None = None
     steps: StepsModel | None = None
     auction: AuctionModel | None = None
+    release: ReleaseModel | None = None
+    window: WindowModel | None = None
+    depth: DepthModel | None = None
 
 
 class PresetModel(Strict):

@@ -10,7 +10,7 @@ missing field and a wrong type. ``schemas/*/v1.schema.json`` says what each fiel
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import orjson
@@ -43,6 +43,7 @@ __all__ = [
     "Mark",
     "MarkFrame",
     "MarksRow",
+    "OfferAuction",
     "OfferCollateral",
     "OfferLeg",
     "OfferPosition",
@@ -51,6 +52,7 @@ __all__ = [
     "PriceRow",
     "Reject",
     "RowBreaker",
+    "RowBudget",
     "RowCase",
     "RowMark",
     "RowPause",
@@ -66,6 +68,8 @@ __all__ = [
     "StateMark",
     "Trigger",
     "Watermark",
+    "WithheldSize",
+    "decode_budget_row",
     "decode_case_row",
     "decode_claim",
     "decode_control_row",
@@ -175,6 +179,35 @@ class OfferSwap(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     bonus_ppm: int
 
 
+class WithheldSize(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What a plan would close and its offer does not, in coins, and what withholds it."""
+
+    market: str
+    size: str
+    reason: str
+
+
+class OfferAuction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The Dutch auction an offer is sold in: `executor.strategy.auction_price` prices it.
+
+    Attributes
+    ----------
+    started_us : int
+        Where its time begins: the case's first revision.
+    start_ppm, cutoff_ppm, fast_us, slow_us : int
+        From the first share to the second in `fast_us`, from there to 0 in `slow_us`.
+    share_ppm : int
+        What it is at this revision.
+    """
+
+    started_us: int
+    start_ppm: int
+    cutoff_ppm: int
+    fast_us: int
+    slow_us: int
+    share_ppm: int
+
+
 class ClosedSize(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What a liquidation closed in one market, and what it traded for."""
 
@@ -202,6 +235,12 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         Next offset of each input topic: the decision rests on all records below.
     swaps, share_ppm
         Under lending terms, debts to repay; where a part of the whole book is sold, how much of it.
+    withheld : list of WithheldSize
+        What is not offered of the plan yet; `legs` is empty where that is all of it.
+    released_ppm : int or None
+        Where a shortage is closed in phases: what of it may be closed by now.
+    dutch_auction : OfferAuction or None
+        Where the book is auctioned.
     liquidated_notional, fills, bad_debt : str, int, str or None
         Of the whole case, in its last revision only; `bad_debt` of a closed case.
     opened_us, duration_us : int or None
@@ -246,6 +285,9 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     rulebook: RulebookReference
     swaps: list[OfferSwap] = []
     share_ppm: int | None = None
+    withheld: list[WithheldSize] = []
+    released_ppm: int | None = None
+    dutch_auction: OfferAuction | None = None
     liquidated_notional: str | None = None
     fills: int | None = None
     bad_debt: str | None = None
@@ -289,6 +331,9 @@ class StandingCase(
     rulebook: RulebookReference
     swaps: list[OfferSwap] = []
     share_ppm: int | None = None
+    withheld: list[WithheldSize] = []
+    released_ppm: int | None = None
+    dutch_auction: OfferAuction | None = None
     dry_run: bool = False
 
     @property
@@ -648,7 +693,8 @@ class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0case\0account\0book`` of ``accounts``: a standing liquidation case.
 
     `orders` are (instrument, signed lots, limit price, fund fee ppm), `closed` (instrument, lots,
-    micros) as is `given`; prices in feed units. `engine.cases` says what the rest is.
+    micros) as is `given`; `terms` are (instrument, held and freed micros, mark and bankruptcy price
+    of an auction); prices in feed units. `engine.cases` says what the rest is.
     """
 
     schema_version: int
@@ -662,6 +708,15 @@ class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_claimed: bool = False
     given: tuple[tuple[int, int, int], ...] = ()
     paid_micros: int = 0
+    terms: tuple[tuple[int, int, int, int, int], ...] = ()
+    freed_micros: int = 0
+
+
+class RowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    r"""Row ``\0budget\0...`` of ``accounts``: fills of a window, as (stream time, micros)."""
+
+    schema_version: int
+    fills: Annotated[list[tuple[int, int]], msgspec.Meta(min_length=1)]
 
 
 #: Key of a partition's watermark in ``liquidation-state.v1``; no identifier has a zero byte.
@@ -687,6 +742,7 @@ _control_row = msgspec.json.Decoder(ControlRow)
 _loss = msgspec.json.Decoder(Loss)
 _fund_row = msgspec.json.Decoder(FundRow)
 _case_row = msgspec.json.Decoder(RowCase)
+_budget_row = msgspec.json.Decoder(RowBudget)
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
@@ -770,6 +826,11 @@ def decode_control_row(value: bytes) -> ControlRow:
 def decode_case_row(value: bytes) -> RowCase:
     """Return the row of a case of ``accounts.v1``; ContractError as `decode_reject` raises it."""
     return _read(_case_row, ACCOUNTS, value)
+
+
+def decode_budget_row(value: bytes) -> RowBudget:
+    """Return the row of a budget of ``accounts.v1``; ContractError as `decode_reject` raises it."""
+    return _read(_budget_row, ACCOUNTS, value)
 
 
 def decode_loss(value: bytes) -> Loss:
