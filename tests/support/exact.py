@@ -18,6 +18,7 @@ from typing import Any
 
 from kafka.partitioner.default import murmur2
 
+from solvent.engine.cases import CASE_ROW_PREFIX
 from solvent.engine.journal import CLAIM_KEY, FENCE_KEY, SliceJournal
 from solvent.engine.margin import MarginShard
 from solvent.engine.markbook import MARKS_ROW_KEY
@@ -461,6 +462,13 @@ def _check_schema(findings: Findings, topic: str, log: _Log) -> None:
     findings.expect(not wrong, f"{topic}: {len(wrong)} records against the schema")
 
 
+def _account_of(key: bytes) -> bytes:
+    """Return the account a row is about: its key, or what the key of a case's row names."""
+    if not key.startswith(CASE_ROW_PREFIX):
+        return key
+    return key.removeprefix(CASE_ROW_PREFIX).partition(b"\0")[0]
+
+
 def _check_foreign(findings: Findings, table: _Log, partitions: int) -> None:
     """Rows lie only where their key belongs."""
     own = {FENCE_KEY, CLAIM_KEY, MARKS_ROW_KEY, RULEBOOK_ROW_KEY}
@@ -468,6 +476,6 @@ def _check_foreign(findings: Findings, table: _Log, partitions: int) -> None:
     foreign = sorted(
         (key, partition)
         for key, partition in places
-        if key not in own and partition_of(key, partitions) != partition
+        if key not in own and partition_of(_account_of(key), partitions) != partition
     )
     findings.expect(not foreign, f"accounts: {len(foreign)} foreign rows, first {foreign[:1]}")
