@@ -58,14 +58,14 @@ class House:
     def place(self, account_id: str) -> int:
         return partition_of(account_id.encode(), self.partitions)
 
-    def deposit(self, account_id: str, amount: str, kind: str = "deposit") -> None:
+    def deposit(self, account_id: str, amount: str, asset: str = "USDC") -> None:
         self._count += 1
         value = encode_collateral_move(
             move_id=f"m{self._count}",
             account_id=account_id,
             subaccount="cross",
-            asset="USDC",
-            kind=kind,
+            asset=asset,
+            kind="deposit",
             amount=amount,
             ts_us=self.now_us,
         )
@@ -94,11 +94,11 @@ class House:
         self.trade(buyer, "buy", size, price)
         self.trade(seller, "sell", size, price)
 
-    def price(self, price: str, after_s: float = 1.0) -> None:
+    def price(self, price: str, after_s: float = 1.0, feed: str = "BTC") -> None:
         """A tick and a clock record, later."""
         self.now_us += round(after_s * SECOND_US)
         for value in (
-            {"kind": "price", "source": "one", "feed": "BTC", "price": price},
+            {"kind": "price", "source": "one", "feed": feed, "price": price},
             {"kind": "clock"},
         ):
             record = {"schema_version": 1, **value, "ts_us": self.now_us}

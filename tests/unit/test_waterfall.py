@@ -268,3 +268,19 @@ def test_restored_fund_is_written_only_when_it_changes() -> None:
     assert FUND_ROW_KEY not in {key for key, _ in fresh.cut().rows}
     house.restore(PRICES)
     assert FUND_ROW_KEY not in {key for key, _ in house.prices.cut().rows}
+
+
+def test_fund_is_asked_again_where_collateral_fell_before_it_paid() -> None:
+    house = a_house()
+    house.deposit("a", "1", asset="ETHER")
+    house.price("50", feed="ETH")
+    house.price("60")  # 100 - 4 * 40 + 50 = -10
+    house.settle()
+    house.trade("a", "sell", "4", "60", "a:cross:1")
+    house.step(1)  # claimed: 10
+    house.price("45", feed="ETH")
+    house.settle()
+    assert [loss["amount_micros"] for loss in house.events(LOSSES)] == [10 * MICRO, 5 * MICRO]
+    # back at 0, but 45 of debt against collateral of which 7/8 counts: there is no sale of it
+    assert story(house)[-2:] == [("escalated", "insurance"), ("closed", "exhausted")]
+    assert (last(house)["insurance_paid"], last(house)["bad_debt"]) == ("15", "0")

@@ -50,7 +50,4 @@ def fund(
     holds = told["holds"]
     assert isinstance(holds, list)
     for one in holds:
-        print_line(
-            f"holds      {one['size']} {one['market']} at {one['price']}, "
-            f"of {one['liquidation_id']} ({one['stage']})"
-        )
+        print_line(f"holds      {one['size']} {one['market']}, taken over for {one['cost']}")

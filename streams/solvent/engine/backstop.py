@@ -140,6 +140,7 @@ class Backstop:
         case = self._cases.standing(unit, answer.liquidation_id.rpartition(":")[2], columns.units)
         if case is not None:
             case.is_claimed = False
+            case.is_spent = answer.paid_micros < answer.claimed_micros
             case.paid_micros += paid
         if paid < answer.paid_micros:  # a deposit came first
             self._tell(

@@ -53,6 +53,7 @@ _MEMBERS: Final = (
     "refused",
     "due_us",
     "is_claimed",
+    "is_spent",
     "given",
     "paid_micros",
     "terms",
@@ -111,6 +112,8 @@ class Case:
         When it is taken over if it still stands, 0 for never.
     is_claimed : bool
         The fund was asked for what the account is below 0 and has not answered yet.
+    is_spent : bool
+        The fund paid less than it was asked for: it is not asked again.
     given : tuple of Closed
         What was taken over at the bankruptcy price.
     paid_micros : int
@@ -129,6 +132,7 @@ class Case:
     refused: int = 0
     due_us: int = 0
     is_claimed: bool = False
+    is_spent: bool = False
     given: tuple[Closed, ...] = ()
     paid_micros: int = 0
     terms: tuple[Terms, ...] = ()
@@ -335,7 +339,7 @@ class CaseBook:
 
 def _row(case: Case) -> bytes:
     orders = case.orders
-    has_past = case.closed or case.refused or case.given or case.paid_micros
+    has_past = case.closed or case.refused or case.given or case.paid_micros or case.is_spent
     if len(orders) == 1 and not (case.due_us or has_past or case.terms):
         # As most rows are in a crash: the bytes that the encoder would give, much sooner.
         return b'{"schema_version":1,"opened_us":%d,"orders":[[%d,%d,%d,%d]]}' % (
@@ -360,6 +364,7 @@ def _case(row: RowCase) -> Case:
         row.refused,
         row.due_us,
         row.is_claimed,
+        row.is_spent,
         row.given,
         row.paid_micros,
         row.terms,

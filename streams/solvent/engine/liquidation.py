@@ -249,7 +249,7 @@ class Desk:
         elif case.is_claimed:
             return  # the fund has not answered yet
         elif not batch.can_close[at]:
-            is_insured = self._rulebook.insurance is not None and cause.kind != "insurance"
+            is_insured = self._rulebook.insurance is not None and not case.is_spent
             if is_insured and batch.raw_equity_micros[at] < 0:
                 self._claim(batch, at, status)
             else:
@@ -317,7 +317,7 @@ class Desk:
         """Ask the fund for what a closed account is below 0; its answer ends the case."""
         case = self._cases.change(batch.unit[at])
         case.is_claimed = True
-        if not case.given:  # else it was said at the takeover
+        if self._columns.units.case_expires_us[batch.unit[at]] != NEVER_US:
             self._withdraw(batch, at, status, "escalated", "insurance")
         account_id, subaccount = batch.names(at)
         self._records.append(

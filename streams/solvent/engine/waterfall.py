@@ -96,14 +96,14 @@ class Waterfall:
         self._draws: deque[Grant] = deque()
         self._requests = 0
         self._placements: list[_Placement] = []
-        self._unplaced: list[_Placement] = []
+        self._unplaced: dict[str, tuple[int, int]] = {}
         self.is_changed = False
 
     @property
     def held(self) -> dict[str, tuple[int, int]]:
         """Market to the lots the fund has taken over, and the sum of lots times price."""
-        held: dict[str, tuple[int, int]] = {}
-        for placement in (*self._placements, *self._unplaced):
+        held = dict(self._unplaced)
+        for placement in self._placements:
             lots, cost = held.get(placement.market, (0, 0))
             cost += placement.lots * placement.price
             held[placement.market] = lots + placement.lots, cost
@@ -236,8 +236,9 @@ class Waterfall:
     def _give_up(self, placement: _Placement) -> Iterator[dict[str, Any]]:
         """Nobody has the other side: the position stays with the fund, and is told."""
         self._placements.remove(placement)
-        placement.stage = "unplaced"
-        self._unplaced.append(placement)
+        lots, cost = self._unplaced.get(placement.market, (0, 0))
+        cost += placement.lots * placement.price
+        self._unplaced[placement.market] = lots + placement.lots, cost
         yield {"kind": "unplaced", **self._about(placement)}
         yield from self._ask(placement.market)
 
@@ -254,7 +255,7 @@ class Waterfall:
                 "requests": self._requests,
                 "draws": [list(draw) for draw in self._draws],
                 "placements": [asdict(p) for p in self._placements],
-                "unplaced": [asdict(p) for p in self._unplaced],
+                "unplaced": self._unplaced,
             }
         )
 
@@ -277,7 +278,7 @@ class Waterfall:
         self.received_micros, self.paid_micros = row.received_micros, row.paid_micros
         self._draws = deque(Grant(*draw) for draw in row.draws)
         self._placements = [_restored(told) for told in row.placements]
-        self._unplaced = [_restored(told) for told in row.unplaced]
+        self._unplaced = dict(row.unplaced)
 
 
 def _restored(told: Mapping[str, Any]) -> _Placement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from solvent.engine.published import RULEBOOK_ROW_KEY
-from solvent.engine.waterfall import FUND_ROW_KEY
+from solvent.engine.waterfall import FUND_ROW_KEY, Waterfall
 from solvent.errors import ConfigError
 from solvent.ops.history import read_table
 from solvent.rules import CompiledRulebook, compile_document
@@ -45,22 +45,18 @@ def fund_told(
         )
         raise ConfigError(msg, code="SLV-455")
     row = decode_fund_row(value)
-    taken = []
-    for placement in (*row.placements, *row.unplaced):
-        instrument = rulebook.instrument_by_name[placement["market"]]
-        taken.append(
-            {
-                "liquidation_id": placement["liquidation_id"],
-                "market": instrument.name,
-                "size": instrument.lot.format(placement["lots"]),
-                "price": format_scaled(placement["price"], instrument.price_exponent),
-                "stage": placement["stage"],
-            }
-        )
+    waterfall = Waterfall(topics.partitions)
+    waterfall.load(value)
+    holds = []
+    for market, (lots, cost) in sorted(waterfall.held.items()):
+        instrument = rulebook.instrument_by_name[market]
+        paid = instrument.value_of(1, cost, 1)
+        size = instrument.lot.format(lots)
+        holds.append({"market": market, "size": size, "cost": format_scaled(paid, MICRO_EXPONENT)})
     return {
         "balance": format_scaled(row.fund_micros, MICRO_EXPONENT),
         "received": format_scaled(row.received_micros, MICRO_EXPONENT),
         "paid": format_scaled(row.paid_micros, MICRO_EXPONENT),
         "takeovers": row.requests,
-        "holds": taken,
+        "holds": holds,
     }

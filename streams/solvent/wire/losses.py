@@ -99,7 +99,11 @@ class LossAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FundRow(msgspec.Struct, frozen=True, kw_only=True):
-    r"""Row ``\0fund`` of ``price-state.v1``: the fund, its draws, and what it has taken over."""
+    r"""Row ``\0fund`` of ``price-state.v1``: the fund, its draws, and what it has taken over.
+
+    `unplaced` are by market lots that nobody had the other side of, and the sum of lots times the
+    prices they were taken at.
+    """
 
     schema_version: int
     fund_micros: int
@@ -108,4 +112,4 @@ class FundRow(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     draws: list[tuple[int, int]]
     placements: list[dict[str, Any]]
-    unplaced: list[dict[str, Any]]
+    unplaced: dict[str, tuple[int, int]]

@@ -706,6 +706,7 @@ class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refused: int = 0
     due_us: int = 0
     is_claimed: bool = False
+    is_spent: bool = False
     given: tuple[tuple[int, int, int], ...] = ()
     paid_micros: int = 0
     terms: tuple[tuple[int, int, int, int, int], ...] = ()

@@ -19,6 +19,7 @@ from solvent.wire.outputs import (
     decode_liquidation,
     decode_margin_status,
     decode_mark_frame,
+    decode_reject,
 )
 from solvent.wire.topics import (
     JOURNAL,
@@ -202,7 +203,7 @@ class Observer:
             tally.frames = frame.seq
             tally.stream_us = max(tally.stream_us, frame.ts_us)
         elif topic == REJECTS:
-            tally.rejects += 1
+            tally.rejects += not decode_reject(record.value).applied  # else a fill came too late
         else:
             tally.slices += 1
             tally.inputs.update(decode_journal_entry(record.value).counts)
