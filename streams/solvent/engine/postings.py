@@ -6,6 +6,9 @@ or id, so that kinds of contracts, funding, interest and rounding are those of a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from solvent.engine.markbook import MarkBook
@@ -79,27 +82,8 @@ class Poster:
             precheck=_uint8(OUTCOME_NONE),
             outcome=_uint8(OUTCOME_NONE),
         )
-        reason = STOP_GROW
-        while reason == STOP_GROW:
-            _, reason, subject = fold_trades_jit(
-                trades,
-                0,
-                self._marks.seq > 0,
-                self._totals,
-                columns.counts,
-                columns.accounts,
-                columns.units,
-                columns.cases,
-                columns.positions,
-                columns.balances,
-                columns.orders,
-                self._rulebook.rules,
-                self._marks.marks,
-                self._space,
-                columns.figures,
-            )
-            if reason == STOP_GROW:
-                columns.make_room(subject)
+        is_judging = self._marks.seq > 0
+        self._fold(lambda: fold_trades_jit(trades, 0, is_judging, self._totals, *self._tables()))
         return bool(trades.outcome[0] == OUTCOME_APPLIED)
 
     def cash(self, unit: int, micros: int) -> bool:
@@ -116,24 +100,30 @@ class Poster:
             precheck=_uint8(OUTCOME_NONE),
             outcome=_uint8(OUTCOME_NONE),
         )
-        reason = STOP_GROW
-        while reason == STOP_GROW:
-            _, reason, subject = fold_moves_jit(
-                moves,
-                0,
-                self._marks.seq > 0,
-                columns.counts,
-                columns.accounts,
-                columns.units,
-                columns.cases,
-                columns.positions,
-                columns.balances,
-                columns.orders,
-                self._rulebook.rules,
-                self._marks.marks,
-                self._space,
-                columns.figures,
-            )
-            if reason == STOP_GROW:
-                columns.make_room(subject)
+        is_judging = self._marks.seq > 0
+        self._fold(lambda: fold_moves_jit(moves, 0, is_judging, *self._tables()))
         return bool(moves.outcome[0] == OUTCOME_APPLIED)
+
+    def _fold(self, fold: Callable[[], tuple[int, int, int]]) -> None:
+        """Fold a batch of one, making room as often as it asks for some."""
+        _, reason, subject = fold()
+        while reason == STOP_GROW:
+            self._columns.make_room(subject)
+            _, reason, subject = fold()
+
+    def _tables(self) -> tuple[Any, ...]:
+        """Return what both folds end with; room made for a unit may have replaced some of it."""
+        columns = self._columns
+        return (
+            columns.counts,
+            columns.accounts,
+            columns.units,
+            columns.cases,
+            columns.positions,
+            columns.balances,
+            columns.orders,
+            self._rulebook.rules,
+            self._marks.marks,
+            self._space,
+            columns.figures,
+        )
