@@ -45,7 +45,7 @@ def built(rows: list[Rows], limit: int = MAX_BATCH_BYTES) -> list[bytes]:
     """What is sent: batches with producer, sequence and checksum."""
     sent = []
     sequence = 7
-    for batch in record_batches(rows, NOW_MS, limit):
+    for batch in record_batches(rows, NOW_MS, limit, limit):
         assert batch.closed()
         assert batch.append(key=b"k", value=b"v", timestamp=None) is None
         batch._set_producer_state(4711, 3, sequence)
@@ -116,7 +116,24 @@ def test_batches_are_filled_to_the_limit_but_never_beyond() -> None:
 def test_row_beyond_the_limit_is_our_bug() -> None:
     rows = Rows.of([(b"small", b""), (b"large", b"x" * 200)])
     with pytest.raises(InvariantError, match="row b'large' of 205 bytes, limit 200 a batch"):
-        record_batches([rows], NOW_MS, 200)
+        record_batches([rows], NOW_MS, 200, 200)
+
+
+def test_a_record_beyond_the_aim_has_a_batch_of_its_own_size() -> None:
+    small, large = [(b"key", b"v" * 100)] * 3, (b"large", b"x" * 5000)
+    wanted = [*small, large, *small]
+    rows = record_batches([Rows.of(wanted)], NOW_MS, 1000, 6000)
+    events = event_batches([Emit(MARKS, key, value) for key, value in wanted], NOW_MS, 1000, 6000)
+    # Three small ones, then what begins with the large one.
+    assert [batch.record_count() for batch in rows] == [3, 4]
+    assert [batch.record_count() for batch in events] == [3, 1, 3]
+    for batches in (rows, events):
+        found = [
+            (record.key, record.value)
+            for batch in batches
+            for record in MemoryRecords(bytes(batch._build())).next_batch()
+        ]
+        assert found == wanted
 
 
 def test_no_rows_make_no_batch() -> None:
@@ -135,7 +152,7 @@ def test_batches_of_events_read_back_are_the_events(seed: int, limit: int) -> No
         if value is not None
     ]
     ours, theirs, others = [], [], []
-    for batch in event_batches(events, NOW_MS, limit):
+    for batch in event_batches(events, NOW_MS, limit, limit):
         batch._set_producer_state(4711, 3, 0)
         data = bytes(batch._build())
         assert len(data) == batch.size() <= limit
@@ -157,7 +174,7 @@ def test_batches_of_events_read_back_are_the_events(seed: int, limit: int) -> No
 def test_event_beyond_the_limit_is_our_bug() -> None:
     events = [Emit(MARKS, b"small", b""), Emit(MARKS, b"large", b"x" * 200)]
     with pytest.raises(InvariantError, match="event b'large' of 209 bytes, limit 200 a batch"):
-        event_batches(events, NOW_MS, 200)
+        event_batches(events, NOW_MS, 200, 200)
 
 
 @pytest.mark.parametrize("limit", [9000, MAX_BATCH_BYTES])

@@ -40,6 +40,9 @@ log = structlog.get_logger(__name__)
 #: What the broker answers to a producer whose transactional id was taken over.
 FENCED_ERRORS = (ProducerFenced, InvalidProducerEpoch)
 
+#: Bytes a record batch is filled to. Requests of many megabytes cost client and broker twice the
+#: time of as much in small ones: each is copied whole several times, into memory just asked for.
+BATCH_BYTES: Final = 1 << 20
 #: What stands before a record's key at most: its length, two bytes, its place in the batch.
 _FRAME_BYTES = 5 + 2 + 5
 _STOP_TIMEOUT_S = 5.0
@@ -97,8 +100,10 @@ class _RecordBatch:
         return self._data
 
 
-def record_batches(rows: Sequence[Rows], now_ms: int, limit: int) -> list[_RecordBatch]:
-    """Return transactional record batches that hold all rows in order, as few as the limit allows.
+def record_batches(
+    rows: Sequence[Rows], now_ms: int, aim: int = BATCH_BYTES, limit: int = MAX_BATCH_BYTES
+) -> list[_RecordBatch]:
+    """Return transactional record batches that hold all rows in order, as few as `aim` allows.
 
     Parameters
     ----------
@@ -106,17 +111,20 @@ def record_batches(rows: Sequence[Rows], now_ms: int, limit: int) -> list[_Recor
         One after the other.
     now_ms : int
         Their Kafka record time.
+    aim : int
+        Bytes of a batch, unless it begins with a row that is larger.
     limit : int
-        Bytes of a batch.
+        Bytes of a batch in any case.
 
     Raises
     ------
     InvariantError
-        [SLV-900] A row alone is larger.
+        [SLV-900] A row alone is larger than the limit.
     """
     batches = []
     rest = sum(part.data.size + ROW_OVERHEAD * len(part) for part in rows)
-    data, at, count = bytearray(min(limit, HEADER_BYTES + rest)), HEADER_BYTES, 0
+    room = aim
+    data, at, count = bytearray(min(room, HEADER_BYTES + rest)), HEADER_BYTES, 0
     for part in rows:
         row = first = 0
         while row < len(part):
@@ -127,7 +135,7 @@ def record_batches(rows: Sequence[Rows], now_ms: int, limit: int) -> list[_Recor
                 part.value_size,
                 row,
                 first,
-                limit,
+                room,
                 np.frombuffer(data, np.uint8),
                 at,
                 count,
@@ -135,12 +143,16 @@ def record_batches(rows: Sequence[Rows], now_ms: int, limit: int) -> list[_Recor
             rest -= first - before
             if row == len(part):
                 break
-            if count == 0:
+            if count:
+                batches.append(_sealed(data, at, count, now_ms))
+                room = aim
+            elif room < limit:
+                room = limit
+            else:
                 size = int(part.key_size[row]) + max(int(part.value_size[row]), 0)
                 message = f"row {part[row][0]!r} of {size} bytes, limit {limit} a batch"
                 raise InvariantError(message)
-            batches.append(_sealed(data, at, count, now_ms))
-            data, at, count = bytearray(min(limit, HEADER_BYTES + rest)), HEADER_BYTES, 0
+            data, at, count = bytearray(min(room, HEADER_BYTES + rest)), HEADER_BYTES, 0
     if count:
         batches.append(_sealed(data, at, count, now_ms))
     return batches
@@ -150,7 +162,9 @@ def record_batches(rows: Sequence[Rows], now_ms: int, limit: int) -> list[_Recor
 _NO_VALUE: Final = b"\x01"
 
 
-def event_batches(events: Sequence[Emit], now_ms: int, limit: int) -> list[_RecordBatch]:
+def event_batches(
+    events: Sequence[Emit], now_ms: int, aim: int = BATCH_BYTES, limit: int = MAX_BATCH_BYTES
+) -> list[_RecordBatch]:
     """Return transactional record batches that hold all events in order, as `record_batches` does.
 
     Events are objects already and have headers, so joining them is as cheap as packing them for
@@ -163,7 +177,7 @@ def event_batches(events: Sequence[Emit], now_ms: int, limit: int) -> list[_Reco
         size_told = _NO_VALUE if value is None else varint(len(value))
         middle = b"%b%b%b" % (varint(len(key)), key, size_told)
         rest = len(middle) + len(content) + len(headers)
-        if count and size + rest + _FRAME_BYTES > limit:
+        if count and size + rest + _FRAME_BYTES > aim:
             batches.append(_sealed(bytearray().join(parts), size, count, now_ms))
             parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
         place = varint(count)
@@ -242,12 +256,8 @@ class PartitionWriter:
         producer = self._producer
         now_ms = time.time_ns() // 1_000_000
         columns = [
-            [(target, batch) for batch in event_batches(told, now_ms, MAX_BATCH_BYTES)]
-            for target, told in events
-        ] + [
-            [(target, batch) for batch in record_batches(parts, now_ms, MAX_BATCH_BYTES)]
-            for target, parts in rows
-        ]
+            [(target, batch) for batch in event_batches(told, now_ms)] for target, told in events
+        ] + [[(target, batch) for batch in record_batches(parts, now_ms)] for target, parts in rows]
         await producer.begin_transaction()
         # aiokafka sends one batch of a partition at a time: the first of each partition first.
         pending = [

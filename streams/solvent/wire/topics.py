@@ -59,7 +59,7 @@ PRICE_JOURNAL = "price-journal.v1"
 #: What is told of accounts, keyed by account.
 ACCOUNT_INPUTS = (TRADES, COLLATERAL, ACCOUNT_SETTINGS, OPEN_ORDERS, ACCOUNT_SNAPSHOTS)
 
-#: Bytes of the largest record batch we write: a slice's rows usually fit into one. The broker's own
+#: Bytes of the largest record batch we write: one with a single large record. The broker's own
 #: limit does not matter where the topic has one.
 MAX_BATCH_BYTES = 8 << 20
 
