@@ -96,5 +96,5 @@ def format_scaled(value: int, exponent: int) -> str:
     if exponent == 0:
         return str(value)
     whole, rest = divmod(-value if value < 0 else value, 10**-exponent)
-    text = f"{whole}.{rest:0{-exponent}d}".rstrip("0") if rest else str(whole)
+    text = f"{whole}.{str(rest).zfill(-exponent).rstrip('0')}" if rest else str(whole)
     return "-" + text if value < 0 else text

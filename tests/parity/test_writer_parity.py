@@ -123,7 +123,8 @@ def test_a_record_beyond_the_aim_has_a_batch_of_its_own_size() -> None:
     small, large = [(b"key", b"v" * 100)] * 3, (b"large", b"x" * 5000)
     wanted = [*small, large, *small]
     rows = record_batches([Rows.of(wanted)], NOW_MS, 1000, 6000)
-    events = event_batches([Emit(MARKS, key, value) for key, value in wanted], NOW_MS, 1000, 6000)
+    emits = [Emit(MARKS, key, value) for key, value in wanted]
+    events = list(event_batches(emits, NOW_MS, 1000, 6000))
     # Three small ones, then what begins with the large one.
     assert [batch.record_count() for batch in rows] == [3, 4]
     assert [batch.record_count() for batch in events] == [3, 1, 3]
@@ -174,7 +175,7 @@ def test_batches_of_events_read_back_are_the_events(seed: int, limit: int) -> No
 def test_event_beyond_the_limit_is_our_bug() -> None:
     events = [Emit(MARKS, b"small", b""), Emit(MARKS, b"large", b"x" * 200)]
     with pytest.raises(InvariantError, match="event b'large' of 209 bytes, limit 200 a batch"):
-        event_batches(events, NOW_MS, 200, 200)
+        list(event_batches(events, NOW_MS, 200, 200))
 
 
 @pytest.mark.parametrize("limit", [9000, MAX_BATCH_BYTES])

@@ -183,6 +183,8 @@ class Batch:
     ----------
     unit, account, status, preset, revision, episode, verdict, raw_equity_micros : list of int
         As the columns had them when the batch was made.
+    now_us : int
+        Stream time.
     has_positions, can_close, is_quarantined : list
         Whether it has positions; whether a liquidation has something to close; whether the account
         is out of judgement.
@@ -193,6 +195,7 @@ class Batch:
         columns, rulebook, marks = announcer.columns, announcer.rulebook, announcer.marks
         table, figures = columns.units, columns.figures
         self._units = units
+        self.now_us = marks.stream_us
         accounts = table.account[units]
         self.unit: list[int] = units.tolist()
         self.account: list[int] = accounts.tolist()
@@ -235,7 +238,7 @@ class Batch:
         self._maintenance: list[int] = need[:, MAINTENANCE].tolist()
         self._key = columns.keys_of(self.account)
         self._ledger: _Ledger | None = None
-        self._when = f'"partition":{announcer.partition},"ts_us":{marks.stream_us}'
+        self._when = f'"partition":{announcer.partition},"ts_us":{self.now_us}'
         self._mark_seq = f'"mark_seq":{marks.seq}'
         self._trigger = announcer.trigger(cause)
         self._basis = announcer.basis()
@@ -348,9 +351,7 @@ class Batch:
             ).encode()
         unit = f"{account_id}:{subaccount}".encode()
         if self._headers is None:
-            self._headers = EventHeaders(
-                LIQUIDATIONS, announcer.partition, announcer.marks.stream_us
-            )
+            self._headers = EventHeaders(LIQUIDATIONS, announcer.partition, self.now_us)
         headers = self._headers.block(liquidation_id, revision, event, account_id)
         return (
             Emit(LIQUIDATIONS, key, value.encode(), headers=headers),
@@ -370,7 +371,7 @@ class Batch:
         """Return the orders that restore health(liquidation_end), and what else is said of them."""
         announcer = self._announcer
         policy = announcer.rulebook.policies[self.preset[at]]
-        elapsed_us = announcer.marks.stream_us - case.opened_us
+        elapsed_us = self.now_us - case.opened_us
         if policy.is_plain:
             legs = plan_close(
                 ledger.open_positions(at),
@@ -413,7 +414,7 @@ class Batch:
         announcer, unit = self._announcer, self.unit[at]
         given = Ration(
             account=self.account[at],
-            now_us=announcer.marks.stream_us,
+            now_us=self.now_us,
             elapsed_us=elapsed_us,
             shortage_micros=self._shortage[at],
             freed_micros=case.freed_micros,

@@ -224,7 +224,7 @@ class Desk:
         elif status == STATUS_LIQUIDATING and batch.can_close[at]:
             columns.cases.notional_micros[unit] = 0
             columns.cases.fills[unit] = 0
-            self._cases.begin(unit, self._marks.stream_us, self._due_us())
+            self._cases.begin(unit, batch.now_us, self._due_us(batch.now_us))
             units.episode[unit] = batch.episode[at] + 1
             self._open_cases += 1
             if (pause := batch.pause(at)) is not None:
@@ -261,9 +261,9 @@ class Desk:
                 units.case_verdict[unit] = batch.verdict[at]
                 self._changed.append(batch.account[at])
         elif units.case_expires_us[unit] == NEVER_US:
-            self._cases.change(unit).due_us = self._due_us()
+            self._cases.change(unit).due_us = self._due_us(batch.now_us)
             self._offer(batch, at, status, "revised", "resumed")
-        elif 0 < case.due_us <= self._marks.stream_us and batch.has_positions[at]:
+        elif 0 < case.due_us <= batch.now_us and batch.has_positions[at]:
             self._withdraw(batch, at, status, "escalated", "deadline")
             self.overdue.append(unit)
         elif cause.kind == "pause" and (news := batch.pause_news(at)) is not None:
@@ -275,7 +275,7 @@ class Desk:
         elif cause.is_ledger:
             reason = "rulebook" if cause.kind == "rulebook" else "ledger_changed"
             self._offer(batch, at, status, "revised", reason)
-        elif units.case_expires_us[unit] <= self._marks.stream_us:
+        elif units.case_expires_us[unit] <= batch.now_us:
             self._offer(batch, at, status, "revised", "expired")
 
     def _offer(self, batch: Batch, at: int, status: int, event: str, reason: str) -> None:
@@ -284,7 +284,7 @@ class Desk:
         unit = batch.unit[at]
         policy = self._rulebook.policies[batch.preset[at]]
         revision = batch.revision[at] + 1
-        now_us = self._marks.stream_us
+        now_us = batch.now_us
         expires_us = now_us + policy.offer_ttl_us
         due_us = self._cases[unit].due_us
         if now_us < due_us:
@@ -306,12 +306,12 @@ class Desk:
             )
         )
 
-    def _due_us(self) -> int:
+    def _due_us(self, now_us: int) -> int:
         """Return when a case that begins to be offered now is taken over, 0 for never."""
         insurance = self._rulebook.insurance
         if insurance is None or insurance.deleverage_after_us is None:
             return 0
-        return self._marks.stream_us + insurance.deleverage_after_us
+        return now_us + insurance.deleverage_after_us
 
     def _claim(self, batch: Batch, at: int, status: int) -> None:
         """Ask the fund for what a closed account is below 0; its answer ends the case."""
@@ -323,7 +323,7 @@ class Desk:
         self._records.append(
             loss_record(
                 self._partition,
-                self._marks.stream_us,
+                batch.now_us,
                 "claim",
                 liquidation_id=f"{account_id}:{subaccount}:{batch.episode[at]}",
                 account_id=account_id,
@@ -368,7 +368,7 @@ class Desk:
             int(cases.fills[unit]),
             bad_debt_micros,
             case,
-            self._marks.stream_us,
+            batch.now_us,
         )
         self._records.extend(
             batch.case_event(

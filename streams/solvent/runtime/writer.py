@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 from typing import Final
 
 import numpy as np
@@ -164,13 +164,13 @@ _NO_VALUE: Final = b"\x01"
 
 def event_batches(
     events: Sequence[Emit], now_ms: int, aim: int = BATCH_BYTES, limit: int = MAX_BATCH_BYTES
-) -> list[_RecordBatch]:
-    """Return transactional record batches that hold all events in order, as `record_batches` does.
+) -> Iterator[_RecordBatch]:
+    """Yield transactional record batches that hold all events in order, as `record_batches` does.
 
     Events are objects already and have headers, so joining them is as cheap as packing them for
-    the kernel of rows.
+    the kernel of rows. A mass event has tens of megabytes of them: the broker may have the first
+    batch while the next is joined.
     """
-    batches: list[_RecordBatch] = []
     parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
     for _, key, value, _, headers in events:
         content = value or b""
@@ -178,7 +178,7 @@ def event_batches(
         middle = b"%b%b%b" % (varint(len(key)), key, size_told)
         rest = len(middle) + len(content) + len(headers)
         if count and size + rest + _FRAME_BYTES > aim:
-            batches.append(_sealed(bytearray().join(parts), size, count, now_ms))
+            yield _sealed(bytearray().join(parts), size, count, now_ms)
             parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
         place = varint(count)
         # no attributes, no time of its own
@@ -190,8 +190,7 @@ def event_batches(
         parts += (start, middle, content, headers)
         count += 1
     if count:
-        batches.append(_sealed(bytearray().join(parts), size, count, now_ms))
-    return batches
+        yield _sealed(bytearray().join(parts), size, count, now_ms)
 
 
 def _sealed(data: bytearray, size: int, count: int, now_ms: int) -> _RecordBatch:
@@ -256,10 +255,12 @@ class PartitionWriter:
         producer = self._producer
         now_ms = time.time_ns() // 1_000_000
         columns = [
-            [(target, batch) for batch in event_batches(told, now_ms)] for target, told in events
-        ] + [[(target, batch) for batch in record_batches(parts, now_ms)] for target, parts in rows]
+            *(zip(repeat(target), event_batches(told, now_ms)) for target, told in events),
+            *(zip(repeat(target), record_batches(parts, now_ms)) for target, parts in rows),
+        ]
         await producer.begin_transaction()
-        # aiokafka sends one batch of a partition at a time: the first of each partition first.
+        # aiokafka sends one batch of a partition at a time: the first of each partition first, and
+        # the next is made while they are under way.
         pending = [
             await producer.send_batch(batch, target.topic, partition=target.partition)
             for one_each in zip_longest(*columns)
