@@ -24,7 +24,7 @@ def a_position() -> Log:
     return Log().move(amount="100").trade(size="4", price="100").marks(PRICES)
 
 
-def rationed() -> CompiledRulebook:
+def rationed(version: int = 2) -> CompiledRulebook:
     """Return a rulebook that phases orders and budgets 300 a market in 100 s: 7 lots at 84."""
     usd = 1_000_000
     sections = {
@@ -35,7 +35,18 @@ def rationed() -> CompiledRulebook:
             "account_notional_micros": 150 * usd,
         },
     }
-    return a_successor(presets={"cross-margin": {"liquidation": sections}})
+    return a_successor(version, presets={"cross-margin": {"liquidation": sections}})
+
+
+def throttled() -> CompiledRulebook:
+    """Return a rulebook that throttles a market after two windows, and caps bankrupt accounts."""
+    window = {
+        "span_us": 100 * SECOND_US,
+        "market_notional_per_partition_micros": 200_000_000,
+        "market_bypass_per_partition_micros": 150_000_000,
+        "throttle_after_windows": 2,
+    }
+    return a_successor(presets={"cross-margin": {"liquidation": {"window": window}}})
 
 
 def watched() -> CompiledRulebook:
@@ -80,6 +91,19 @@ def a_contest() -> Log:
     return log.marks({"BTC": "70"}, at_s=134).marks({}, at_s=195).marks({}, at_s=300)
 
 
+def a_throttle() -> Log:
+    """Three accounts exhaust two windows and wait for a quiet one; one is bankrupt meanwhile."""
+    log = Log().rulebook(throttled())
+    for name in ("carol", "alice", "bob"):
+        log.move(name, amount="100").trade(name, size="4", price="100")
+    log.marks(PRICES).marks({"BTC": "84"}, at_s=1)
+    sold(log, "alice", "0.5", 1).marks({}, at_s=61).marks({}, at_s=121)
+    log.move("bob", amount="40", kind="withdrawal").marks({}, at_s=182)
+    sold(log, "bob", "0.5", 182).marks({}, at_s=201).marks({}, at_s=301)
+    log.rulebook(a_successor(3), at_s=302).rulebook(rationed(4), at_s=303)
+    return log.marks({}, at_s=401)
+
+
 def a_flood() -> Log:
     """What two cases sell is told a frame later, until a rulebook asks no more."""
     log = Log().rulebook(watched())
@@ -121,6 +145,7 @@ TAKEN = {
 LOGS = {
     "accounts compete for a window": a_contest(),
     "a book is auctioned": an_auction(),
+    "a market is throttled": a_throttle(),
     "what is liquidated is told": a_flood(),
     "offer expires at an empty frame": a_position()
     .marks({"BTC": "84"}, at_s=1)
@@ -276,6 +301,35 @@ WANTED = {
         "revised progress",
         "revised expired",
         "revised progress",
+        "revised expired",
+    ],
+    "a market is throttled": [
+        "opened",
+        "opened",
+        "opened",
+        "revised progress",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised bankrupt",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised progress",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised rulebook",
+        "revised rulebook",
+        "revised rulebook",
+        "revised rulebook",
+        "revised rulebook",
+        "revised rulebook",
+        "revised expired",
+        "revised expired",
         "revised expired",
     ],
     "what is liquidated is told": [

@@ -413,6 +413,7 @@ class Batch:
         announcer, unit = self._announcer, self.unit[at]
         given = Ration(
             account=self.account[at],
+            preset=self.preset[at],
             now_us=announcer.marks.stream_us,
             elapsed_us=elapsed_us,
             shortage_micros=self._shortage[at],
@@ -425,6 +426,11 @@ class Batch:
             offered = announcer.planner.resized(unit, figures, legs, rationed.lots)
         else:
             offered = legs
+        for instrument in rationed.exhausted:
+            assert policy.window is not None
+            announcer.cases.budget.throttle.exhaust(
+                policy.window, instrument, given.preset, given.now_us
+            )
         case.offer(offered, rationed.terms)
         announcer.cases.hold_budget(unit, self.account[at], expires_us)
         return self._leg_texts(offered), rationed.text

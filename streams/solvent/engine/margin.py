@@ -276,6 +276,7 @@ class MarginShard:
             self._counts.update(state["counts"])
             self._rejects_by_code.update(state["rejects"])
             self._turnover.load(state.get("liquidated", {}))
+            self._cases.budget.throttle.load(state.get("exhausted", []))
             self._take_totals(state)
         for topic in state["offsets"] if state else list(self._offsets):
             known = state["offsets"][topic] if state else positions.get(topic, 0)
@@ -808,6 +809,7 @@ class MarginShard:
             "rejects": dict(self._rejects_by_code),
             "fees_micros": totals[TOTAL_FEES],
             **({"liquidated": liquidated} if (liquidated := self._turnover.state()) else {}),
+            **({"exhausted": windows} if (windows := self._cases.budget.throttle.state()) else {}),
             **{
                 name: told
                 for name, slots in self._named_totals().items()

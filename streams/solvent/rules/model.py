@@ -232,12 +232,17 @@ class ReleaseModel(Strict):
 class WindowModel(Strict):
     """Budgets of a rolling window (7.6): notional of fills in it and of offers that stand.
 
-    A partition keeps its own, so a market's number is one partition's share of it.
+    A partition keeps its own, so a market's number is one partition's share of it. Bankrupt
+    accounts may take ``market_bypass_per_partition_micros`` beyond it, without that key whatever
+    they need. After ``throttle_after_windows`` exhausted windows in a row only they are liquidated,
+    until a whole window is not.
     """
 
     span_us: Annotated[int, Field(ge=1, le=10**15)]
     market_notional_per_partition_micros: Annotated[int, Field(ge=1, le=2**62)] | None = None
     account_notional_micros: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    market_bypass_per_partition_micros: Annotated[int, Field(ge=0, le=2**62)] | None = None
+    throttle_after_windows: Annotated[int, Field(ge=1, le=1_000)] | None = None
 
 
 class MarketDepthModel(Strict):
