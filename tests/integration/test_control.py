@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from solvent.cli.main import run
 from solvent.ops.logs import KafkaLogs
 from solvent.ops.verify import VerifyOptions, verify
+from solvent.ops.workers import known_workers
 from solvent.rules import builtin_rulebook, load_rulebook
 from solvent.wire.topics import CONTROL, LIQUIDATIONS, LOSSES, MARKS
 from support.broker import Broker
@@ -166,6 +169,11 @@ def test_what_is_liquidated_trips_a_breaker_once_over_kills_and_it_resumes(
                 pipeline.kill_and_restart()
             pipeline.follower.until(pipeline.is_finished, deadline_s=120, what="a phase")
             if part == calm[:6]:
+                (address,) = known_workers(tmp_path)
+                with urlopen(f"{address.url}/metrics") as page:
+                    metrics = page.read().decode()
+                found = re.findall(r"solvent_breaker_tripped\{(.*)\} (\S+)", metrics)
+                assert found == [('agent="prices",breaker="flood",partition="0"', "1.0")]
                 pipeline.kill_and_restart()
                 assert run(["control", "status"]) == 0
                 told = capsys.readouterr().out

@@ -33,7 +33,7 @@ told comes by a method here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -422,10 +422,10 @@ class Breakers:
 
     def tripped(self) -> dict[str, int]:
         """Return for each breaker what it pauses now: markets, or 1 for all of them."""
-        found = {breaker: 0 for breaker, _ in self._circuits}
-        for (breaker, _), circuit in self._circuits.items():
+        found: Counter[str] = Counter()
+        for (breaker, _), circuit in list(self._circuits.items()):  # another thread may ask
             found[breaker] += circuit.since_us is not None
-        return found
+        return dict(found)
 
     # -- rows
 
