@@ -239,7 +239,8 @@ class Breakers:
     def adopt(self, breakers: Sequence[Breaker]) -> bool:
         """Take the breakers of another rulebook; return whether one that was tripped is gone.
 
-        A watch stays if its driver is the same, a circuit if its breaker still has the market.
+        A watch stays if its driver is the same, a circuit if its breaker still has the market. A
+        sum of all markets goes on as it is, whichever markets it is of from now on.
         """
         old_watches, old_circuits = self._watches, self._circuits
         self._watches, self._circuits, self._circuits_of = {}, {}, {}
