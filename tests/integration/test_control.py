@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from solvent.cli.main import run
 from solvent.ops.logs import KafkaLogs
 from solvent.ops.verify import VerifyOptions, verify
+from solvent.ops.workers import known_workers
 from solvent.rules import builtin_rulebook, load_rulebook
-from solvent.wire.topics import CONTROL, LIQUIDATIONS, MARKS
+from solvent.wire.topics import CONTROL, LIQUIDATIONS, LOSSES, MARKS
 from support.broker import Broker
 from support.exact import examine
+from support.flood import ACCOUNTS, flooded, phases
 from support.mixed import mixed_records
 from support.pipeline import Pipeline
 
@@ -142,3 +146,57 @@ def test_command_that_is_refused_is_told_with_its_reason(
     assert "`reason`" in capsys.readouterr().err
     assert run(["control", "status"]) == 0
     assert capsys.readouterr().out.splitlines() == ["nothing is paused"]
+
+
+def test_what_is_liquidated_trips_a_breaker_once_over_kills_and_it_resumes(
+    kafka: Broker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rulebook = flooded()
+    path = tmp_path / "flooded.json"
+    path.write_bytes(rulebook.document)
+    pipeline = Pipeline(kafka, tmp_path, partitions=2, rulebook=str(path))
+    for name, value in pipeline.env.items():
+        monkeypatch.setenv(name, value)
+    try:
+        pipeline.start()
+        begin, crash, fills, calm = phases()
+        for part in (begin, crash, fills, calm[:6], calm[6:]):
+            pipeline.load(part)
+            if part is fills:
+                pipeline.kill_and_restart()
+            pipeline.follower.until(pipeline.is_finished, deadline_s=120, what="a phase")
+            if part == calm[:6]:
+                (address,) = known_workers(tmp_path)
+                with urlopen(f"{address.url}/metrics") as page:
+                    metrics = page.read().decode()
+                found = re.findall(r"solvent_breaker_tripped\{(.*)\} (\S+)", metrics)
+                assert found == [('agent="prices",breaker="flood",partition="0"', "1.0")]
+                pipeline.kill_and_restart()
+                assert run(["control", "status"]) == 0
+                told = capsys.readouterr().out
+                assert told.startswith("BTC-PERP: breaker flood tripped by liquidated volume at ")
+        pipeline.finish(deadline_s=60)
+        volume = sum(
+            micros
+            for record in pipeline.read(LOSSES)
+            for _, micros in json.loads(record.value or b"")["markets"]
+        )
+        assert volume == 12_500 * 10**6  # 20 fills of 0.01 at 62,500: told once, whoever died
+        frames = [json.loads(r.value or b"") for r in pipeline.read(MARKS) if r.partition == 0]
+        pauses = [frame["pauses"] for frame in frames if "pauses" in frame]
+        assert [len(told.get("breakers", ())) for told in pauses] == [1, 0]
+        events = [json.loads(record.value or b"") for record in pipeline.read(LIQUIDATIONS)]
+        told_of = {
+            name: [e["event"] for e in events if e["account_id"] == name] for name in ACCOUNTS
+        }
+        assert all(
+            told == ["opened", "revised", "suspended", "revised"] for told in told_of.values()
+        )
+        with KafkaLogs(kafka.bootstrap_servers, pipeline.topics) as logs:
+            for agent in ("margin", "prices"):
+                assert verify(logs, rulebook, VerifyOptions(agent=agent)).differences == []
+    finally:
+        pipeline.close()

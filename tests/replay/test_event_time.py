@@ -49,6 +49,7 @@ from solvent.wire.topics import (
     ORACLE_TICKS,
     TRADES,
 )
+from support.flood import flooded, phases
 from support.mixed import mixed_records, with_rulebooks, with_statements
 from support.tapes import GOLDEN, lines_of
 
@@ -428,6 +429,22 @@ def test_replay_that_is_stopped_closes_its_slices_and_says_how_far_it_came(
     assert asked == sorted(asked)
     assert 0 < asked[-1] < 1
     assert report.reached_us > 0
+
+
+def test_breaker_of_volume_hears_of_fills_in_step_with_the_ticks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, list[bytes]] = {}
+    for topic, _, value in (record for phase in phases() for record in phase):
+        told.setdefault(topic, []).append(value)
+    for topic, values in told.items():
+        (tmp_path / f"{topic}.jsonl").write_bytes(b"\n".join(values) + b"\n")
+    whole = replayed(tmp_path, flooded())
+    assert whole.events[LOSSES] == PARTITIONS  # each tells once what it liquidated
+    for chunk in (1, 7):
+        monkeypatch.setattr(files, "_CHUNK_ROWS", chunk)
+        again = replayed(tmp_path, flooded())
+        assert (again.hash, again.events) == (whole.hash, whole.events)
 
 
 def test_losses_are_told_and_answered_however_files_are_read(

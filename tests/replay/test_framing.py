@@ -24,7 +24,7 @@ def a_position() -> Log:
     return Log().move(amount="100").trade(size="4", price="100").marks(PRICES)
 
 
-def rationed() -> CompiledRulebook:
+def rationed(version: int = 2) -> CompiledRulebook:
     """Return a rulebook that phases orders and budgets 300 a market in 100 s: 7 lots at 84."""
     usd = 1_000_000
     sections = {
@@ -35,7 +35,25 @@ def rationed() -> CompiledRulebook:
             "account_notional_micros": 150 * usd,
         },
     }
-    return a_successor(presets={"cross-margin": {"liquidation": sections}})
+    return a_successor(version, presets={"cross-margin": {"liquidation": sections}})
+
+
+def throttled() -> CompiledRulebook:
+    """Return a rulebook that throttles a market after two windows, and caps bankrupt accounts."""
+    window = {
+        "span_us": 100 * SECOND_US,
+        "market_notional_per_partition_micros": 200_000_000,
+        "market_bypass_per_partition_micros": 150_000_000,
+        "throttle_after_windows": 2,
+    }
+    return a_successor(presets={"cross-margin": {"liquidation": {"window": window}}})
+
+
+def watched() -> CompiledRulebook:
+    """Return a rulebook that has what is liquidated in a market told."""
+    volume = {"span_us": 60 * SECOND_US, "limit_micros": 150_000_000}
+    breakers = {"flood": {"liquidated_volume": volume, "markets": ["BTC-PERP"]}}
+    return a_successor(breakers=breakers)
 
 
 def auctioned() -> CompiledRulebook:
@@ -73,6 +91,32 @@ def a_contest() -> Log:
     return log.marks({"BTC": "70"}, at_s=134).marks({}, at_s=195).marks({}, at_s=300)
 
 
+def a_throttle() -> Log:
+    """Three accounts exhaust two windows and wait for a quiet one; one is bankrupt meanwhile."""
+    log = Log().rulebook(throttled())
+    for name in ("carol", "alice", "bob"):
+        log.move(name, amount="100").trade(name, size="4", price="100")
+    log.marks(PRICES).marks({"BTC": "84"}, at_s=1)
+    sold(log, "alice", "0.5", 1).marks({}, at_s=61).marks({}, at_s=121)
+    log.move("bob", amount="40", kind="withdrawal").marks({}, at_s=182)
+    sold(log, "bob", "0.5", 182).marks({}, at_s=201).marks({}, at_s=301)
+    log.rulebook(a_successor(3), at_s=302).rulebook(rationed(4), at_s=303)
+    return log.marks({}, at_s=401)
+
+
+def a_flood() -> Log:
+    """What two cases sell is told a frame later, until a rulebook asks no more."""
+    log = Log().rulebook(watched())
+    for name in ("alice", "bob"):
+        log.move(name, amount="100").trade(name, size="4", price="100")
+    log.marks(PRICES).marks({"BTC": "84"}, at_s=1)
+    sold(sold(sold(log, "alice", "1", 1), "bob", "0.5", 1), "alice", "0.5", 1, "60")
+    sold(log.marks({}, at_s=2), "bob", "0.5", 2).move("alice", amount="1")
+    log.pauses(breakers=["BTC-PERP"], at_s=3).pauses(at_s=4)
+    sold(log, "alice", "0.5", 4).rulebook(a_successor(3), at_s=5)
+    return sold(log, "alice", "0.5", 5).marks({"BTC": "83"}, at_s=6)
+
+
 def an_auction() -> Log:
     """A book that is sold in slices while its price falls."""
     log = Log().rulebook(auctioned()).move(amount="100").trade(size="4", price="100")
@@ -101,6 +145,8 @@ TAKEN = {
 LOGS = {
     "accounts compete for a window": a_contest(),
     "a book is auctioned": an_auction(),
+    "a market is throttled": a_throttle(),
+    "what is liquidated is told": a_flood(),
     "offer expires at an empty frame": a_position()
     .marks({"BTC": "84"}, at_s=1)
     .marks({}, at_s=60)
@@ -257,6 +303,52 @@ WANTED = {
         "revised progress",
         "revised expired",
     ],
+    "a market is throttled": [
+        "opened",
+        "opened",
+        "opened",
+        "revised progress",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised bankrupt",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised progress",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+        "revised rulebook",
+        "revised rulebook",
+        "revised rulebook",
+        "revised rulebook",
+        "revised rulebook",
+        "revised rulebook",
+        "revised expired",
+        "revised expired",
+        "revised expired",
+    ],
+    "what is liquidated is told": [
+        "opened",
+        "opened",
+        "revised progress",
+        "revised progress",
+        "revised progress",
+        "revised progress",
+        "revised ledger_changed",
+        "suspended breaker",
+        "suspended breaker",
+        "revised resumed",
+        "revised resumed",
+        "revised progress",
+        "revised rulebook",
+        "revised rulebook",
+        "closed target_reached",
+    ],
     "offer expires at an empty frame": ["opened", "revised expired", "revised expired"],
     "grace ends at an empty frame": ["opened"],
     "grace ends and the offer of before is expired by then": ["opened", "revised expired"],
@@ -327,6 +419,16 @@ def test_log_brings_about_what_it_is_for(name: str) -> None:
     events = Replay().run(LOGS[name]).events("liquidations.v1")
     told = [e["event"] if e["event"] == "opened" else f"{e['event']} {e['reason']}" for e in events]
     assert told == WANTED[name]
+
+
+def test_liquidated_is_told_at_the_next_frame_if_it_counts_and_somebody_asks() -> None:
+    usd = 1_000_000
+    told = Replay().run(a_flood()).events("losses.v1")
+    assert [(e["ts_us"] - NOW_US, e["markets"]) for e in told] == [
+        (2 * SECOND_US, [["BTC-PERP", 126 * usd]]),  # 1.5 at 84; 0.5 at 60 is off its price
+        (3 * SECOND_US, [["BTC-PERP", 42 * usd]]),
+        (5 * SECOND_US, [["BTC-PERP", 42 * usd]]),  # at the frame of the rulebook that asks no more
+    ]
 
 
 @pytest.mark.parametrize("name", LOGS)

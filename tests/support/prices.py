@@ -9,6 +9,7 @@ import orjson
 
 from solvent.engine.prices import PriceShard
 from solvent.engine.shard import Emit, Outputs
+from solvent.engine.waterfall import loss_record
 from solvent.rules import CompiledRulebook, compile_document, load_rulebook
 from solvent.wire.inputs import (
     encode_clock,
@@ -18,7 +19,7 @@ from solvent.wire.inputs import (
     encode_state,
     encode_tick,
 )
-from solvent.wire.topics import CONTROL, MARKS, ORACLE_TICKS, REJECTS
+from solvent.wire.topics import CONTROL, LOSSES, MARKS, ORACLE_TICKS, REJECTS
 
 SECOND = 1_000_000
 #: Where the tests' time begins: a whole second, so broker time (ms) is exact.
@@ -115,6 +116,7 @@ class Feeder:
     shard: PriceShard
     offset: int = 0
     commands: int = 0
+    losses: int = 0
 
     def raw(self, value: bytes | None, *, broker_us: int = START_US) -> None:
         """Apply one record as it is."""
@@ -188,6 +190,24 @@ class Feeder:
         record = Record(self.commands, broker_us // 1000, None, value)
         self.commands += 1
         self.shard.apply(CONTROL, [record])
+
+    def loss(self, kind: str, *, at: float = 0.0, partition: int = 0, **members: Any) -> None:
+        """Apply a word of a margin shard about what it liquidated or lost."""
+        ts_us = START_US + round(at * SECOND)
+        emit = loss_record(partition, ts_us, kind, **members)
+        record = Record(self.losses, ts_us // 1000, emit.key, emit.value)
+        self.losses += 1
+        self.shard.apply(LOSSES, [record])
+
+    def liquidated(self, at: float = 0.0, *, partition: int = 0, **usd: int) -> None:
+        """Tell what was liquidated, dollars by market (``BTC`` is BTC-PERP)."""
+        markets = [(f"{name}-PERP", amount * SECOND) for name, amount in sorted(usd.items())]
+        self.loss("liquidated", at=at, partition=partition, markets=markets)
+
+    def claim(self, usd: int, *, at: float = 0.0) -> None:
+        """Claim dollars of the insurance fund."""
+        members = {"account_id": "alice", "subaccount": "cross", "amount_micros": usd * SECOND}
+        self.loss("claim", at=at, liquidation_id="alice:cross:1", **members)
 
     def clock(self, at: float) -> None:
         """Apply one clock record."""

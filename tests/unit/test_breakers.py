@@ -24,12 +24,18 @@ from support.prices import SECOND, START_US, Feeder, Record, a_rulebook
 #: 10 % within 60 s; the sources of the rulebook live 10 s, so ticks are repeated in between.
 CRASH = {"velocity": {"move_ppm": 100_000, "window_us": 60 * SECOND}}
 DOUBT = {"disagreement": {"after_us": 5 * SECOND}}
+#: $1,000 of a market within 60 s; $300 of the fund, or half of it.
+FLOOD = {"liquidated_volume": {"span_us": 60 * SECOND, "limit_micros": 1_000 * SECOND}}
+DRAIN = {"fund_draws": {"span_us": 60 * SECOND, "limit_micros": 300 * SECOND}, "level": "all"}
+HALF = {"fund_draws": {"span_us": 60 * SECOND, "share_ppm": 500_000}, "level": "all"}
 
 
-def with_breakers(breakers: dict[str, Any] | None, version: int = 1) -> CompiledRulebook:
+def with_breakers(
+    breakers: dict[str, Any] | None, version: int = 1, *, fund_usd: int | None = 1_000
+) -> CompiledRulebook:
     """Return the rulebook of price tests with breakers; sources live for an hour, two may differ.
 
-    ETH-PERP is a third market, of the second feed.
+    ETH-PERP is a third market, of the second feed. There is a fund, if any.
     """
     document = json.loads(a_rulebook(max_age_us=3_600 * SECOND).document)
     document["rulebook"]["version"] = version
@@ -41,6 +47,8 @@ def with_breakers(breakers: dict[str, Any] | None, version: int = 1) -> Compiled
     markets["ETH-PERP"] = markets["BTC-PERP"]
     if breakers is not None:
         document["breakers"] = breakers
+    if fund_usd is not None:
+        document["insurance"] = {"opening_micros": fund_usd * SECOND}
     return parse_rulebook(json.dumps(document))
 
 
@@ -59,6 +67,9 @@ def frames(feeder: Feeder) -> list[str]:
         assert frame["marks"] == []
         pauses = frame["pauses"]
         words = ["all"] * pauses["all"] + pauses["markets"]
+        for each in pauses.get("breakers", ()):
+            causes = {"flood": "liquidated_volume", "drain": "fund_draws", "half": "fund_draws"}
+            assert each.get("cause") == causes.get(each["name"])
         words += [f"halted:{market}" for market in pauses.get("halted", ())]
         words += ["dry"] * pauses.get("dry_run", False)
         words += [
@@ -211,6 +222,141 @@ def test_outlier_that_falls_silent_ends_the_doubt_though_the_mark_is_the_same() 
     assert "breakers" not in lived.cut().rows["BTC-PERP"]
 
 
+# -- what is liquidated
+
+
+@pytest.mark.parametrize(
+    ("tallies", "now", "trips_at"),
+    [
+        pytest.param([(1, 600), (30, 399)], 30, None, id="999: not yet"),
+        pytest.param([(1, 600), (30, 400)], 30, 30, id="1,000"),
+        pytest.param([(30, 400), (1, 600)], 30, 30, id="told late, by another partition"),
+        # 600 of second 1 count in (now - 60, now]: until before 61
+        pytest.param([(1, 600), (60.5, 400)], 60.5, 60.5, id="the first still counts"),
+        pytest.param([(1, 600), (61, 400)], 61, None, id="the first is out"),
+        # of 0.5, rounded up to 1: parts are a second
+        pytest.param([(0.5, 600), (60.9, 400)], 60.9, 60.9, id="counts a part longer"),
+        pytest.param([(60, 999), (0, 600)], 60, None, id="told too late: it counts nothing"),
+    ],
+)
+def test_volume_trips_when_what_was_liquidated_in_the_span_comes_to_the_limit(
+    tallies: list[tuple[float, int]], now: float, trips_at: float | None
+) -> None:
+    feeder = a_desk(flood={**FLOOD, "markets": ["BTC-PERP"]})
+    feeder.clock(0)
+    for partition, (at, usd) in enumerate(tallies):
+        if partition == 1:
+            feeder.clock(now)
+        feeder.liquidated(at, partition=partition, BTC=usd, ETH=5_000)
+    told = [frame for frame in frames(feeder) if frame.startswith("paused")]
+    expected = None if trips_at is None else f"paused flood:BTC-PERP@{int(trips_at)}"
+    assert told == ([] if expected is None else [expected])
+
+
+def test_volume_of_a_market_pauses_it_alone_and_resumes_after_a_quiet_time() -> None:
+    feeder = a_desk(flood={**FLOOD, "quiet_us": 20 * SECOND})
+    feeder.clock(0)
+    feeder.tick("100")
+    feeder.liquidated(0, BTC=1_000, ETH=999)
+    assert frames(feeder) == ["", "paused flood:BTC-PERP@0", "BTC-PERP=100"]
+    assert feeder.shard.facts().breakers == {"flood": 1}
+    for at in (59, 60, 79):  # the volume of 0 is out at 60: quiet from there on
+        feeder.clock(at)
+    assert frames(feeder) == ["", "", ""]
+    row = orjson.loads(feeder.shard._control.row(feeder.shard._breakers.standing()))
+    quiet = {"since_us": START_US, "quiet_since_us": START_US + 60 * SECOND}
+    told = {"name": "flood", "market": "BTC-PERP", "cause": "liquidated_volume"}
+    assert row["breakers"] == [told | quiet]
+    feeder.clock(80)
+    assert frames(feeder) == ["", "paused nothing"]
+    assert feeder.shard.facts().breakers == {"flood": 0}
+
+
+def test_volume_of_all_is_the_sum_of_the_markets_watched() -> None:
+    feeder = a_desk(flood={**FLOOD, "level": "all", "markets": ["BTC-PERP", "ETH-PERP"]})
+    feeder.clock(0)
+    feeder.loss("liquidated", markets=[("BTC-DATED", 10**12)])  # not watched
+    feeder.liquidated(0, BTC=600, ETH=399)
+    assert frames(feeder) == [""]
+    feeder.liquidated(0, ETH=1)
+    assert frames(feeder) == ["paused flood:*@0"]
+    row = feeder.cut().rows
+    assert row == {}
+    feeder.command("resume", at=1)  # overridden while what was liquidated counts
+    feeder.liquidated(0, BTC=600)
+    assert frames(feeder) == ["paused nothing"]
+    feeder.clock(60)
+    feeder.liquidated(60, BTC=1_000)
+    assert frames(feeder) == ["", "paused flood:*@60"]
+
+
+def test_volume_is_remembered_in_few_parts_however_often_it_is_told() -> None:
+    feeder = a_desk(flood=FLOOD)
+    for tenth in range(1_000):
+        feeder.clock(tenth / 10)
+        feeder.liquidated(tenth / 10, BTC=1)
+    row = feeder.cut().rows["\0control"]
+    validator("price-state").validate(row)
+    sums = row["sums"]["flood"]["BTC-PERP"]
+    # until 99.9: whole seconds from 40 to 100, those of (39, 40] and (99, 99.9] among them
+    assert len(sums) == 61
+    assert sums[0] == [START_US + 40 * SECOND, 10 * SECOND]
+    assert sums[-1] == [START_US + 100 * SECOND, 9 * SECOND]
+
+
+# -- the insurance fund
+
+
+def test_draws_of_the_fund_trip_ahead_of_its_answer() -> None:
+    feeder = a_desk(drain={**DRAIN, "quiet_us": SECOND})
+    feeder.clock(0)
+    feeder.tick("100")
+    feeder.claim(299)
+    feeder.claim(1)
+    cut = feeder.cut()
+    kinds = [next(k for k in ("pauses", "losses", "marks") if f.get(k)) for f in cut.frames[1:]]
+    assert kinds == ["marks", "losses", "pauses", "losses"]
+    assert [frame["losses"][0]["paid_micros"] for frame in cut.frames if "losses" in frame] == [
+        299 * SECOND,
+        SECOND,
+    ]
+    for at in (60, 61):
+        feeder.clock(at)
+    assert frames(feeder) == ["", "", "paused nothing"]
+
+
+def test_claims_that_the_fund_cannot_pay_are_no_draws() -> None:
+    feeder = Feeder(PriceShard(with_breakers({"drain": DRAIN}, fund_usd=299)))
+    feeder.clock(0)
+    feeder.claim(5_000)
+    feeder.claim(5_000)
+    assert not any("paused" in frame for frame in frames(feeder))
+
+
+def test_draws_by_share_are_of_what_the_fund_would_have_without_them() -> None:
+    feeder = a_desk(half={**HALF, "quiet_us": SECOND})
+    feeder.clock(0)
+    feeder.claim(499)  # of 1,000
+    assert not any("paused" in frame for frame in frames(feeder))
+    feeder.claim(1)
+    assert [frame for frame in frames(feeder) if "paused" in frame] == ["paused half:*@0"]
+    feeder.loss(
+        "contribution", liquidation_id="bob:cross:1", reason="fill", amount_micros=SECOND
+    )  # 500 of 1,001: quiet from here on
+    feeder.clock(1)
+    assert frames(feeder) == ["", "paused nothing"]
+
+
+def test_draws_may_pause_single_markets() -> None:
+    feeder = a_desk(drain={**DRAIN, "level": "market", "markets": ["BTC-PERP", "ETH-PERP"]})
+    feeder.clock(0)
+    feeder.claim(300)
+    told = [frame for frame in frames(feeder) if "paused" in frame]
+    assert told == ["paused drain:BTC-PERP@0 drain:ETH-PERP@0"]
+    feeder.command("resume", "ETH-PERP", at=1)
+    assert frames(feeder) == ["paused drain:BTC-PERP@0"]
+
+
 # -- all markets
 
 
@@ -336,13 +482,15 @@ def restored(feeder: Feeder, table: dict[bytes, bytes], state: dict[str, Any]) -
         shard = PriceShard(feeder.shard._rulebook)
     shard.load(Run.of([Record(0, 0, key, value) for key, value in table.items()]))
     shard.resume({}, orjson.loads(orjson.dumps(state)))
-    return Feeder(shard, offset=feeder.offset, commands=feeder.commands)
+    return Feeder(shard, offset=feeder.offset, commands=feeder.commands, losses=feeder.losses)
 
 
 BREAKERS = {
     "crash": {**CRASH, "quiet_us": 20 * SECOND},
     "doubt": {"disagreement": {"after_us": SECOND, "outliers_ppm": 400_000}},
     "storm": {**CRASH, "level": "all", "at_least": 3, "quiet_us": 40 * SECOND},
+    "flood": {**FLOOD, "quiet_us": 20 * SECOND},
+    "half": {**HALF, "quiet_us": 20 * SECOND},
 }
 
 #: Trips, resumes by quiet time, trips again, an operator in between; then other rulebooks.
@@ -355,7 +503,12 @@ HISTORY: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("clock", (10,), {}),
     ("tick", ("44",), {"at": 11, "feed": "ETH-PERP"}),
     ("clock", (40,), {}),
+    ("liquidated", (30,), {"BTC": 600, "ETH": 1_100}),
+    ("claim", (400,), {"at": 35}),
+    ("liquidated", (20,), {"BTC": 399, "partition": 1}),
     ("command", ("resume", "BTC-PERP"), {"at": 41}),
+    ("liquidated", (40,), {"BTC": 5, "partition": 1}),
+    ("claim", (200,), {"at": 41}),
     ("clock", (70,), {}),
     ("clock", (81,), {}),
     ("clock", (101,), {}),
@@ -370,7 +523,10 @@ HISTORY: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("clock", (130,), {}),
     ("rulebook", (with_breakers(BREAKERS | {"crash": CRASH}, 2),), {"at": 131}),
     ("clock", (300,), {}),
+    ("liquidated", (299,), {"BTC": 1_200}),
     ("command", ("resume", "BTC-PERP"), {"at": 301}),
+    ("liquidated", (300,), {"ETH": 700}),
+    ("claim", (100,), {"at": 301}),
     ("tick", ("79",), {"at": 302}),
     ("rulebook", (with_breakers({"late": CRASH}, 3),), {"at": 303}),
     ("tick", ("60",), {"at": 304}),
@@ -437,7 +593,17 @@ def test_history_brings_about_what_it_is_for() -> None:
     both = ["crash:BTC-DATED", "crash:BTC-PERP"]
     assert told[:2] == [both, [*both, "crash:ETH-PERP", "storm:*"]]
     assert [*both, "crash:ETH-PERP"] not in told[:2]
-    assert told[2] == ["crash:BTC-DATED", "crash:ETH-PERP", "storm:*"]  # the operator
+    before = [*both, "crash:ETH-PERP", "storm:*"]
+    flooded = ["crash:ETH-PERP", "flood:ETH-PERP", "storm:*"]
+    assert (
+        told[2:5]
+        == [
+            sorted([*before, "flood:ETH-PERP"]),
+            ["crash:BTC-DATED", *flooded],  # the operator
+            ["crash:BTC-DATED", "crash:ETH-PERP", "flood:BTC-PERP", *flooded[1:]],
+        ]
+    )
+    assert told[5] == sorted([*told[4], "half:*"])
     assert [] in told[3:]  # quiet
     assert any("doubt:BTC-PERP" in each for each in told)
     assert told[-1]  # and again
@@ -456,7 +622,8 @@ def test_example_of_the_readme_holds() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     text = readme.partition("## Circuit breakers")[2].partition("```yaml")[2].partition("```")[0]
     rulebook = with_breakers(yaml.safe_load(text)["breakers"])
-    assert [breaker.name for breaker in rulebook.breakers] == ["crash", "doubt", "storm"]
+    names = [breaker.name for breaker in rulebook.breakers]
+    assert names == ["crash", "doubt", "drain", "flood", "storm"]
 
 
 def test_option_is_watched_by_its_forward() -> None:
@@ -479,13 +646,49 @@ def test_rulebook_without_breakers_says_nothing_of_them() -> None:
     again = compile_document(with_breakers(BREAKERS).document)
     assert again.hash == with_breakers(BREAKERS).hash != rulebook.hash
     names = [breaker.name for breaker in again.breakers]
-    assert names == ["crash", "doubt", "storm"]
+    assert names == ["crash", "doubt", "flood", "half", "storm"]
 
 
 @pytest.mark.parametrize(
     ("breaker", "expected"),
     [
         pytest.param({}, "breakers.b: 'none', limit: one of velocity, disagreement", id="none"),
+        pytest.param(
+            FLOOD | DRAIN | DOUBT,
+            "breakers.b: 'several', limit: one of velocity, disagreement, liquidated_volume, "
+            "fund_draws",
+            id="three drivers",
+        ),
+        pytest.param(
+            {"liquidated_volume": {"span_us": 0, "limit_micros": 1}},
+            "breakers.b.liquidated_volume.span_us: 0, limit: input should be greater",
+            id="no span",
+        ),
+        pytest.param(
+            {"liquidated_volume": {"span_us": 1}},
+            "breakers.b.liquidated_volume.limit_micros",
+            id="no limit",
+        ),
+        pytest.param(
+            {**FLOOD, "level": "all", "at_least": 2},
+            "breakers.b.at_least: 2, limit: at most 1, one sum is watched",
+            id="one sum",
+        ),
+        pytest.param(
+            {"fund_draws": {"span_us": 1}},
+            "breakers.b.fund_draws: {'span_us': 1}, limit: limit_micros, share_ppm or both",
+            id="draws without a limit",
+        ),
+        pytest.param(
+            {"fund_draws": {"span_us": 1, "share_ppm": 1_000_001}},
+            "breakers.b.fund_draws.share_ppm: 1000001, limit",
+            id="more than all",
+        ),
+        pytest.param(
+            {**DRAIN, "markets": ["BTC-PERP"]},
+            "breakers.b.markets: ['BTC-PERP'], limit: none at level all: the fund is one",
+            id="markets of the fund",
+        ),
         pytest.param(CRASH | DOUBT, "breakers.b: 'both', limit: one of", id="two drivers"),
         pytest.param(
             {"velocity": {"move_ppm": 1, "window_us": 0}},
@@ -526,3 +729,16 @@ def test_breaker_that_does_not_hold_is_refused(breaker: dict[str, Any], expected
         with_breakers({"b": breaker})
     assert caught.value.code == "SLV-402"
     assert expected in caught.value.message
+
+
+def test_breaker_of_a_fund_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"breakers\.b\.fund_draws: .*, limit: .*no fund"):
+        with_breakers({"b": DRAIN}, fund_usd=None)
+
+
+def test_only_breakers_of_volume_ask_margin_partitions() -> None:
+    assert with_breakers({"a": CRASH, "b": DOUBT}).volume_markets == frozenset()
+    asked = with_breakers({"a": {**FLOOD, "markets": ["ETH-PERP"]}}, fund_usd=None)
+    assert asked.volume_markets == {"ETH-PERP"}
+    assert asked.has_feedback
+    assert not with_breakers({"a": CRASH}, fund_usd=None).has_feedback

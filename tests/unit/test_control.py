@@ -256,6 +256,7 @@ def test_status_lists_all_that_is_in_force(capsys: pytest.CaptureFixture[str]) -
         RowBreaker(name="crash", market="BTC-PERP", since_us=START_US),
         RowBreaker(name="crash", market="ETH-PERP", overridden=True),
         RowBreaker(name="storm", since_us=START_US, quiet_since_us=START_US + 1),
+        RowBreaker(name="drain", cause="fund_draws", since_us=START_US),
     ]
     row = ControlRow(
         schema_version=1,
@@ -273,6 +274,7 @@ def test_status_lists_all_that_is_in_force(capsys: pytest.CaptureFixture[str]) -
         "BTC-PERP: breaker crash tripped at 2023-11-14 22:13:20 UTC",
         "ETH-PERP: breaker crash overridden until its condition ends",
         "all markets: breaker storm tripped at 2023-11-14 22:13:20 UTC",
+        "all markets: breaker drain tripped by fund draws at 2023-11-14 22:13:20 UTC",
         "dry run by desk: drill",
     ]
     _print(row, True)

@@ -170,6 +170,93 @@ def test_bankrupt_unit_passes_the_window_but_uses_it() -> None:
     assert (alice[2], alice[3][0][1]) == ("", "market_window")
 
 
+def bankrupt_beside_alice(**more: Any) -> Log:
+    """At 74 bob and carol are bankrupt, with 4 BTC each worth 296; alice owns 40 more and waits."""
+    rulebook = a_successor(presets={"cross-margin": {"liquidation": {"window": WINDOW | more}}})
+    log = an_account(Log().rulebook(rulebook), "alice", "140")
+    an_account(an_account(log, "bob"), "carol")
+    return log.marks({"BTC": "104", "ETH": "50", "ODD": "1"}).marks({"BTC": "74"}, at_s=1)
+
+
+@pytest.mark.parametrize(
+    ("bypass", "second"),
+    [
+        # 300 + 110 - 296 = 114: three lots of 37
+        pytest.param(110, ("1.5", [("2.5", "bypass")]), id="in part"),
+        pytest.param(292, ("4", []), id="just enough"),
+        # what is left of the budget is bankrupt accounts' too, but 4 are less than a lot
+        pytest.param(0, ("", [("4", "bypass")]), id="none beyond the budget"),
+    ],
+)
+def test_bankrupt_units_take_no_more_than_budget_and_bypass(
+    bypass: int, second: tuple[str, list[tuple[str, str]]]
+) -> None:
+    log = bankrupt_beside_alice(market_bypass_per_partition_micros=bypass * USD)
+    bob, carol, alice = told(log)
+    assert bob == ("bob", "opened", "4", [])
+    assert carol == ("carol", "opened", *second)
+    assert (alice[2], alice[3][0][1]) == ("", "market_window")
+
+
+#: Windows begin at whole hundreds of seconds, and NOW_US is one: bob's 132 are too few at 1 and 61.
+THROTTLED = WINDOW | {"throttle_after_windows": 2}
+
+
+def test_market_is_throttled_after_exhausted_windows_until_one_is_quiet() -> None:
+    log = rationed("alice", "bob", window=THROTTLED)
+    log.marks({}, at_s=61)  # still the first window
+    log.marks({}, at_s=121)  # the second: alice is served, and bob's is the second exhaustion
+    log.marks({}, at_s=181)  # throttled at once, for both
+    log.marks({}, at_s=241)  # the third window is to be quiet
+    log.marks({}, at_s=299)
+    log.marks({}, at_s=301)  # it was
+    assert told(log) == [
+        ("alice", "opened", "2", []),
+        ("bob", "opened", "1.5", [("0.5", "market_window")]),
+        ("alice", "expired", "2", []),
+        ("bob", "expired", "1.5", [("0.5", "market_window")]),
+        ("alice", "expired", "2", []),
+        ("bob", "expired", "1.5", [("0.5", "market_window")]),
+        ("alice", "expired", "", [("2", "throttled")]),
+        ("bob", "expired", "", [("2", "throttled")]),
+        ("alice", "expired", "", [("2", "throttled")]),
+        ("bob", "expired", "", [("2", "throttled")]),
+        ("alice", "expired", "2", []),
+        ("bob", "expired", "1.5", [("0.5", "market_window")]),
+    ]
+
+
+def test_window_without_exhaustion_in_between_begins_the_count_anew() -> None:
+    log = rationed("alice", "bob", window=THROTTLED).move("bob", amount="60")
+    log.marks({}, at_s=121)  # alice alone
+    log.marks({}, at_s=201).move("bob", amount="60", kind="withdrawal")  # exhausted, the first
+    log.marks({}, at_s=261)
+    offers = told(log)
+    assert not any(reason == "throttled" for *_, withheld in offers for _, reason in withheld)
+    assert [each for each in offers if each[0] == "bob"][-1][2:] == (
+        "1.5",
+        [("0.5", "market_window")],
+    )
+
+
+def test_bankrupt_units_are_served_in_a_throttled_market_and_keep_it_so() -> None:
+    """Two windows are exhausted; then bob is bankrupt, and at 241 exhausts the third."""
+    log = rationed(
+        "alice", "bob", window=THROTTLED | {"market_notional_per_partition_micros": 50 * USD}
+    )
+    for at_s in (61, 121):
+        log.marks({}, at_s=at_s)
+    log.move("bob", amount="40", kind="withdrawal").marks({}, at_s=241).marks({}, at_s=301)
+    offers = told(log)
+    assert [each for each in offers if each[0] == "bob"][-3:] == [
+        ("bob", "bankrupt", "4", []),
+        ("bob", "expired", "4", []),
+        ("bob", "expired", "4", []),
+    ]
+    alice = [each for each in offers if each[0] == "alice"]
+    assert alice[-2:] == [("alice", "expired", "", [("2", "throttled")])] * 2
+
+
 def test_budget_is_free_again_when_a_case_ends() -> None:
     log = rationed("alice", "bob", window=WINDOW).move("alice", amount="50")
     log.trade("bob", market="ETH-PERP", size="0.01", price="50")
@@ -222,6 +309,25 @@ def test_whole_books_are_rationed_too(sizing: str) -> None:
         (
             {"depth": DEPTH | {"markets": {"X": DEPTH["markets"]["BTC-PERP"]}}},
             "depth.markets.X: 'X', limit: one of ETH-PERP, BTC-PERP",
+        ),
+        (
+            {"window": {"span_us": 5, "account_notional_micros": 1, "throttle_after_windows": 2}},
+            "window.throttle_after_windows: 2, limit: none without market_notional_per_partition",
+        ),
+        (
+            {
+                "window": {
+                    "span_us": 5,
+                    "account_notional_micros": 1,
+                    "market_bypass_per_partition_micros": 0,
+                }
+            },
+            "window.market_bypass_per_partition_micros: 0, limit: none without market_notional",
+        ),
+        ({"window": WINDOW | {"throttle_after_windows": 0}}, "throttle_after_windows: 0"),
+        (
+            {"window": WINDOW | {"market_bypass_per_partition_micros": -1}},
+            "market_bypass_per_partition_micros: -1",
         ),
         ({"depth": DEPTH | {"markets": {}}}, "depth.markets"),
         ({"depth": DEPTH | {"max_impact_ppm": 0}}, "depth.max_impact_ppm: 0"),

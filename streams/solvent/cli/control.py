@@ -173,7 +173,8 @@ def _lines(row: ControlRow) -> Iterator[str]:
             yield f"{what} overridden until its condition ends"
             continue
         since = datetime.fromtimestamp(breaker.since_us / 1e6, UTC)
-        yield f"{what} tripped at {since:%Y-%m-%d %H:%M:%S} UTC"
+        cause = "" if breaker.cause is None else f" by {breaker.cause.replace('_', ' ')}"
+        yield f"{what} tripped{cause} at {since:%Y-%m-%d %H:%M:%S} UTC"
     if row.dry_run is not None:
         yield f"dry run by {row.dry_run.operator}: {row.dry_run.reason}"
 

@@ -128,11 +128,18 @@ class Release(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Budgets of a rolling window of `span_us`, notional in micros; None: no budget."""
+    """Budgets of a rolling window of `span_us`, notional in micros; None: no budget.
+
+    Bankrupt accounts may take `bypass_micros` of a market beyond its budget, None: whatever they
+    need. After `throttle_after` exhausted windows in a row only they are liquidated there, None:
+    never (`solvent.engine.throttle`).
+    """
 
     span_us: int
     market_micros: int | None
     account_micros: int | None
+    bypass_micros: int | None = None
+    throttle_after: int | None = None
 
 
 def released_share(release: Release, elapsed_us: int, shortage_micros: int) -> int:

@@ -414,6 +414,7 @@ class Batch:
         announcer, unit = self._announcer, self.unit[at]
         given = Ration(
             account=self.account[at],
+            preset=self.preset[at],
             now_us=self.now_us,
             elapsed_us=elapsed_us,
             shortage_micros=self._shortage[at],
@@ -426,6 +427,11 @@ class Batch:
             offered = announcer.planner.resized(unit, figures, legs, rationed.lots)
         else:
             offered = legs
+        for instrument in rationed.exhausted:
+            assert policy.window is not None
+            announcer.cases.budget.throttle.exhaust(
+                policy.window, instrument, given.preset, given.now_us
+            )
         case.offer(offered, rationed.terms)
         announcer.cases.hold_budget(unit, self.account[at], expires_us)
         return self._leg_texts(offered), rationed.text

@@ -1,8 +1,8 @@
-"""Circuit breakers: pauses that prices order, and when they end.
+"""Circuit breakers: pauses that prices and losses order, and when they end.
 
-A breaker watches the feeds of its markets. A watch knows whether the breaker's condition holds of
-one feed; a circuit is what trips: one a market, or one for all. Times are the event clock, prices
-positive integers at the feed's exponent.
+A breaker watches the feeds of its markets, what is liquidated in them, or the insurance fund. A
+watch knows whether the breaker's condition holds of one of these; a circuit is what trips: one a
+market, or one for all. Times are the event clock, prices positive integers at the feed's exponent.
 
 ===============  ==========================================  ====================================
 circuit is       and                                         becomes
@@ -20,21 +20,32 @@ that a watch remembers at most 62 marks a side, however many there were; a mark 
 while no later one was at least as high (as low). Only valid marks count. The condition of
 disagreement: diverged or uncertain, or votes dropped as outliers, for as long as the rulebook says.
 
+The condition of a flow (`solvent.engine.flows`): what was liquidated within the span, or what the
+fund paid, comes to the limit. Margin shards tell what they liquidated in ``losses.v1``, where they
+tell the fund what it is to pay, so these trip at records of that topic.
+
 All of it depends on the order of the records alone. What a watch remembers is in the row of its
-feed, what circuits are in the row of `engine.control`; whether a condition holds is made of that
-and the clock, and never kept. Another driver is another watch: what it is told comes by a method
-here.
+feed, what a flow does and what circuits are in the row of `engine.control`; whether a condition
+holds is made of that and the clock, and never kept. Another driver is another watch: what it is
+told comes by a method here.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from solvent.domain.breaker import Breaker, Disagreement, Velocity
+from solvent.domain.breaker import (
+    Breaker,
+    Disagreement,
+    FundDraws,
+    LiquidatedVolume,
+    Velocity,
+)
 from solvent.domain.instrument import Feed
+from solvent.engine.flows import ALL, CAUSES, Flow
 from solvent.units import format_scaled, parse_scaled
 from solvent.wire.outputs import RowBreaker, RowWatch
 
@@ -166,7 +177,9 @@ class _Circuit:
         "watches",
     )
 
-    def __init__(self, breaker: Breaker, market: str | None, watches: Sequence[_Watch]) -> None:
+    def __init__(
+        self, breaker: Breaker, market: str | None, watches: Sequence[_Watch | Flow]
+    ) -> None:
         self.breaker = breaker
         self.market = market
         self.watches = watches  # one a market: markets of one feed have the same
@@ -187,6 +200,9 @@ class _Circuit:
         told: dict[str, Any] = {"name": self.breaker.name}
         if self.market is not None:
             told["market"] = self.market
+        cause = CAUSES.get(type(self.breaker.driver))
+        if cause is not None:
+            told["cause"] = cause
         if self.since_us is not None:
             told["since_us"] = self.since_us
         if self.quiet_since_us is not None:
@@ -210,26 +226,33 @@ class Breakers:
         self._windows: dict[str, dict[str, _Window]] = {}  # feed, breaker
         self._doubts: dict[str, dict[str, _Doubt]] = {}
         self._watches: dict[tuple[str, str], _Window | _Doubt] = {}  # breaker, feed
+        self._flows: dict[tuple[str, str], Flow] = {}  # breaker, market
+        self._volumes: dict[str, list[Flow]] = {}  # market: a flow of all is there for each
+        self._draws: list[Flow] = []
         self._circuits: dict[tuple[str, str | None], _Circuit] = {}  # breaker, market
-        self._circuits_of: dict[_Watch, list[_Circuit]] = {}
+        self._circuits_of: dict[_Watch | Flow, list[_Circuit]] = {}
         self._stirred: dict[_Circuit, None] = {}  # whose condition may be another, in this order
         self._touched: set[str] = set()  # feeds whose watches changed in this slice
-        self._has_changed = False  # a circuit, in this slice
+        self._has_changed = False  # a circuit or a flow, in this slice
         self.adopt(breakers)
 
     def adopt(self, breakers: Sequence[Breaker]) -> bool:
         """Take the breakers of another rulebook; return whether one that was tripped is gone.
 
-        A watch stays if its driver is the same, a circuit if its breaker still has the market.
+        A watch stays if its driver is the same, a circuit if its breaker still has the market. A
+        sum of all markets goes on as it is, whichever markets it is of from now on.
         """
         old_watches, old_circuits = self._watches, self._circuits
         self._watches, self._circuits, self._circuits_of = {}, {}, {}
+        self._adopt_flows(breakers)
         for breaker in breakers:
-            for feed in breaker.feed_by_market.values():
-                key = breaker.name, feed.name
-                old = old_watches.get(key)
-                kept = old if old is not None and old.driver == breaker.driver else None
-                self._watches.setdefault(key, kept or _watch(breaker.driver, feed))
+            driver = breaker.driver
+            if not isinstance(driver, LiquidatedVolume | FundDraws):
+                for feed in breaker.feed_by_market.values():
+                    key = breaker.name, feed.name
+                    old = old_watches.get(key)
+                    kept = old if old is not None and old.driver == driver else None
+                    self._watches.setdefault(key, kept or _watch(driver, feed))
             markets = [None] if breaker.is_for_all else list(breaker.feed_by_market)
             for market in markets:
                 circuit = self._circuit(breaker, market)
@@ -253,10 +276,37 @@ class Breakers:
         self._has_changed |= any(circuit.standing != _CLOSED for circuit in gone)
         return any(circuit.since_us is not None for circuit in gone)
 
+    def _adopt_flows(self, breakers: Sequence[Breaker]) -> None:
+        before, self._flows = self._flows, {}
+        self._volumes, self._draws = {}, []
+        for breaker in breakers:
+            driver = breaker.driver
+            if not isinstance(driver, LiquidatedVolume | FundDraws):
+                continue
+            is_one = breaker.is_for_all or isinstance(driver, FundDraws)
+            for name in [ALL] if is_one else breaker.feed_by_market:
+                old = before.get((breaker.name, name))
+                flow = old if old is not None and old.driver == driver else Flow(driver)
+                self._flows[breaker.name, name] = flow
+            if isinstance(driver, FundDraws):
+                self._draws.append(self._flows[breaker.name, ALL])
+                continue
+            for market in breaker.feed_by_market:
+                flow = self._flows[breaker.name, ALL if is_one else market]
+                self._volumes.setdefault(market, []).append(flow)
+        self._has_changed |= any(
+            self._flows.get(key) is not flow and flow.memory() for key, flow in before.items()
+        )
+
     def _circuit(self, breaker: Breaker, market: str | None) -> _Circuit:
         feeds = breaker.feed_by_market
-        names = list(feeds) if market is None else [market]
-        watches = [self._watches[breaker.name, feeds[name].name] for name in names]
+        watches: list[_Watch | Flow] = []
+        if isinstance(breaker.driver, LiquidatedVolume | FundDraws):
+            flow = self._flows.get((breaker.name, market or ALL))
+            watches.append(flow or self._flows[breaker.name, ALL])
+        else:
+            names = list(feeds) if market is None else [market]
+            watches += [self._watches[breaker.name, feeds[name].name] for name in names]
         circuit = _Circuit(breaker, market, watches)
         for watch in dict.fromkeys(watches):
             self._circuits_of.setdefault(watch, []).append(circuit)
@@ -282,14 +332,31 @@ class Breakers:
                 self._touched.add(feed)
             self._look(watch)
 
+    def on_liquidated(self, market: str, micros: int, at_us: int, clock_us: int) -> None:
+        """Take what was liquidated in a market, micros at the mark, as told at a time."""
+        self.on_clock(clock_us)
+        for flow in self._volumes.get(market, ()):
+            self._has_changed |= flow.take(micros, at_us, clock_us)
+            self._look(flow)
+
+    def on_fund(self, paid_micros: int, fund_micros: int, clock_us: int) -> None:
+        """Take what the insurance fund pays now, 0 for nothing, and what it has left."""
+        self.on_clock(clock_us)
+        for flow in self._draws:
+            flow.fund_micros = fund_micros
+            self._has_changed |= flow.take(paid_micros, clock_us, clock_us)
+            self._look(flow)
+
     def on_clock(self, clock_us: int) -> None:
         """Let time pass."""
         if clock_us > self._clock_us:
             self._clock_us = clock_us
             for watch in self._watches.values():
                 self._look(watch)
+            for flow in self._flows.values():
+                self._look(flow)
 
-    def _look(self, watch: _Watch) -> None:
+    def _look(self, watch: _Watch | Flow) -> None:
         is_holding = watch.holds(self._clock_us)
         if is_holding != watch.is_holding:
             watch.is_holding = is_holding
@@ -354,6 +421,13 @@ class Breakers:
             if circuit.since_us is not None
         ]
 
+    def tripped(self) -> dict[str, int]:
+        """Return for each breaker what it pauses now: markets, or 1 for all of them."""
+        found: Counter[str] = Counter()
+        for (breaker, _), circuit in list(self._circuits.items()):  # another thread may ask
+            found[breaker] += circuit.since_us is not None
+        return dict(found)
+
     # -- rows
 
     def memory(self, feed: str) -> dict[str, Any]:
@@ -366,8 +440,16 @@ class Breakers:
         touched, self._touched = self._touched, set()
         return touched
 
+    def sums(self) -> dict[str, dict[str, list[tuple[int, int]]]]:
+        """Return what flows remember, by breaker and market, as the row tells it."""
+        sums: dict[str, dict[str, list[tuple[int, int]]]] = {}
+        for (name, market), flow in self._flows.items():
+            if told := flow.memory():
+                sums.setdefault(name, {})[market] = told
+        return sums
+
     def take_changed(self) -> bool:
-        """Return whether `standing` changed since this was asked last."""
+        """Return whether `standing` or `sums` changed since this was asked last."""
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
 
@@ -381,6 +463,9 @@ class Breakers:
         standing: Sequence[RowBreaker],
         memories: Mapping[str, Mapping[str, RowWatch]],
         clock_us: int,
+        *,
+        sums: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]],
+        fund_micros: int,
     ) -> None:
         """Take back what rows remember, as of an event clock.
 
@@ -392,7 +477,18 @@ class Breakers:
             By feed and breaker.
         clock_us : int
             Event clock.
+        sums : mapping
+            As `sums` told them.
+        fund_micros : int
+            What the insurance fund has.
         """
+        for flow in self._draws:
+            flow.fund_micros = fund_micros
+        for name, by_market in sums.items():
+            for market, amounts in by_market.items():
+                known = self._flows.get((name, market))
+                if known is not None:
+                    known.restore(amounts)
         for feed, by_breaker in memories.items():
             for name, memory in by_breaker.items():
                 watch = self._watches.get((name, feed))

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 from solvent.domain.schedule import Grant, Window, grant
 from solvent.engine.run import Run
+from solvent.engine.throttle import Throttle
 from solvent.errors import ContractError, PartitionError
 from solvent.wire.outputs import decode_budget_row, encode
 
@@ -45,9 +46,16 @@ class _Hold(NamedTuple):
 
 
 class Budget:
-    """Used budgets of one shard."""
+    """Used budgets of one shard.
+
+    Attributes
+    ----------
+    throttle : Throttle
+        Markets whose budgets were exhausted.
+    """
 
     def __init__(self) -> None:
+        self.throttle = Throttle()
         self._span_us = 0
         self._fills: dict[_Key, list[Grant]] = {}  # each ascending by time
         self._changed: set[_Key] = set()  # since the last cut
@@ -63,6 +71,13 @@ class Budget:
     def free_of_market(self, window: Window, instrument: int, now_us: int) -> int | None:
         """Return what may still be offered in a market, at least 0; None without a budget."""
         return self._free((_MARKET, instrument), window.market_micros, window.span_us, now_us)
+
+    def free_with_bypass(self, window: Window, instrument: int, now_us: int) -> int | None:
+        """Return what may still be offered of bankrupt accounts; None without a bypass."""
+        if window.market_micros is None or window.bypass_micros is None:
+            return None
+        cap_micros = window.market_micros + window.bypass_micros
+        return self._free((_MARKET, instrument), cap_micros, window.span_us, now_us)
 
     def free_of_account(self, window: Window, account: int, now_us: int) -> int | None:
         """Return what may still be offered of an account, at least 0; None without a budget."""

@@ -51,8 +51,13 @@ class Control:
         control._last_us = row.last_us
         return control
 
-    def row(self, breakers: Sequence[Mapping[str, Any]]) -> bytes:
-        """Return the control row, with the breakers that stand otherwise than closed."""
+    def row(
+        self, breakers: Sequence[Mapping[str, Any]], sums: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """Return the control row, with the breakers that stand otherwise than closed.
+
+        And with the `sums` that breakers watch.
+        """
         content: dict[str, Any] = {
             "schema_version": 1,
             "pauses": _told(self._pauses),
@@ -65,6 +70,8 @@ class Control:
             content["dry_run"] = asdict(self._dry_run)
         if breakers:
             content["breakers"] = breakers
+        if sums:
+            content["sums"] = sums
         return encode(content)
 
     def pauses(self) -> Mapping[str, Any]:

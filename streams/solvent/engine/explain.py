@@ -526,7 +526,8 @@ class Explainer:
     ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         """Return what tells of a withheld size by which numbers of the rulebook it is."""
         liquidation = self.preset.liquidation
-        sections = {"market_window": "window", "account_window": "window"}
+        windowed = ("market_window", "account_window", "throttled", "bypass")
+        sections = dict.fromkeys(windowed, "window")
 
         def told(each: Mapping[str, Any]) -> Mapping[str, Any]:
             section = sections.get(each["reason"], each["reason"])

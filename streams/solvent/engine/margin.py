@@ -35,6 +35,7 @@ from solvent.engine.severity import Standing, by_severity
 from solvent.engine.shard import Emit, InputRecord, Outputs, Pending, ShardFacts
 from solvent.engine.statements import Orders, Refusal, Settings, Snapshot, StatementReader
 from solvent.engine.surface import mark_price_of
+from solvent.engine.turnover import Turnover
 from solvent.engine.window import WINDOW_OFFSETS
 from solvent.errors import ConfigError, InvariantError, PartitionError, RejectCode
 from solvent.kernel.layout import (
@@ -147,6 +148,7 @@ class MarginShard:
         #: Whether cases that stood too long are taken over; an explanation looks before that.
         self.takes_over = True
         self._cases = CaseBook()
+        self._turnover = Turnover()
         self._watermarks = 0  # of those: what is told again if its frames are applied again
         self._restored = RestoredRows(self.columns)
         self._marks_row: bytes | None = None
@@ -169,6 +171,7 @@ class MarginShard:
             self.columns.is_funded = True
         self.marks = MarkBook(rulebook)
         self._intake.adopt(rulebook)
+        self._turnover.adopt(rulebook.volume_markets)
         self._cases.budget.adopt([p.window for p in rulebook.policies if p.window is not None])
         self._statements.adopt(rulebook)
         self._instrument_ids = np.array([i.id for i in rulebook.instruments], np.int64)
@@ -272,6 +275,8 @@ class MarginShard:
                 self._adopt(rulebook)
             self._counts.update(state["counts"])
             self._rejects_by_code.update(state["rejects"])
+            self._turnover.load(state.get("liquidated", {}))
+            self._cases.budget.throttle.load(state.get("exhausted", []))
             self._take_totals(state)
         for topic in state["offsets"] if state else list(self._offsets):
             known = state["offsets"][topic] if state else positions.get(topic, 0)
@@ -453,6 +458,8 @@ class MarginShard:
         policy = self.rulebook.policies[units.preset[fill.unit]]
         fault = self._cases.hold(fill, units, self.marks.stream_us, policy)
         if isinstance(fault, int):
+            market = self.rulebook.instruments[fill.instrument].name
+            self._turnover.add(market, fill.mark_micros)
             if fault and self.rulebook.insurance is not None:
                 self.backstop.collect(fill, fault)
             return True
@@ -534,6 +541,9 @@ class MarginShard:
             return
         self._counts["frames"] += 1
         self._marks_changed = True
+        liquidated = self._turnover.tell(self.partition, self.marks.stream_us)
+        if liquidated is not None:
+            self._records.append(liquidated)
         for instrument, price in self.marks.settling:
             self._settle_contract(instrument, price, record.offset)
         is_succeeded = self.marks.published is not None and self._succeed(self.marks.published)
@@ -798,6 +808,8 @@ class MarginShard:
             "counts": dict(self._counts),
             "rejects": dict(self._rejects_by_code),
             "fees_micros": totals[TOTAL_FEES],
+            **({"liquidated": liquidated} if (liquidated := self._turnover.state()) else {}),
+            **({"exhausted": windows} if (windows := self._cases.budget.throttle.state()) else {}),
             **{
                 name: told
                 for name, slots in self._named_totals().items()

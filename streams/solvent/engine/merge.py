@@ -12,9 +12,10 @@ number of partitions and the length of a slice:
 - The price side is cut where the time moves on, so there is a frame a clock record and at most one
   more a time. Frames go to every margin partition.
 - A margin partition is cut after so many records of its own, and at the end.
-- Under a rulebook with insurance margin partitions tell the price side of losses, and it answers.
-  All of one time is then done before anything of the next: what partitions had to tell comes to
-  the price side in their order, ahead of the ticks of the next time.
+- Under a rulebook with insurance, or a breaker of what is liquidated, margin partitions tell the
+  price side of losses and fills, and it answers. All of one time is then done before anything of
+  the next: what partitions had to tell comes to the price side in their order, ahead of the ticks
+  of the next time.
 - Records of files get offsets in the order they are applied, and their event time, rounded up to
   milliseconds, as Kafka time: nothing in a file is from the future.
 """
@@ -221,7 +222,7 @@ class EventTimeReplay:
         self._slice_records = slice_records
         self._is_numbered = is_numbered
         self._prices = _Lane("prices", 0, PriceShard(rulebook, 0, partitions), on_slice)
-        self._is_insured = rulebook.insurance is not None
+        self._has_feedback = rulebook.has_feedback
         self._losses: list[Record] = []
         self._told = 0
         self._margin = [
@@ -252,7 +253,7 @@ class EventTimeReplay:
 
     def _stages(self, window: Sequence[Arrivals]) -> Iterator[Sequence[Arrivals]]:
         """Yield what is done at once: all of it, or a time of the price side after the other."""
-        if not self._is_insured:
+        if not self._has_feedback:
             yield window
             return
         ticks = [part.at_us for part in window if part.topic == ORACLE_TICKS]
@@ -277,7 +278,7 @@ class EventTimeReplay:
         ledger = [part for part in window if part.topic in ACCOUNT_INPUTS]
         frames = self._price([part for part in window if part.topic == ORACLE_TICKS])
         prices = [*frames, *(part for part in window if part.topic == MARKS)]
-        is_heard = self._is_insured and any(part.topic == ORACLE_TICKS for part in window)
+        is_heard = self._has_feedback and any(part.topic == ORACLE_TICKS for part in window)
         self.counts[MARKS] = self.counts.get(MARKS, 0) + sum(len(part.run) for part in frames)
 
         def go_on(lane: _Lane) -> None:
@@ -289,8 +290,11 @@ class EventTimeReplay:
 
         for _ in each(go_on, self._margin):
             pass
-        if not self._is_insured and any(lane.losses for lane in self._margin):
-            msg = "insurance: a rulebook published on the way has it, the one given has none"
+        if not self._has_feedback and any(lane.losses for lane in self._margin):
+            msg = (
+                "insurance or a breaker of liquidated_volume: "
+                "a rulebook published on the way has it, the one given has none"
+            )
             raise ConfigError(msg)
         for lane in self._margin if is_heard else ():
             for emit in lane.losses:

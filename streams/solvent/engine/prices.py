@@ -91,7 +91,8 @@ contract               not decodable, beyond the record's broker   ``rejects.v1`
 =====================  ==========================================  ================================
 
 What liquidations could not recover comes on ``losses.v1``; who bears it is kept, and said in
-frames of their own, by `solvent.engine.waterfall`.
+frames of their own, by `solvent.engine.waterfall`. Where breakers ask what was liquidated, margin
+shards tell that there too.
 
 Commands of operators come on a topic of their own, ``control.v1``. A pause, a halt, a dry run or
 the end of one is told in a frame of its own too, behind one with what changed before it; it carries
@@ -115,7 +116,8 @@ change                 else                                        obeyed, and a
 
 Circuit breakers (`engine.breakers`) pause and resume by what feeds are judged to be. A breaker that
 trips is told at its place among the ticks, in a frame like that of a command but *ahead* of marks
-that are still to be told: nobody may be liquidated at the very mark that tripped it. Breakers
+that are still to be told: nobody may be liquidated at the very mark that tripped it. One that trips
+by what was liquidated or paid is told at that record, ahead of what the fund answers. Breakers
 resume at clock records, behind the marks of that clock. A resumption of a market by an operator
 ends its pause, its halt and the breakers that pause it; one of all, those that are of all.
 
@@ -165,6 +167,7 @@ from solvent.wire.inputs import (
     decode_control,
     decode_tick,
 )
+from solvent.wire.losses import Liquidated
 from solvent.wire.outputs import (
     RowBreaker,
     decode_control_row,
@@ -328,7 +331,7 @@ class PriceShard:
             self._emit_pauses()
 
     def _on_loss(self, record: InputRecord) -> None:
-        """Let the waterfall take a margin shard's word, and tell what it answers.
+        """Let breakers and waterfall take a margin shard's word, and tell what follows.
 
         Raises
         ------
@@ -340,7 +343,16 @@ class PriceShard:
         except ContractError as error:
             msg = f"losses.v1 offset {record.offset}: {error.message}"
             raise PartitionError(msg) from error
-        answers = list(self._waterfall.take(loss, self._clock_us))
+        clock_us = self._clock_us
+        if isinstance(loss, Liquidated):
+            for market, micros in loss.markets:
+                self._breakers.on_liquidated(market, micros, loss.ts_us, clock_us)
+            self._trip()
+            return
+        answers = list(self._waterfall.take(loss, clock_us))
+        paid_micros = sum(answer.get("paid_micros", 0) for answer in answers)
+        self._breakers.on_fund(paid_micros, self._waterfall.fund_micros, clock_us)
+        self._trip()
         if answers:
             self._emit_pending()
             self._emit_frame(losses=answers)
@@ -477,6 +489,7 @@ class PriceShard:
         self._emit_frame(rulebook=rulebook)
         self._adopt(rulebook)
         is_one_gone = self._breakers.adopt(rulebook.breakers)
+        self._breakers.on_fund(0, self._waterfall.fund_micros, self._clock_us)
         self._is_published = True
         for feed in self._feeds.values():
             if feed.state is not None:
@@ -642,7 +655,8 @@ class PriceShard:
             changed.append((RULEBOOK_ROW_KEY, rulebook_row(self._rulebook)))
             self._is_published = False
         if self._breakers.take_changed() or self._is_commanded:
-            changed.append((CONTROL_ROW_KEY, self._control.row(self._breakers.standing())))
+            told = self._control.row(self._breakers.standing(), self._breakers.sums())
+            changed.append((CONTROL_ROW_KEY, told))
             self._is_commanded = False
         if self._waterfall.is_changed:
             changed.append((FUND_ROW_KEY, self._waterfall.row()))
@@ -693,11 +707,12 @@ class PriceShard:
                 for market, told in decode_settlements_row(settlements).settlements.items()
             }
         standing: Sequence[RowBreaker] = ()
+        sums: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]] = {}
         commanded = rows.pop(CONTROL_ROW_KEY, None)
         if commanded is not None:
             control = decode_control_row(commanded)
             self._control = Control.of_row(control)
-            standing = control.breakers
+            standing, sums = control.breakers, control.sums
         fund = rows.pop(FUND_ROW_KEY, None)
         if fund is not None:
             self._waterfall.load(fund)
@@ -716,7 +731,13 @@ class PriceShard:
             self._seq = state["seq"]
             self._clock_us = state["clock_us"]
             self._counts.update(state["counts"])
-        self._breakers.restore(standing, memories, self._clock_us)
+        self._breakers.restore(
+            standing,
+            memories,
+            self._clock_us,
+            sums=sums,
+            fund_micros=self._waterfall.fund_micros,
+        )
 
     def remember(self, topic: str, records: Sequence[InputRecord]) -> None:
         """Do nothing: `lookback` asks for no records."""
@@ -737,6 +758,7 @@ class PriceShard:
                 for name, ts_us in newest.items()
                 if ts_us is not None
             },
+            breakers=self._breakers.tripped(),
         )
 
     def keys(self) -> Iterator[str]:

@@ -8,12 +8,15 @@ reason         an order's size is at most
 =============  =====================================================================================
 depth          what moves its market by the limit (`solvent.domain.impact`), a lot at least
 release        the share of its plan that the release has let go by now (`schedule.released`)
+throttled      nothing in a market whose windows were exhausted (`solvent.engine.throttle`)
 market_window  what is left of its market's budget in this partition
 account_window  what is left of its account's budget
+bypass         of a bankrupt unit: what is left of its market's budget and the bypass together
 =============  =====================================================================================
 
-Budgets come last, since a grant is for what is offered. A bankrupt unit is not rationed: what it
-loses is no longer its own. Its offers and fills use budgets all the same, so others wait for them.
+Budgets come last, since a grant is for what is offered. A bankrupt unit is not rationed but by the
+bypass, if the rulebook has one: what it loses is no longer its own. Its offers and fills use
+budgets all the same, so others wait for them, and never come to more than budget and bypass (I11).
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ class Ration(NamedTuple):
     """What rationing goes by besides plan and policy; amounts in micros, times in microseconds."""
 
     account: int
+    preset: int
     now_us: int
     elapsed_us: int
     shortage_micros: int
@@ -54,13 +58,15 @@ class Ration(NamedTuple):
 class Rationed(NamedTuple):
     """What is offered: lots by order of the plan, and terms of those offered.
 
-    ``released_ppm`` is None where nothing is released by time.
+    ``released_ppm`` is None where nothing is released by time; `exhausted` are the instruments
+    whose market's budget was too small.
     """
 
     lots: tuple[int, ...]
     terms: tuple[Terms, ...]
     withheld: tuple[Withheld, ...]
     released_ppm: int | None
+    exhausted: tuple[int, ...]
 
     @property
     def text(self) -> str:
@@ -106,7 +112,7 @@ def ration(
     whole = sum(values)
     freeing = [given.shortage_micros * value // whole if whole else 0 for value in values]
     released_ppm = None
-    lots, withheld = list(planned), list[Withheld]()
+    lots, withheld, exhausted = list(planned), list[Withheld](), list[int]()
 
     def limit(at: int, most: int, reason: str) -> None:
         if most < lots[at]:
@@ -130,17 +136,28 @@ def ration(
             for at, count in enumerate(planned):
                 most = count * micros // given.shortage_micros
                 limit(at, most, "release")
-        if policy.window is not None:
-            taken = 0
-            for at, leg in enumerate(legs):
-                market = budget.free_of_market(policy.window, leg.instrument.index, given.now_us)
-                if market is not None:
-                    limit(at, _lots_worth(leg, lots[at], market), "market_window")
-                free = budget.free_of_account(policy.window, given.account, given.now_us)
-                if free is not None:
-                    most = _lots_worth(leg, lots[at], free - taken)
-                    limit(at, most, "account_window")
-                taken += notional_micros(leg, lots[at])
+    window, taken = policy.window, 0
+    for at, leg in enumerate(legs):
+        if window is None:
+            break
+        index, now_us = leg.instrument.index, given.now_us
+        if not given.is_bankrupt and budget.throttle.is_throttled(
+            window, index, given.preset, now_us
+        ):
+            limit(at, 0, "throttled")
+        market = budget.free_of_market(window, index, now_us)
+        if market is not None and _lots_worth(leg, lots[at], market) < lots[at]:
+            exhausted.append(index)
+        if given.is_bankrupt:
+            limits = [(budget.free_with_bypass(window, index, now_us), "bypass")]
+        else:
+            account = budget.free_of_account(window, given.account, now_us)
+            rest = None if account is None else account - taken
+            limits = [(market, "market_window"), (rest, "account_window")]
+        for most_micros, reason in limits:
+            if most_micros is not None:
+                limit(at, _lots_worth(leg, lots[at], most_micros), reason)
+        taken += notional_micros(leg, lots[at])
     is_budgeted, is_phased = policy.window is not None, policy.release is not None
     terms = [
         (
@@ -152,7 +169,7 @@ def ration(
         for leg, count, part in zip(legs, lots, freeing, strict=True)
         if count and (is_budgeted or is_phased)
     ]
-    return Rationed(tuple(lots), tuple(terms), tuple(withheld), released_ppm)
+    return Rationed(tuple(lots), tuple(terms), tuple(withheld), released_ppm, tuple(exhausted))
 
 
 def _lots_worth(leg: CloseLeg, lots: int, most_micros: int) -> int:

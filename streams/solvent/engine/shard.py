@@ -89,6 +89,8 @@ class ShardFacts:
         Liquidation cases open.
     halted_fills : int
         Fills applied in markets that were halted.
+    breakers : mapping of str to int
+        Circuit breaker -> markets it pauses, or 1 if it pauses all; 0 while it is not tripped.
     unjudged_us : mapping of str to int
         Feed -> event time since it last had a valid mark, 0 while it has one; feeds that never
         had a price are left out.
@@ -103,6 +105,7 @@ class ShardFacts:
     units: Mapping[str, int] = field(default_factory=dict)
     cases: int = 0
     halted_fills: int = 0
+    breakers: Mapping[str, int] = field(default_factory=dict)
     unjudged_us: Mapping[str, int] = field(default_factory=dict)
     tick_age_us: Mapping[str, int] = field(default_factory=dict)
 

@@ -44,7 +44,7 @@ from solvent.wire.losses import (
     Contribution,
     Deleveraged,
     FundRow,
-    Loss,
+    LedgerWord,
     Ranked,
     Takeover,
 )
@@ -116,7 +116,7 @@ class Waterfall:
             self._is_open = self.is_changed = True
             self.fund_micros = policy.opening_micros
 
-    def take(self, loss: Loss, now_us: int) -> Iterator[dict[str, Any]]:
+    def take(self, loss: LedgerWord, now_us: int) -> Iterator[dict[str, Any]]:
         """Take a word of a margin shard; yield what frames are to tell."""
         self.is_changed = True
         if isinstance(loss, Contribution):

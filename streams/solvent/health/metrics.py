@@ -71,6 +71,10 @@ _GAUGES: Final = {
     "solvent_accounts": (_LANE, "Accounts known."),
     "solvent_units": ((*_LANE, "status"), "Margin units by status."),
     "solvent_cases_open": (_LANE, "Liquidation cases open."),
+    "solvent_breaker_tripped": (
+        (*_LANE, "breaker"),
+        "Markets that a circuit breaker pauses, 1 if it pauses all; 0 while it is not tripped.",
+    ),
     "solvent_restore_rows": (_LANE, "Table rows read by the restore under way."),
     "solvent_restore_ratio": (_LANE, "Share of the table's log read by it, 0 to 1."),
 }
@@ -222,6 +226,8 @@ class _Scrape:
             self.add("solvent_event_age_seconds", names, now_s - facts.stream_us / 1e6)
         for status, count in facts.units.items():
             self.add("solvent_units", [*names, status], count)
+        for breaker, count in facts.breakers.items():
+            self.add("solvent_breaker_tripped", [*names, breaker], count)
         if MARKS in lane.spec.inputs:
             self.add("solvent_accounts", names, facts.accounts)
             self.add("solvent_cases_open", names, facts.cases)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from solvent.domain.breaker import Breaker
+from solvent.domain.breaker import Breaker, LiquidatedVolume
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.policy import InsurancePolicy, LiquidationPolicy, OraclePolicy
 from solvent.kernel.evaluate import entry
@@ -118,6 +118,17 @@ class CompiledRulebook:
     def reference(self) -> dict[str, str | int]:
         """What outputs say of it: ``{"id", "version", "hash"}``."""
         return {"id": self.id, "version": self.version, "hash": self.hash}
+
+    @property
+    def volume_markets(self) -> frozenset[str]:
+        """Markets of which breakers watch what is liquidated."""
+        watching = [each for each in self.breakers if isinstance(each.driver, LiquidatedVolume)]
+        return frozenset(market for each in watching for market in each.feed_by_market)
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether margin partitions tell the price side anything (``losses.v1``)."""
+        return self.insurance is not None or bool(self.volume_markets)
 
     def workspace(self) -> Workspace:
         """Return room for one evaluation at a time."""

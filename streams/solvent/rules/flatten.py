@@ -348,11 +348,18 @@ class _Presets:
                 given.window.span_us,
                 given.window.market_notional_per_partition_micros,
                 given.window.account_notional_micros,
+                given.window.market_bypass_per_partition_micros,
+                given.window.throttle_after_windows,
             )
             if window.market_micros is None and window.account_micros is None:
                 limit = "market_notional_per_partition_micros, account_notional_micros or both"
                 value = given.window.model_dump(exclude_none=True)
                 raise config_error(path=f"{path}.window", value=value, limit=limit)
+            for key in ("market_bypass_per_partition_micros", "throttle_after_windows"):
+                value = getattr(given.window, key)
+                if value is not None and window.market_micros is None:
+                    limit = "none without market_notional_per_partition_micros, which it is about"
+                    raise config_error(path=f"{path}.window.{key}", value=value, limit=limit)
             found["window"] = window
         if given.depth is not None:
             index_of = {instrument.name: instrument.index for instrument in self._instruments}

@@ -232,12 +232,17 @@ class ReleaseModel(Strict):
 class WindowModel(Strict):
     """Budgets of a rolling window (7.6): notional of fills in it and of offers that stand.
 
-    A partition keeps its own, so a market's number is one partition's share of it.
+    A partition keeps its own, so a market's number is one partition's share of it. Bankrupt
+    accounts may take ``market_bypass_per_partition_micros`` beyond it, without that key whatever
+    they need. After ``throttle_after_windows`` exhausted windows in a row only they are liquidated,
+    until a whole window is not.
     """
 
     span_us: Annotated[int, Field(ge=1, le=10**15)]
     market_notional_per_partition_micros: Annotated[int, Field(ge=1, le=2**62)] | None = None
     account_notional_micros: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    market_bypass_per_partition_micros: Annotated[int, Field(ge=0, le=2**62)] | None = None
+    throttle_after_windows: Annotated[int, Field(ge=1, le=1_000)] | None = None
 
 
 class MarketDepthModel(Strict):
@@ -368,16 +373,40 @@ class DisagreementModel(Strict):
     outliers_ppm: Rate | None = None
 
 
-class BreakerModel(Strict):
-    """A pause that prices order: of each market it watches, or of all.
+class LiquidatedVolumeModel(Strict):
+    """Fills of liquidations, valued at the mark, come to ``limit_micros`` within ``span_us``.
 
-    It watches ``markets`` (absent: all there are) by their mark feeds, options by their forwards,
-    and has one driver. At level ``all`` the condition must hold in ``at_least`` markets at once. It
-    resumes after ``quiet_us`` without the condition; without that key when an operator says so.
+    In a market; at level ``all`` in all markets of the breaker together.
+    """
+
+    span_us: Annotated[int, Field(ge=1, le=86_400_000_000)]
+    limit_micros: Annotated[int, Field(ge=1, le=2**62)]
+
+
+class FundDrawsModel(Strict):
+    """The insurance fund pays ``limit_micros`` or more within ``span_us``.
+
+    Or ``share_ppm`` of what it would have without these payments; what is reached first.
+    """
+
+    span_us: Annotated[int, Field(ge=1, le=86_400_000_000)]
+    limit_micros: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    share_ppm: Rate | None = None
+
+
+class BreakerModel(Strict):
+    """A pause that prices or losses order: of each market it watches, or of all.
+
+    It watches ``markets`` (absent: all there are), their prices by mark feeds, options' by
+    forwards, and has one driver. At level ``all`` the condition of prices must hold in
+    ``at_least`` markets at once. It resumes after ``quiet_us`` without the condition; without that
+    key when an operator says so.
     """
 
     velocity: VelocityModel | None = None
     disagreement: DisagreementModel | None = None
+    liquidated_volume: LiquidatedVolumeModel | None = None
+    fund_draws: FundDrawsModel | None = None
     level: Literal["market", "all"] = "market"
     markets: Annotated[list[Name], Field(min_length=1)] | None = None
     at_least: Annotated[int, Field(ge=1, le=100_000)] = 1

@@ -1,5 +1,7 @@
 """Records of ``losses.v1`` and what mark frames answer: who bears what liquidations leave.
 
+What was liquidated goes the same way, where circuit breakers ask for it.
+
 Between our own agents, so numbers are the engine's integers: amounts micros of the settlement
 currency, sizes lots, prices in units of the market's feed.
 """
@@ -15,6 +17,8 @@ __all__ = [
     "Contribution",
     "Deleveraged",
     "FundRow",
+    "LedgerWord",
+    "Liquidated",
     "Loss",
     "LossAnswer",
     "Ranked",
@@ -74,7 +78,15 @@ class Deleveraged(_Told, frozen=True, kw_only=True, tag="deleveraged"):
     fills: list[tuple[str, str, int]]
 
 
-Loss = Contribution | Claim | Takeover | Ranked | Deleveraged
+class Liquidated(_Told, frozen=True, kw_only=True, tag="liquidated"):
+    """Value at the mark of fills that counted for cases since the frame before, by market."""
+
+    markets: list[tuple[str, int]]
+
+
+#: What the fund's ledger takes.
+LedgerWord = Contribution | Claim | Takeover | Ranked | Deleveraged
+Loss = LedgerWord | Liquidated
 
 
 class LossAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -490,11 +490,15 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
 
 
 class BreakerInForce(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """A breaker that pauses a market, or all (without one), and since when."""
+    """A breaker that pauses a market, or all (without one), and since when.
+
+    `cause` is what drives it, unless that is marks.
+    """
 
     name: str
     since_us: int
     market: str | None = None
+    cause: str | None = None
 
 
 class Pauses(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -662,11 +666,13 @@ class RowPause(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
 class RowBreaker(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A breaker of one market, or of all (without one), that is tripped or overridden.
 
-    `since_us` is when it tripped, `quiet_since_us` since when its condition has not held.
+    `since_us` is when it tripped, `quiet_since_us` since when its condition has not held; `cause`
+    is what drives it, unless that is marks.
     """
 
     name: str
     market: str | None = None
+    cause: str | None = None
     since_us: int | None = None
     quiet_since_us: int | None = None
     overridden: bool = False
@@ -677,7 +683,9 @@ class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `pauses` are by market, that of all markets has the name ``*``; `commands` are the ids last
     obeyed, the newest last, `last_us` the latest time of one. `halts` are by market; `dry_run` is
-    absent while it is off; `breakers` are those that are tripped or overridden.
+    absent while it is off; `breakers` are those that are tripped or overridden. `sums` are what
+    breakers of losses watch, by name and market (``*`` of all, or of the fund): times from which
+    amounts count, ascending, and micros.
     """
 
     schema_version: int
@@ -687,6 +695,7 @@ class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     halts: dict[str, RowPause] = {}
     dry_run: RowPause | None = None
     breakers: list[RowBreaker] = []
+    sums: dict[str, dict[str, list[tuple[int, int]]]] = {}
 
 
 class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
