@@ -68,10 +68,12 @@ __all__ = [
     "CloseOut",
     "Flow",
     "Tape",
+    "close_out",
     "closeouts_table",
     "judge_closeouts",
     "market_depths",
     "read_tape",
+    "take",
     "ways",
 ]
 
@@ -96,6 +98,8 @@ ASSUMED: Final = (
 
 #: Prices are compared at this exponent, finer than any tick's and feed's.
 _FINEST: Final = -18
+#: Of all feeds that the demo plays.
+_TICK_EXPONENT: Final = -6
 _SLICE_RECORDS: Final = 1_000_000
 _CLOCK_KEY: Final = b"clock"
 
@@ -231,7 +235,13 @@ def market_depths(bars: Path, rulebook: CompiledRulebook, before_us: int) -> dic
 def ways(
     rulebook: CompiledRulebook, depths: Mapping[str, MarketDepth]
 ) -> list[tuple[str, CompiledRulebook]]:
-    """Return the three ways by name: a rulebook's, insured, that differ in how they close."""
+    """Return the three ways by name: a rulebook's, insured, that differ in how they close.
+
+    ``one-shot`` closes a book whole; ``phased`` what restores it, over half an hour, at most two
+    million an hour in a market and 250,000 of an account; ``phased-capped`` does so by orders that
+    may be expected to move their market by `_MAX_IMPACT_PPM`. All have a fund of a million, which
+    takes over what stands for four hours.
+    """
     release = {"duration_us": 1_800_000_000, "initial_ppm": 250_000, "all_below_micros": 50_000_000}
     window = {
         "span_us": 3_600_000_000,
@@ -526,8 +536,8 @@ def _ticks(
     ticks = []
     for feed, price in prices.items():
         impact_ppm = flows[market_of[feed]].impact_ppm if feed in market_of else 0
-        moved = max(1, price * (PPM + impact_ppm) // PPM // 10**12)
-        text = format_scaled(moved, -6)
+        moved = max(1, price * (PPM + impact_ppm) // PPM // 10 ** (_TICK_EXPONENT - _FINEST))
+        text = format_scaled(moved, _TICK_EXPONENT)
         ticks.append(
             (feed.encode(), encode_tick(source="tape", feed=feed, price=text, ts_us=at_us))
         )
