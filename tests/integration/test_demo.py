@@ -24,6 +24,11 @@ FIELDS = {
     "liquidations_closed",
     "liquidations_recovered",
     "rejects",
+    "late_fills",
+    "breaker_trips",
+    "fund",
+    "takeovers",
+    "deleveraged",
     "bad_debt",
     "report",
     "seconds",
@@ -88,9 +93,9 @@ def demos(tmp_path: Path) -> Iterator[list[Demo]]:
 
 
 def test_demo_ends_with_its_figures_and_a_page(demos: list[Demo], tmp_path: Path) -> None:
-    demo = Demo(tmp_path, seconds=10)
+    demo = Demo(tmp_path, seconds=20)
     demos.append(demo)
-    shown, _ = demo.process.communicate(timeout=150)
+    shown, _ = demo.process.communicate(timeout=200)
     assert demo.process.returncode == 0, demo.log()
     summary = json.loads(shown.splitlines()[-1])
     assert summary.keys() >= FIELDS
@@ -105,14 +110,48 @@ def test_demo_ends_with_its_figures_and_a_page(demos: list[Demo], tmp_path: Path
     assert summary["rejects"] == 0
     assert float(summary["bad_debt"]) >= 0
     live, beside = summary["judged"]
-    assert (live["rulebook"]["id"], beside["rulebook"]["id"]) == ("demo", "demo-brackets")
+    assert (live["rulebook"]["id"], beside["rulebook"]["id"]) == ("demo-guarded", "demo")
     for day in (live, beside):
         assert day["accounts"] == 300
         assert 0 < day["liquidated_accounts"] <= day["liquidations"] <= day["offers"]
 
+    early, late = (summary["executors"][name] for name in ("early", "late"))
+    assert early["fills"] + late["fills"] > 0
+    assert early["late"] + late["late"] == summary["late_fills"]
+    written = sum(one["fills"] + one["late"] for one in (early, late))
+    assert written == summary["executor_trades"]
+
+    # The prices alone trip breakers, whatever the accounts: ETH moves 5 % in a quarter of an hour
+    # at the low of 7 April.
+    trips = summary["breakers"]
+    assert summary["breaker_trips"] == len(trips) > 0
+    assert "ETH-PERP" in {trip["market"] for trip in trips}
+    assert all(trip["until_us"] > trip["since_us"] for trip in trips)
+
+    phases = summary["phased"]["revisions"]
+    closed = [float(phase["closed"]) for phase in phases]
+    assert closed == sorted(closed)
+    assert len(set(closed)) > 1
+    released = [phase["released_ppm"] for phase in phases if phase["released_ppm"] is not None]
+    assert released[0] < max(released)
+
+    ways = summary["closeouts"]
+    assert [way["way"] for way in ways] == ["one-shot", "phased", "phased-capped"]
+    for way in ways:
+        assert way["cases"] > 0
+        assert float(way["liquidated_notional"]) > float(way["executor_profit"]) > 0
+        assert way["worst_impact_ppm"] > 0
+        assert way["refused"] == 0
+
     page = (tmp_path / summary["report"]).read_text()
+    level = float(re.search(r"at the end ([0-9,]+[.][0-9]{2})", page)[1].replace(",", ""))  # type: ignore[index]
+    assert level == pytest.approx(float(summary["fund"]), abs=0.01)  # told and committed agree
+    for title in ("A liquidation in phases", "Circuit breakers", "Executors in a race"):
+        assert title in page
+    for title in ("Insurance fund and deleveraging", "Three ways to close"):
+        assert title in page
     assert page.startswith("<!doctype html>")
-    assert page.count("<svg") >= 4  # prices, statuses, notional, two rulebooks
+    assert page.count("<svg") >= 6  # prices, statuses, notional, phases, fund, two rulebooks
     assert "Judged, not executed" in page
     assert "<table" in page  # largest losses
     assert re.findall(LOADS, page, re.IGNORECASE) == []
@@ -156,3 +195,18 @@ def test_demo_interrupted_leaves_nothing_behind(
     assert demo.processes() == {}
     assert list(demo.temporary.iterdir()) == []
     assert "Traceback" not in demo.log()
+
+
+def test_demo_offline_closes_the_crash_in_three_ways_and_starts_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "solvent.cli.main", "demo", "--offline", "--json"]
+    told = subprocess.run(
+        [*command, "--accounts", "100", "--seed", "7"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(told.stdout)
+    assert (answer["accounts"], answer["seed"]) == (100, 7)
+    assert [way["way"] for way in answer["closeouts"]] == ["one-shot", "phased", "phased-capped"]
+    assert list(tmp_path.iterdir()) == []

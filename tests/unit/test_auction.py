@@ -15,10 +15,11 @@ import pytest
 
 from solvent.errors import ContractError
 from solvent.executor.fills import auction_price, fill_of
+from solvent.executor.simulated import simulated_counterparty
 from solvent.executor.strategy import Decision, Offer
 from solvent.wire.outputs import Liquidation, decode_liquidation
 from solvent.wire.topics import LIQUIDATIONS, TRADES
-from support.margin import NOW_US, SECOND_US, Log, Replay, a_successor
+from support.margin import NOW_US, SECOND_US, Log, Replay, a_rulebook, a_successor
 
 AUCTION = {
     "cutoff_ppm": 800_000,
@@ -114,3 +115,16 @@ def test_example_strategy_bids_what_counts() -> None:
     replay = Replay().run(log.add(TRADES, fill.value()))
     assert replay.events("rejects.v1") == []
     assert replay.events("liquidations.v1")[-1]["reason"] == "progress"
+
+
+def test_simulated_counterparty_bids_at_the_price_of_a_later_time() -> None:
+    log = a_book()
+    (offer,) = offers(log)
+    instruments = a_rulebook().instrument_by_name
+    strategy = simulated_counterparty(instruments, 0, auction_wait_us=160 * SECOND_US)
+    decision = asyncio.run(strategy(Offer(offer, 0, 0)))  # type: ignore[arg-type]
+    assert decision is not None
+    (fill,) = decision.fills
+    assert (fill.price, fill.ts_us) == ("79", at(160))  # 84 - 9 * 0.6 = 78.6, on ticks of 0.5
+    replay = Replay().run(log.add(TRADES, fill.value()))
+    assert replay.events("rejects.v1") == []

@@ -147,6 +147,7 @@ def test_report_has_a_table_and_a_chart_of_both(
     days = (judged(day, flat), judged(day, strict))
     names = ("accounts", "events", "mark_frames", "liquidations_opened", "liquidations_closed")
     names += ("liquidations_recovered", "liquidations_open", "rejects", "seconds")
+    names += ("takeovers", "breaker_trips", "late_fills")
     summary = {**dict.fromkeys(names, 0), "liquidated_notional": "0", "bad_debt": "0"}
     data = ReportData(
         summary=summary,
@@ -194,7 +195,38 @@ def test_rulebook_with_other_steps_or_feeds_is_refused(
         check_plays(parse_rulebook(text.replace(old, new)), flat)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-brackets"])
+def test_offers_that_withhold_all_ask_for_nothing_yet(
+    day: list[Source], flat: CompiledRulebook
+) -> None:
+    # Poor is due at minute 3, and a release that begins at nothing withholds all of it. At minute 4
+    # it is bankrupt, which is not rationed.
+    document = json.loads(flat.document)
+    liquidation = document["presets"]["cross-margin"]["liquidation"]
+    liquidation["release"] = {"duration_us": 30 * MINUTE_US, "initial_ppm": 0}
+    phased = parse_rulebook(json.dumps(document))
+    events = []
+    replay(
+        day,
+        phased,
+        ReplayOptions(partitions=1),
+        tell=lambda _agent, _partition, brought: events.extend(
+            decode_liquidation(emit.value or b"")
+            for emit in brought.outputs.records
+            if emit.topic == LIQUIDATIONS
+        ),
+    )
+    offers = [event for event in events if event.is_offer]
+    asking = [event for event in offers if event.legs]
+    assert offers[0].legs == []
+    assert offers[0].ts_us == FROM_US + 3 * MINUTE_US
+    assert [part.reason for part in offers[0].withheld] == ["release"]
+    found = judged(day, phased)
+    assert found.offers == len(asking) < len(offers)
+    assert found.first_us == asking[0].ts_us == FROM_US + 4 * MINUTE_US
+    assert found.liquidations == judged(day, flat).liquidations
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-brackets", "demo-guarded"])
 def test_builtin_rulebooks_judge_what_the_demo_plays(flat: CompiledRulebook, name: str) -> None:
     check_plays(builtin_rulebook(name), flat)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -245,6 +246,34 @@ async def test_desk_refuses_a_fill_off_its_steps() -> None:
     desk = a_desk(odd)
     assert await _taken(desk, {}) == []
     assert desk.tally.counts == {"live": 1, "not_understood": 1}
+
+
+async def test_fill_may_have_a_time_of_its_own_while_the_offer_stands() -> None:
+    async def later(offer: Offer) -> Decision | None:
+        at_us = offer.liquidation.ts_us + 1
+        return Decision([offer.fill("BTC-PERP", size="0.1", price="39500", ts_us=at_us)])
+
+    assert await _taken(a_desk(later), {}) == ["alice.cross.1.1.BTC-PERP"]
+
+
+async def test_simulated_counterparty_charges_no_fee_the_engine_takes_itself() -> None:
+    offer = Offer(an_offer(), 0, 0)
+    for is_insured, fee in ((False, "100"), (True, "0")):  # 0.5 * 40,000 * 0.5 %
+        strategy = simulated_counterparty(INSTRUMENTS, 0, is_insured=is_insured)
+        decision = await strategy(offer)
+        assert decision is not None
+        assert [fill.fee for fill in decision.fills] == [fee]
+
+
+async def test_simulated_counterparty_fills_one_leg_of_a_phased_offer_at_a_time() -> None:
+    other = replace(INSTRUMENTS["BTC-PERP"], name="ETH-PERP")
+    strategy = simulated_counterparty({**INSTRUMENTS, "ETH-PERP": other}, 0)
+    legs = [a_leg(), a_leg(market="ETH-PERP")]
+    both, first = ["BTC-PERP", "ETH-PERP"], ["BTC-PERP"]
+    for phased, markets in (({}, both), ({"released_ppm": 500_000}, first)):
+        decision = await strategy(Offer(an_offer(legs=legs, **phased), 0, 0))
+        assert decision is not None
+        assert [fill.market for fill in decision.fills] == markets
 
 
 async def test_strategy_of_the_readme_is_asked() -> None:

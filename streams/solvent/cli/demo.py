@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from solvent.cli.common import note, print_json_line, print_line
 from solvent.settings import load_settings
 
 if TYPE_CHECKING:
+    from solvent.ops.demo.closeouts import CloseOut
     from solvent.ops.demo.observe import Observer
     from solvent.ops.demo.run import Show
     from solvent.ops.demo.view import Progress
@@ -24,11 +25,13 @@ app = typer.Typer(add_completion=False)
 
 _LINE_EVERY_S = 5.0
 _WHAT_IS_WHAT = (
-    "Real: three-minute bars of twelve perpetuals, 6 and 7 April 2025; Kafka, worker, executor.\n"
+    "Real: three-minute bars of twelve perpetuals, 6 and 7 April 2025; Kafka, worker, two "
+    "competing executors.\n"
     "Synthetic: {accounts} accounts (seed {seed}), USDC at 1, BTC and ETH index from the "
     "perpetuals' bars, one price source, time some 2,900 times faster."
 )
 _JUDGED = "The same day under two rulebooks: judged offline, no executor acts."
+_CLOSED = "Three ways to close: {accounts} accounts (seed {seed}), offline; closing moves prices."
 
 
 @app.command()
@@ -46,15 +49,21 @@ def demo(
     ),
     rulebook: Annotated[
         str, typer.Option(help="Judges the accounts: a file, or a name.", metavar="NAME_OR_PATH")
-    ] = "demo",
+    ] = "demo-guarded",
     against: Annotated[
         str | None,
         typer.Option(
             help="Judges the same day beside it, offline; none: no comparison. [default: "
-            "demo-brackets, or demo if another than that is live]",
+            "demo, or demo-brackets if that is live]",
             metavar="NAME_OR_PATH",
         ),
     ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            help="No live run and no page: only close the crash in three ways, as the page tells."
+        ),
+    ] = False,
     live: Annotated[
         bool | None, typer.Option("--live/--no-live", help="Live table; default: on a terminal.")
     ] = None,
@@ -62,15 +71,30 @@ def demo(
         bool, typer.Option("--json", help="Print the summary as JSON, in the last line.")
     ] = False,
 ) -> None:
-    """Play 6 and 7 April 2025 through the pipeline: Kafka, a worker and an executor.
+    """Play 6 and 7 April 2025 through the pipeline: Kafka, a worker and two executors.
 
     Real: the prices of twelve perpetuals. Synthetic: the accounts (seeded), USDC at 1, BTC and ETH
     index from the perpetuals' bars, one source, and the speed of time. SOLVENT_BOOTSTRAP_SERVERS
     uses another broker instead of starting one. Everything started is stopped, on Ctrl-C too.
     """
     from solvent.ops.demo.compare import table_of
-    from solvent.ops.demo.run import DemoOptions, run_demo, sigterm_as_interrupt
+    from solvent.ops.demo.run import (
+        CLOSED_ACCOUNTS,
+        DemoOptions,
+        close_offline,
+        run_demo,
+        sigterm_as_interrupt,
+    )
 
+    if offline:
+        closed = min(accounts, CLOSED_ACCOUNTS)
+        rows = close_offline(closed, seed)
+        if as_json:
+            told = [row.as_json() for row in rows]
+            print_json_line({"accounts": closed, "seed": seed, "closeouts": told})
+        else:
+            _print_closeouts(rows, closed, seed)
+        return
     settings = load_settings()
     options = DemoOptions(
         accounts=accounts,
@@ -97,6 +121,17 @@ def demo(
             print_line(_JUDGED)
             for what, *cells in table_of(summary.judged):
                 print_line(f"{what:>30}" + "".join(f"  {cell:>24}" for cell in cells))
+        if summary.closeouts:
+            _print_closeouts(summary.closeouts, min(accounts, CLOSED_ACCOUNTS), seed)
+
+
+def _print_closeouts(rows: Sequence[CloseOut], accounts: int, seed: int) -> None:
+    from solvent.ops.demo.closeouts import ASSUMED, closeouts_table
+
+    print_line(_CLOSED.format(accounts=f"{accounts:,}", seed=seed))
+    for what, *cells in closeouts_table(rows):
+        print_line(f"{what:>26}" + "".join(f"  {cell:>28}" for cell in cells))
+    print_line(ASSUMED)
 
 
 @contextmanager

@@ -63,6 +63,12 @@ def executor(
     slippage_ppm: Annotated[
         int, typer.Option(min=0, max=999_999, help="--demo: distance of a fill from mark, ppm.")
     ] = 1_000,
+    auction_wait_s: Annotated[
+        float,
+        typer.Option(
+            min=0, help="--demo: bid for auctioned offers so long after they are made, event time."
+        ),
+    ] = 0.0,
     metrics_port: Annotated[
         int | None,
         typer.Option(min=0, help="Serve /metrics there, on SOLVENT_HEALTH_HOST; 0: any free one."),
@@ -114,7 +120,8 @@ def executor(
         heartbeat_s=_HEARTBEAT_S[settings.clock] if heartbeat_s is None else heartbeat_s,
         is_dry_run=dry_run,
     )
-    steps = Steps.of(_rulebook(settings.rulebook))
+    rules = _rulebook(settings.rulebook)
+    steps = Steps.of(rules)
     tally = Tally(_logger(), time.time)
     if bridge:
         lines_in, lines_out = sys.stdin.fileno(), sys.stdout.fileno()
@@ -124,7 +131,13 @@ def executor(
         return
     desk = Desk(
         book=book,
-        strategy=answer or simulated_counterparty(steps.instruments, slippage_ppm),
+        strategy=answer
+        or simulated_counterparty(
+            steps.instruments,
+            slippage_ppm,
+            auction_wait_us=round(auction_wait_s * 1e6),
+            is_insured=rules.insurance is not None,
+        ),
         steps=steps,
         tally=tally,
         seed=secrets.token_hex(8) if seed is None else seed,

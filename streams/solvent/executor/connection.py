@@ -25,6 +25,7 @@ from solvent.executor.book import Book, Received
 from solvent.executor.fills import Fill
 from solvent.executor.heartbeat import Heartbeats
 from solvent.units import MAX_EXACT
+from solvent.wire.headers import EXECUTOR
 from solvent.wire.inputs import decode_trade
 from solvent.wire.outputs import WATERMARK_KEY, StandingCase, Watermark, decode_liquidation_state
 from solvent.wire.topics import LIQUIDATION_STATE, LIQUIDATIONS, TRADES, Topics
@@ -147,9 +148,12 @@ class Connection:
         topics = self._config.topics
         source, target = topics.physical(LIQUIDATIONS), topics.physical(TRADES)
         positions = {TopicPartition(source, p): offset for p, offset in next_offsets.items()}
+        writer = (EXECUTOR, self._config.app_id.encode())
         async with self._producer.transaction():
             sends = [
-                await self._producer.send(target, value=f.value(), key=f.key, headers=f.headers)
+                await self._producer.send(
+                    target, value=f.value(), key=f.key, headers=[*f.headers, writer]
+                )
                 for f in fills
             ]
             # Every send is awaited: a transaction with a failed batch must not commit.

@@ -83,7 +83,12 @@ class Desk:
         checked: dict[str, Fill] = {}
         for fill in fills:
             allowed = fill_of(
-                offer.liquidation, fill.market, size=fill.size, price=fill.price, fee=fill.fee
+                offer.liquidation,
+                fill.market,
+                size=fill.size,
+                price=fill.price,
+                fee=fill.fee,
+                ts_us=fill.ts_us,
             )
             if fill != allowed or fill.market in checked:
                 msg = (

@@ -20,12 +20,15 @@ import numpy as np
 
 from solvent.wire.topics import LIQUIDATIONS
 
-__all__ = ["NO_HEADERS", "TRACEPARENT", "EventHeaders", "trace_fill", "varint"]
+__all__ = ["EXECUTOR", "NO_HEADERS", "TRACEPARENT", "EventHeaders", "trace_fill", "varint"]
 
 #: The block of a record without headers.
 NO_HEADERS: Final = b"\0"
 
 TRACEPARENT: Final = "traceparent"
+
+#: Header of a fill: the ``SOLVENT_APP_ID`` of the executor that wrote it, for people alone.
+EXECUTOR: Final = "solvent_executor"
 
 #: What the types of a topic's events begin with; an event adds its word, and the topic's version.
 _TYPES: Final = {LIQUIDATIONS: "solvent.liquidation"}

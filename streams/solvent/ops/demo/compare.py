@@ -125,7 +125,7 @@ class _Told:
     called: set[str] = field(default_factory=set)
     units: dict[tuple[str, str], _Unit] = field(default_factory=dict)
     bankrupt: set[str] = field(default_factory=set)
-    events: Counter[str] = field(default_factory=Counter)
+    offers: int = 0
     newly: Counter[int] = field(default_factory=Counter)  # USD by begin of the quarter of an hour
     cases: int = 0
     first_us: int | None = None
@@ -143,10 +143,14 @@ class _Told:
             self.called.add(event.account_id)
 
     def _take_liquidation(self, event: Liquidation) -> None:
-        self.events[event.event] += 1
         self.cases += event.revision == 1
         if not event.is_offer:
             return
+        if event.verdict == "bankrupt":
+            self.bankrupt.add(event.account_id)
+        if not (event.legs or event.swaps):
+            return  # all is withheld until later: nothing is asked for yet
+        self.offers += 1
         if self.first_us is None:
             self.first_us = event.ts_us
         owed = max(0.0, -float(event.raw_equity))
@@ -160,8 +164,6 @@ class _Told:
             )
             self.units[event.account_id, event.subaccount] = unit
         unit.most_owed = max(unit.most_owed, owed)
-        if event.verdict == "bankrupt":
-            self.bankrupt.add(event.account_id)
         notional = sum(float(leg.size) * float(leg.mark_price) for leg in event.legs)
         if notional > unit.most_offered:
             quarter_us = event.ts_us // STEP_US * STEP_US
@@ -210,14 +212,13 @@ def judge_day(
         total += newly[quarter_us]
         curve.append((quarter_us + STEP_US, total))
     worst_us = max(newly, key=lambda us: (newly[us], -us), default=None)
-    events = sum((part.events for part in told), Counter())
     return JudgedDay(
         rulebook=rulebook.reference,
         accounts=accounts,
         margin_call_accounts=sum(len(part.called) for part in told),
         liquidated_accounts=len({account_id for account_id, _ in units}),
         liquidations=sum(part.cases for part in told),
-        offers=events["opened"] + events["revised"],
+        offers=sum(part.offers for part in told),
         offered_notional=total,
         bankrupt_accounts=sum(len(part.bankrupt) for part in told),
         equity_at_first_ppm=_share_ppm(

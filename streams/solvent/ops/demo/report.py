@@ -12,12 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from solvent.ops.demo.closeouts import ASSUMED, CloseOut, closeouts_table
 from solvent.ops.demo.compare import STEP_US, JudgedDay, table_of
 from solvent.ops.demo.observe import Tally
+from solvent.ops.demo.shown import (
+    AuctionPath,
+    Phase,
+    auction_shown,
+    executors_table,
+    fund_levels,
+    phased_shown,
+    trips_table,
+)
+from solvent.ops.demo.view import stream_time
 
 __all__ = ["ReportData", "write_report"]
 
 _BUCKET_US: Final = STEP_US
+_FUND_STEP_US: Final = 60_000_000
 _WIDTH: Final = 980
 _STATUS_ORDER: Final = ("margin_call", "liquidating", "bankrupt_closed", "unknown")
 _COLOURS: Final = ("#e0a100", "#d1495b", "#3d0814", "#8d99ae")
@@ -25,7 +37,10 @@ _COLOURS: Final = ("#e0a100", "#d1495b", "#3d0814", "#8d99ae")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """All the page is made of; `summary` and `judged` as in `DemoSummary`, times microseconds."""
+    """All the page is made of; `summary`, `judged`, `closeouts` as in `DemoSummary`.
+
+    `fund_opening_micros` is what the fund began with, None without one; times microseconds.
+    """
 
     summary: dict[str, Any]
     tally: Tally
@@ -35,6 +50,10 @@ class ReportData:
     to_us: int
     rulebook: dict[str, Any]
     judged: tuple[JudgedDay, ...] = ()
+    closeouts: tuple[CloseOut, ...] = ()
+    closeout_accounts: int = 0
+    seed: int = 0
+    fund_opening_micros: int | None = None
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -45,6 +64,15 @@ def write_report(path: Path, data: ReportData) -> None:
         ("Liquidated notional", "Per quarter of an hour, by how the case ended.", _notional(data)),
         ("Largest losses", "Equity lost between the first offer and the end.", _losses(data)),
     ]
+    sections += _guards(data)
+    if data.closeouts:
+        sections.append(
+            (
+                "Three ways to close",
+                _CLOSEOUTS.format(accounts=data.closeout_accounts, seed=data.seed, assumed=ASSUMED),
+                _table(closeouts_table(data.closeouts), "figures"),
+            )
+        )
     if data.judged:
         sections.append(("The same day under two rulebooks", _TWO_RULEBOOKS, _two_rulebooks(data)))
     body = "".join(
@@ -55,6 +83,139 @@ def write_report(path: Path, data: ReportData) -> None:
     path.write_text(_PAGE.format(figures=_figures(data), body=body, rulebook=_rulebook(data)))
 
 
+def _guards(data: ReportData) -> list[tuple[str, str, str]]:
+    """Return a section each for what guarded the run: those of which there is something."""
+    tally, found = data.tally, []
+    if (phased := phased_shown(tally)) is not None:
+        name, phases = phased
+        found.append((f"A liquidation in phases: {name}", _PHASED, _phases(phases)))
+    if (path := auction_shown(tally)) is not None:
+        title = f"An auction: {path.liquidation_id}, {path.side} {path.market}"
+        found.append((title, _AUCTION, _auction(path)))
+    if tally.trips:
+        text = (
+            f"{len(tally.trips)} trips; offers that a breaker suspended: "
+            f"{sum(w.reason == 'breaker' for h in tally.histories.values() for w in h.words):,} "
+            "revisions."
+        )
+        found.append(("Circuit breakers", text, _table(trips_table(tally))))
+    if data.fund_opening_micros is not None:
+        found.append(("Insurance fund and deleveraging", _fund_text(data), _fund(data)))
+    if tally.executors:
+        found.append(("Executors in a race", _RACE, _table(executors_table(tally))))
+    return found
+
+
+def _phases(phases: list[Phase]) -> str:
+    import altair as alt
+
+    rows = [("revision", "event", "time, UTC", "released", "offered", "withheld", "closed so far")]
+    for phase in phases:
+        withheld = ", ".join(f"{usd:,.0f} {why}" for why, usd in sorted(phase.withheld.items()))
+        released = "" if phase.released_ppm is None else f"{phase.released_ppm / 1e6:.0%}"
+        rows.append(
+            (
+                str(phase.revision),
+                phase.event,
+                stream_time(phase.ts_us),
+                released,
+                f"{phase.offered:,.0f}",
+                withheld,
+                f"{phase.closed:,.0f}",
+            )
+        )
+    points = [
+        {"us": phase.ts_us, "what": what, "usd": usd}
+        for phase in phases
+        for what, usd in (
+            ("closed so far", phase.closed),
+            ("closed and offered", phase.closed + phase.offered),
+        )
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=_values(points)))
+        .mark_line(interpolate="step-after", strokeWidth=2, point=True)
+        .encode(
+            x=_time_axis(),
+            y=alt.Y("usd:Q", title="USDC", axis=alt.Axis(format="~s")),
+            color=alt.Color(
+                "what:N",
+                title=None,
+                scale=alt.Scale(
+                    domain=["closed so far", "closed and offered"], range=_COLOURS[:2][::-1]
+                ),
+            ),
+        )
+    )
+    return _svg(chart) + _table(rows)
+
+
+def _auction(path: AuctionPath) -> str:
+    import altair as alt
+
+    def points(what: str, pairs: Iterable[tuple[int, float]]) -> list[dict[str, Any]]:
+        return _values({"us": us, "what": what, "price": price} for us, price in pairs)
+
+    encoded = {
+        "x": _time_axis(),
+        "y": alt.Y("price:Q", title="price", scale=alt.Scale(zero=False)),
+        "color": alt.Color(
+            "what:N",
+            title=None,
+            scale=alt.Scale(domain=["asked", "mark of an offer", "fill"], range=_COLOURS[:3]),
+        ),
+    }
+    asked = alt.Chart(alt.Data(values=points("asked", path.asked))).mark_line().encode(**encoded)
+    dots = points("mark of an offer", path.marks) + points("fill", path.fills)
+    told = alt.Chart(alt.Data(values=dots)).mark_point(filled=True, size=70).encode(**encoded)
+    return _svg(asked + told)
+
+
+def _fund_text(data: ReportData) -> str:
+    tally = data.tally
+    got = sum(micros for _, micros in tally.fund if micros > 0) / 1e6
+    paid = -sum(micros for _, micros in tally.fund if micros < 0) / 1e6
+    assert data.fund_opening_micros is not None
+    level = fund_levels(tally, data.fund_opening_micros, data.from_us)[-1][1]
+    return (
+        f"Opened with {data.fund_opening_micros / 1e6:,.2f}; it got {got:,.2f} of fills, paid "
+        f"{paid:,.2f} for accounts below 0 and has at the end {level:,.2f}. Positions taken "
+        f"over: {tally.takeovers:,}; for them {tally.deleveraged.total():,} fills of "
+        f"{len(tally.deleveraged):,} accounts in profit were deleveraged; the other side of "
+        f"{tally.unplaced:,} nobody had."
+    )
+
+
+def _fund(data: ReportData) -> str:
+    import altair as alt
+
+    assert data.fund_opening_micros is not None
+    levels = fund_levels(data.tally, data.fund_opening_micros, data.from_us)
+    last = {us // _FUND_STEP_US: (us, usd) for us, usd in levels}  # the last of each minute
+    points = [{"us": us, "usd": usd} for us, usd in last.values()]
+    points.append({"us": data.to_us, "usd": levels[-1][1]})
+    chart = (
+        alt.Chart(alt.Data(values=_values(points)))
+        .mark_line(interpolate="step-after", strokeWidth=2, color=_COLOURS[1])
+        .encode(
+            x=_time_axis(),
+            y=alt.Y("usd:Q", title="USDC in the fund", axis=alt.Axis(format="~s")),
+        )
+    )
+    return _svg(chart)
+
+
+def _table(rows: Iterable[Iterable[str]], kind: str = "") -> str:
+    """Return a heading and rows as a table."""
+    headings, *body = rows
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headings)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in body
+    )
+    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
+
+
 def _figures(data: ReportData) -> str:
     summary = data.summary
     shown = {
@@ -62,11 +223,14 @@ def _figures(data: ReportData) -> str:
         "input records folded": f"{summary['events']:,}",
         "mark frames": f"{summary['mark_frames']:,}",
         "liquidations opened": f"{summary['liquidations_opened']:,}",
-        "closed by the executor": f"{summary['liquidations_closed']:,}",
+        "closed": f"{summary['liquidations_closed']:,}",
         "recovered": f"{summary['liquidations_recovered']:,}",
         "still open": f"{summary['liquidations_open']:,}",
         "liquidated notional": f"{float(summary['liquidated_notional']):,.0f} USDC",
         "bad debt": f"{float(summary['bad_debt']):,.2f} USDC",
+        "taken over by the fund": f"{summary['takeovers']:,}",
+        "breaker trips": f"{summary['breaker_trips']:,}",
+        "fills too late": f"{summary['late_fills']:,}",
         "rejects": f"{summary['rejects']:,}",
         "seconds": f"{summary['seconds']:,.1f}",
     }
@@ -159,37 +323,25 @@ def _notional(data: ReportData) -> str:
 
 def _losses(data: ReportData) -> str:
     worst = sorted(data.tally.ends, key=lambda end: end.raw_equity - end.raw_equity_at_open)[:12]
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    rows = [("liquidation", "end", "notional", "equity at open", "equity at end", "bad debt")]
+    rows += [
+        (
+            end.liquidation_id,
+            f"{end.event}: {end.reason}",
+            f"{end.notional:,.0f}",
+            f"{end.raw_equity_at_open:,.2f}",
+            f"{end.raw_equity:,.2f}",
+            f"{end.bad_debt:,.2f}",
+        )
         for end in worst
-        for cells in [
-            (
-                end.liquidation_id,
-                f"{end.event}: {end.reason}",
-                f"{end.notional:,.0f}",
-                f"{end.raw_equity_at_open:,.2f}",
-                f"{end.raw_equity:,.2f}",
-                f"{end.bad_debt:,.2f}",
-            )
-        ]
-    )
-    headings = "".join(
-        f"<th>{h}</th>"
-        for h in ("liquidation", "end", "notional", "equity at open", "equity at end", "bad debt")
-    )
-    return f"<table><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table>"
+    ]
+    return _table(rows)
 
 
 def _two_rulebooks(data: ReportData) -> str:
     import altair as alt
 
-    headings, *rows = table_of(data.judged)
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headings)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in rows
-    )
-    table = f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    table = _table(table_of(data.judged), "figures")
     points = [
         {"us": us, "rulebook": day.name, "usd": usd}
         for day in data.judged
@@ -231,13 +383,36 @@ def _svg(chart: Any) -> str:  # noqa: ANN401
     return svg
 
 
+_PHASED: Final = (
+    "Of the cases that were released in phases, the one closed in most steps. Offered and withheld "
+    "are at the marks of the revision, closed at the prices of fills; a fill shortens what is left "
+    "to close, and a price that moves may lengthen it."
+)
+_AUCTION: Final = (
+    "The worst price the account may get falls from the mark towards the bankruptcy price. Bids "
+    "are at the price of their own time: one executor bids five minutes after an offer, the other "
+    "twenty, and the first to write is the one that counts."
+)
+_RACE: Final = (
+    "Both read the same offers and answer all they can. Of two fills of one offer the first in the "
+    "log counts; the other came too late, and the engine knows it as a repeat, by its id. A first "
+    "one that finds its case changed, by time (SLV-206) or by the fill of another order of the "
+    "same offer (SLV-207, SLV-208), is applied and does not count for the case."
+)
+
+_CLOSEOUTS: Final = (
+    "A population of {accounts:,} accounts, seed {seed}, and the same prices, offline, where "
+    "closing moves the prices. {assumed}"
+)
+
 _TWO_RULEBOOKS: Final = (
     "Judged, not executed: after the live run what accounts (the first of the population, as many "
     "as the table says) deposited and traded at the start, and the prices, were folded offline "
     "once under each rulebook, the live one too, merged by event time. No executor acts here, and "
     "its fills in the live run are left out of both: positions stay as they were opened, so cases "
-    "stay open until prices recover, and whether an account goes bankrupt depends on prices rather "
-    "than on rules. These figures compare with each other, not with those above. Notional counts "
+    "stay open until prices recover or the fund of a rulebook takes them over, and whether an "
+    "account goes bankrupt depends on prices rather than on rules. These figures compare with "
+    "each other, not with those above. Notional counts "
     "per book, at the most that was asked for at once; bad debt is the most the bankrupt books "
     "owed in any offer."
 )

@@ -1,9 +1,10 @@
 """Start everything, play the crash, watch, sum up, and leave nothing running.
 
 What is real: the prices (three-minute bars of twelve perpetuals, 6 and 7 April 2025), the broker,
-the worker, the executor. What is synthetic: the accounts (seeded), USDC at 1, the BTC and ETH index
-taken from the perpetuals' own bars, one price source, and time, which runs some 2,900 times faster
-than it did, so that a millisecond of the pipeline is three seconds of the market.
+the worker, the two executors, which compete. What is synthetic: the accounts (seeded), USDC at 1,
+the BTC and ETH index taken from the perpetuals' own bars, one price source, and time, which runs
+some 2,900 times faster than it did, so that a millisecond of the pipeline is three seconds of the
+market.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import takewhile
 from operator import attrgetter
@@ -29,32 +30,62 @@ from solvent.engine.margin import warm_up
 from solvent.errors import ServiceError
 from solvent.ops import topics as topic_plan
 from solvent.ops.accounts import bad_debt_micros, read_shards
+from solvent.ops.demo import shown
+from solvent.ops.demo.closeouts import CloseOut, judge_closeouts, read_tape
 from solvent.ops.demo.compare import JudgedDay, check_plays, judge_day
 from solvent.ops.demo.observe import Observer, Tally
 from solvent.ops.demo.report import ReportData, write_report
 from solvent.ops.demo.view import Progress
+from solvent.ops.fund import fund_told
 from solvent.ops.kafka import LocalKafka
 from solvent.ops.load import BarOptions, LoadOptions, Row, Sequence, bars_sequence, load
-from solvent.ops.population import population
+from solvent.ops.population import SyntheticAccount, population
 from solvent.ops.replay import Source, bars_source, kept_source, records_source
 from solvent.rules import CompiledRulebook, builtin_rulebook, find_rulebook
 from solvent.settings import child_environment, load_settings
 from solvent.wire.inputs import PriceTick, decode_collateral_move, decode_tick
-from solvent.wire.topics import COLLATERAL, MARKS, ORACLE_TICKS, TRADES, Topics
+from solvent.wire.outputs import encode
+from solvent.wire.topics import (
+    ACCOUNT_INPUTS,
+    ACCOUNT_SETTINGS,
+    COLLATERAL,
+    MARKS,
+    ORACLE_TICKS,
+    TRADES,
+    Topics,
+)
 
-__all__ = ["COUNTERPART", "NO_RULEBOOK", "RULEBOOK", "DemoOptions", "DemoSummary", "run_demo"]
+__all__ = [
+    "CLOSED_ACCOUNTS",
+    "COUNTERPART",
+    "NO_RULEBOOK",
+    "PLAYED",
+    "RULEBOOK",
+    "DemoOptions",
+    "DemoSummary",
+    "close_offline",
+    "run_demo",
+]
 
 BARS: Final = Path(__file__).parents[1] / "data" / "bars_3m_2025-04_tariff_perps.parquet"
 FROM_US: Final = 1_743_897_600_000_000  # 2025-04-06 00:00 UTC
 TO_US: Final = FROM_US + 2 * 86_400_000_000
 #: What is played is made for this one; whatever judges it must know its markets.
-RULEBOOK: Final = "demo"
+PLAYED: Final = "demo"
+RULEBOOK: Final = "demo-guarded"
 COUNTERPART: Final = "demo-brackets"
 #: Given instead of a rulebook to compare with.
 NO_RULEBOOK: Final = "none"
 _INDEX_OF: Final = {"BTCUSDT": "BTC/USD", "ETHUSDT": "ETH/USD"}
 #: Accounts judged offline under two rulebooks, the first ones: some ten seconds for both.
 _JUDGED_ACCOUNTS: Final = 3_000
+#: Accounts closed offline in three ways, at most: some fifteen seconds for all.
+CLOSED_ACCOUNTS: Final = 1_000
+#: A class whose books are auctioned, where the rulebook has it: that of every so-manieth account.
+_AUCTIONED: Final = "auctioned"
+_AUCTIONED_EVERY: Final = 10
+#: Who competes for the offers: name, and how long after an offer an auction is bid in, seconds.
+_EXECUTORS: Final = (("early", 300), ("late", 1_200))
 #: How far the pipeline may lie behind what is loaded: about ten minutes of the market each.
 _MAX_TICKS_BEHIND: Final = 400
 _MAX_FRAMES_BEHIND: Final = 30
@@ -91,7 +122,7 @@ class DemoOptions:
         Judges the accounts: a file, or the name of a built-in one.
     against : str or None
         Judges the same day once more, offline, beside it; ``none`` compares nothing, None takes
-        `COUNTERPART`, or `RULEBOOK` if another one than that is live.
+        `COUNTERPART` if `PLAYED` is live, else that.
     """
 
     accounts: int = 20_000
@@ -121,19 +152,31 @@ class DemoSummary:
     liquidations_opened, liquidations_closed, liquidations_recovered, liquidations_open : int
         Cases begun, ended by fills, ended by themselves, and still open at the end.
     executor_trades : int
-        Trades of the executor that were folded.
+        Trades of the executors that were folded.
     rejects : int
         Records refused.
+    late_fills : int
+        Of these, answers to an offer that the other executor had answered first.
+    breaker_trips : int
+        How often circuit breakers paused a market.
+    fund : str
+        What the insurance fund has at the end; empty without one.
+    takeovers, deleveraged : int
+        Positions the fund took over, and fills by which accounts in profit gave for them.
     bad_debt, liquidated_notional : str
-        Owed beyond all collateral by closed bankrupt units at the end; traded by the executor.
+        Owed beyond all collateral by closed bankrupt units at the end; traded by executors.
     report : str
         Path of the HTML page.
     seconds : float
         From start to end, broker and worker start-up included.
     play_seconds : float
         Of these, playing the two days.
+    guards : dict
+        Executors, breaker trips, and the phased case and auction that the page shows.
     judged : tuple of JudgedDay
         The same day under two rulebooks, the live one first; empty if nothing was compared.
+    closeouts : tuple of CloseOut
+        The same day closed in three ways, offline; empty if nothing was compared.
     """
 
     accounts: int
@@ -145,25 +188,37 @@ class DemoSummary:
     liquidations_recovered: int
     liquidations_open: int
     executor_trades: int
+    late_fills: int
+    breaker_trips: int
+    fund: str
+    takeovers: int
+    deleveraged: int
     rejects: int
     bad_debt: str
     liquidated_notional: str
     report: str
     seconds: float
     play_seconds: float
+    guards: dict[str, Any] = field(default_factory=dict)
     judged: tuple[JudgedDay, ...] = ()
+    closeouts: tuple[CloseOut, ...] = ()
 
     def figures(self) -> dict[str, Any]:
-        """Return all but `judged`: what is told of the live run."""
+        """Return what is told of the live run in single figures."""
         return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "judged"
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in {"guards", "judged", "closeouts"}
         }
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON data."""
-        return {**self.figures(), "judged": [day.as_json() for day in self.judged]}
+        return {
+            **self.figures(),
+            **self.guards,
+            "judged": [day.as_json() for day in self.judged],
+            "closeouts": [way.as_json() for way in self.closeouts],
+        }
 
 
 def run_demo(options: DemoOptions, show: Show) -> DemoSummary:
@@ -215,6 +270,7 @@ class _Demo:
         self._last = (self.began, 0)
         self._rate = 0.0
         self._inputs: list[Source] = []
+        self._classes: Source | None = None
 
     def run(self) -> DemoSummary:
         options = self.options
@@ -247,8 +303,10 @@ class _Demo:
         play_seconds = time.monotonic() - play_began
         self.observer.stop()
         self._check_alive()
+        self.tally.settle_refused()
         judged = self._in_background(self._judge_again, "the same day under two rulebooks")
-        return self._sum_up(rulebook, bootstrap, topics, others, play_seconds, judged)
+        closeouts = self._in_background(self._close_again, "three ways to close")
+        return self._sum_up(rulebook, bootstrap, topics, others, play_seconds, judged, closeouts)
 
     # -- processes
 
@@ -258,26 +316,26 @@ class _Demo:
         return self._in_background(kafka.start, "starting Kafka")
 
     def _start_processes(self, folder: Path, bootstrap: str, topics: Topics) -> None:
-        environment = child_environment(
-            load_settings(
-                bootstrap_servers=bootstrap,
-                topic_prefix=topics.prefix,
-                partitions=topics.partitions,
-                app_id=f"{topics.prefix}worker",
-                data_dir=folder,
-                rulebook=Path(self.options.rulebook),
-                clock="stream",
-                log_level="warning",
+        commands = {"worker": [sys.executable, "-m", "solvent.worker"]}
+        for name, wait_s in _EXECUTORS:
+            executor = [sys.executable, "-m", "solvent.cli.main", "executor", "--demo"]
+            commands[name] = [*executor, "--seed", name, "--auction-wait-s", str(wait_s)]
+        self._processes = {}
+        for name, command in commands.items():
+            environment = child_environment(
+                load_settings(
+                    bootstrap_servers=bootstrap,
+                    topic_prefix=topics.prefix,
+                    partitions=topics.partitions,
+                    app_id=f"{topics.prefix}{name}",  # each executor reads all offers
+                    data_dir=folder,
+                    rulebook=Path(self.options.rulebook),
+                    clock="stream",
+                    log_level="warning",
+                )
             )
-        )
-        commands = {
-            "worker": [sys.executable, "-m", "solvent.worker"],
-            "executor": [sys.executable, "-m", "solvent.cli.main", "executor", "--demo"],
-        }
-        self._processes = {
-            name: (self._start(command, environment, folder / f"{name}.log"), folder)
-            for name, command in commands.items()
-        }
+            process = self._start(command, environment, folder / f"{name}.log")
+            self._processes[name] = process, folder
 
     def _start(
         self, command: list[str], environment: dict[str, str], log: Path
@@ -345,6 +403,8 @@ class _Demo:
     ) -> int:
         """Let every account deposit, and then trade; return how many records that was.
 
+        Some are of the class whose books are auctioned, if the live rulebook has one.
+
         Topics are not ordered against each other: were the trades sent at once, many would be
         read before their deposits, and their accounts liquidated for a moment.
         """
@@ -362,14 +422,22 @@ class _Demo:
             len({decode_collateral_move(move).subaccount for move in account.moves})
             for account in accounts
         )
-        for topic, phase, values_of in (
+        judged = accounts[:_JUDGED_ACCOUNTS]
+        at_us = FROM_US + 1  # offline as live: once the first prices are there
+        loads: list[tuple[str, str, Callable[[SyntheticAccount], tuple[bytes, ...]]]] = [
             (COLLATERAL, "deposits", attrgetter("moves")),
             (TRADES, "first trades", attrgetter("trades")),
-        ):
+        ]
+        if _AUCTIONED in rulebook.preset_by_class:
+            loads.insert(0, (ACCOUNT_SETTINGS, "classes of accounts", _class_of))
+        for topic, phase, values_of in loads:
             records = [(a.key, value) for a in accounts for value in values_of(a)]
-            # Offline as live: once the first prices are there.
-            judged = [(a.key, v) for a in accounts[:_JUDGED_ACCOUNTS] for v in values_of(a)]
-            self._inputs.append(records_source(phase, topic, judged, FROM_US + 1))
+            some = [(a.key, value) for a in judged for value in values_of(a)]
+            source = records_source(phase, topic, some, at_us)
+            if topic == ACCOUNT_SETTINGS:
+                self._classes = source
+            else:
+                self._inputs.append(source)
             self._in_background(
                 partial(_produce, bootstrap, topics.physical(topic), records), phase
             )
@@ -385,7 +453,7 @@ class _Demo:
             return ()
         return tuple(
             judge_day(
-                self._inputs,
+                self._inputs_of(rulebook),
                 rulebook,
                 accounts=min(self.options.accounts, _JUDGED_ACCOUNTS),
                 partitions=self.options.partitions,
@@ -393,6 +461,19 @@ class _Demo:
             )
             for rulebook in self.rulebooks
         )
+
+    def _inputs_of(self, rulebook: CompiledRulebook) -> list[Source]:
+        """Return the day for a rulebook: accounts are of a class where it has that class."""
+        if self._classes is None or _AUCTIONED not in rulebook.preset_by_class:
+            return self._inputs
+        return [self._classes, *self._inputs]
+
+    def _close_again(self) -> tuple[CloseOut, ...]:
+        """Close accounts offline in three ways, unless nothing is to be compared."""
+        if len(self.rulebooks) < 2:
+            return ()
+        options = self.options
+        return close_offline(options.accounts, options.seed, is_stopped=self.stopping.is_set)
 
     # -- waiting
 
@@ -487,11 +568,16 @@ class _Demo:
         others: int,
         play_seconds: float,
         judged: tuple[JudgedDay, ...],
+        closeouts: tuple[CloseOut, ...],
     ) -> DemoSummary:
         tally = self.tally
         bad_debt = sum(bad_debt_micros(s) for s in read_shards(bootstrap, topics, rulebook))
         notional = sum(end.notional for end in tally.ends)
-        trades_and_moves = tally.inputs[TRADES] + tally.inputs[COLLATERAL]
+        records = sum(tally.inputs[topic] for topic in ACCOUNT_INPUTS)
+        insurance = rulebook.insurance
+        fund = ""
+        if insurance is not None:
+            fund = str(fund_told(bootstrap, topics, rulebook)["balance"])
         summary = DemoSummary(
             accounts=self.options.accounts,
             units=self.units,
@@ -501,14 +587,21 @@ class _Demo:
             liquidations_closed=tally.events["closed"],
             liquidations_recovered=tally.events["recovered"],
             liquidations_open=tally.cases - tally.events["closed"] - tally.events["recovered"],
-            executor_trades=trades_and_moves - others,
+            executor_trades=records - others,
+            late_fills=sum(executor.late for executor in tally.executors.values()),
+            breaker_trips=len(tally.trips),
+            fund=fund,
+            takeovers=tally.takeovers,
+            deleveraged=tally.deleveraged.total(),
             rejects=tally.rejects,
             bad_debt=f"{bad_debt / 1e6:.2f}",
             liquidated_notional=f"{notional:.2f}",
             report=str(self.options.report),
             seconds=round(time.monotonic() - self.began, 1),
             play_seconds=round(play_seconds, 1),
+            guards=shown.as_json(tally),
             judged=judged,
+            closeouts=closeouts,
         )
         write_report(
             self.options.report,
@@ -521,9 +614,43 @@ class _Demo:
                 to_us=TO_US,
                 rulebook=rulebook.reference,
                 judged=judged,
+                closeouts=closeouts,
+                closeout_accounts=min(self.options.accounts, CLOSED_ACCOUNTS),
+                seed=self.options.seed,
+                fund_opening_micros=None if insurance is None else insurance.opening_micros,
             ),
         )
         return summary
+
+
+def close_offline(
+    accounts: int, seed: int, *, is_stopped: Callable[[], bool] = lambda: False
+) -> tuple[CloseOut, ...]:
+    """Close a population through the crash in three ways, without a broker (`closeouts`).
+
+    At most `CLOSED_ACCOUNTS` of them: a population of its own of that size.
+    """
+    rulebook = builtin_rulebook(PLAYED)
+    with tempfile.TemporaryDirectory(prefix="solvent-demo-") as folder:
+        bars = bars_sequence(*_bars(Path(folder)))
+        some = population(
+            rulebook,
+            _first_prices(bars),
+            accounts=min(accounts, CLOSED_ACCOUNTS),
+            seed=seed,
+            ts_us=FROM_US,
+        )
+        tape = read_tape(row.value for row in bars.rows() if isinstance(row, Row))
+        return judge_closeouts(rulebook, BARS, list(some), tape, is_stopped=is_stopped)
+
+
+def _class_of(account: SyntheticAccount) -> tuple[bytes, ...]:
+    """Return the settings of an account: those of every tenth name the class that is auctioned."""
+    name = account.key.decode()
+    if int(name.rpartition("-")[2]) % _AUCTIONED_EVERY:
+        return ()
+    settings = {"schema_version": 1, "account_id": name, "account_class": _AUCTIONED}
+    return (encode(settings | {"ts_us": FROM_US}),)
 
 
 def _produce(bootstrap: str, topic: str, records: list[tuple[bytes, bytes]]) -> None:
@@ -549,11 +676,11 @@ def _first_prices(bars: Sequence) -> dict[str, str]:
 
 def _rulebooks(options: DemoOptions) -> tuple[CompiledRulebook, ...]:
     """Return the rulebook of the live run and, unless there is to be none, the one beside it."""
-    played = builtin_rulebook(RULEBOOK)
+    played = builtin_rulebook(PLAYED)
     live = find_rulebook(options.rulebook)
     against = options.against
     if against is None:
-        against = COUNTERPART if live.hash == played.hash else RULEBOOK
+        against = COUNTERPART if live.hash == played.hash else PLAYED
     rulebooks = [live] if against == NO_RULEBOOK else [live, find_rulebook(against)]
     for rulebook in rulebooks:
         check_plays(rulebook, played)
@@ -565,7 +692,7 @@ def _bars(folder: Path) -> tuple[Path, BarOptions]:
     import polars as pl
 
     feeds: dict[str, tuple[str, ...]] = {}
-    for instrument in builtin_rulebook(RULEBOOK).instruments:
+    for instrument in builtin_rulebook(PLAYED).instruments:
         symbol = instrument.name.partition("-")[0] + "USDT"
         index = _INDEX_OF.get(symbol)
         feeds[symbol] = (instrument.name, index) if index else (instrument.name,)
