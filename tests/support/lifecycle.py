@@ -167,7 +167,8 @@ class CaseReader:
     def _take_status(self, told: dict[str, Any], passed: dict[_Unit, set[str]]) -> None:
         unit = told["account_id"], told["subaccount"]
         passed[unit].add(told["previous_status"])
-        assert told["previous_status"] == self._statuses.get(unit, "healthy"), told
+        before = self._statuses.get(unit, "healthy")
+        assert told["previous_status"] == before, f"{unit} was {before}, not as told: {told}"
         self._statuses[unit] = told["status"]
         self._quarantined[told["account_id"]] = told["quarantined"]
 
@@ -176,7 +177,8 @@ class CaseReader:
         name = f"{unit[0]}:{unit[1]}:{event['episode']}"
         assert event["liquidation_id"] == name
         assert event["partition"] == self.partition
-        assert event["status"] in {self._statuses[unit], *passed[unit]}, event
+        known = {self._statuses[unit], *passed[unit]}
+        assert event["status"] in known, f"{name}: status is of {known}, not as told: {event}"
         assert not self._quarantined.get(unit[0]), f"{name}: quarantined, and an event"
         kind = event["event"]
         self.seen[kind, event["reason"]] += 1
