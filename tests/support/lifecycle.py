@@ -168,6 +168,9 @@ class CaseReader:
         unit = told["account_id"], told["subaccount"]
         passed[unit].add(told["previous_status"])
         before = self._statuses.get(unit, "healthy")
+        if before == "unknown" and told["quarantined"] and self._quarantined[unit[0]]:
+            before = told["previous_status"]  # told of an account that had no unit until now
+            assert before in {"healthy", "unknown"}
         assert told["previous_status"] == before, f"{unit} was {before}, not as told: {told}"
         self._statuses[unit] = told["status"]
         self._quarantined[told["account_id"]] = told["quarantined"]
