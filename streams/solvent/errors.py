@@ -111,7 +111,7 @@ class RejectCode(StrEnum):
     UNKNOWN_CLASS = "SLV-204"  # an account class the rulebook does not bind
     EXPIRED = "SLV-205"  # a fill, position or order in a contract that has expired or was settled
     # A fill that names a liquidation and does not count for it; the trade itself is applied.
-    LATE_FILL = "SLV-206"  # the case is over, suspended, or the offer had expired
+    LATE_FILL = "SLV-206"  # the case is over, suspended, or the offer expired or void
     WRONG_SIDE_FILL = "SLV-207"  # the offer has no order in that market or to that side
     OVER_FILL = "SLV-208"  # more than the offer still has
     OFF_PRICE_FILL = "SLV-209"  # beyond the order's limit price

@@ -1,7 +1,8 @@
 """Chaos rounds on one broker, with totals: ``make chaos ARGS="--rounds N --seed S"``.
 
 Round i of a run is the plan of seed S + i, so a failing round is run again by its own seed alone;
-it is printed with its schedule. ``--scenario`` runs load or limits instead (``chaos.scenarios``).
+it is printed with its schedule. ``--scenario`` runs load or limits instead (``chaos.scenarios``),
+or executors that race (``chaos.executors``).
 ``--write`` puts the totals into ``benchmarks/RESULTS.md``.
 """
 
@@ -21,10 +22,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chaos.broker import ChaosKafka
+from chaos.executors import race
 from chaos.forks import Forks
 from chaos.plan import Plan, broker_plan, mixed_plan, steps_plan, zombies_plan
 from chaos.rounds import Outcome, Round
 from chaos.scenarios import limits, overload
+from support.broker import Broker
 
 PLANS: dict[str, Callable[[int], Plan]] = {
     "mixed": mixed_plan,
@@ -60,6 +63,15 @@ reproduce every hash and every event.
 account with half of all trades. Each run is held against an independent fold of its inputs and
 against a replay of its journal, as a chaos round is.
 """,
+    "executors": """Is more liquidated than is offered, or a case lost, if executors race and die?
+
+A worker under an insurance fund and phased release, two `solvent executor` processes and a program
+with fill ids of its own after the same offers; worker and executors killed (kill -9) in turn,
+markets halted and dry runs ordered meanwhile. Then, from the topics alone: each fill that counted
+was within what was offered, in time and price, and no other counted; no position was turned round
+by its case; each case has one end or stands; accounts and fund hold what inputs brought; and
+`solvent replay --verify` finds no difference.
+""",
 }
 
 
@@ -71,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plan", choices=PLANS, default="mixed", help="kind of plan")
     parser.add_argument("--keep", action="store_true", help="keep logs and data of good rounds too")
     parser.add_argument("--stop", action="store_true", help="stop at the first failing round")
-    parser.add_argument("--scenario", choices=QUESTIONS, help="load or limits instead of rounds")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of the overload (default 10)")
+    parser.add_argument("--scenario", choices=QUESTIONS, help="something else than rounds")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of load (default 10)")
     parser.add_argument("--factor", type=float, default=10.0, help="load over pace (default 10)")
     report.add_options(parser)
     options = parser.parse_args(argv)
@@ -105,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_scenario(options: argparse.Namespace, folder: Path, console: Console) -> int:
-    """Run load or limits; returns 1 if something is wrong."""
+    """Run a scenario; returns 1 if something is wrong."""
     load = {"start": machine.load_average()}
     kafka = ChaosKafka(folder / "kafka", workers=0)
 
@@ -126,6 +138,9 @@ def _run_scenario(options: argparse.Namespace, folder: Path, console: Console) -
                 factor=options.factor,
                 seed=options.seed,
             )
+        elif options.scenario == "executors":
+            broker = Broker(kafka.bootstrap_servers, kafka, f"race-{options.seed}.")
+            figures, problems = race(broker, own, say, seed=options.seed, minutes=options.minutes)
         else:
             figures, problems = limits(kafka, own, say, seed=options.seed)
     finally:

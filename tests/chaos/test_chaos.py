@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from chaos.broker import ChaosKafka
+from chaos.executors import race
 from chaos.forks import Forks
 from chaos.launcher import STEPS
 from chaos.plan import Plan, broker_plan, steps_plan, zombies_plan
 from chaos.rounds import Outcome, Round
+from support.broker import Broker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos]
 
@@ -75,3 +77,15 @@ def test_broker_killed_torn_and_unreachable_loses_and_doubles_nothing(
 ) -> None:
     outcome = play(broker_plan(SEED))
     assert {f"broker {kind}" for kind in ("kill", "disk-full", "silent")} <= outcome.done.keys()
+
+
+def test_executors_that_race_and_are_killed_liquidate_no_more_than_is_offered(
+    chaos_kafka: ChaosKafka, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    broker = Broker(chaos_kafka.bootstrap_servers, chaos_kafka, "race.")
+    found, problems = race(broker, tmp_path, told.append, seed=SEED, minutes=0, least_parts=3)
+    assert not problems, problems
+    assert min(found["faults.worker kill -9"], found["faults.executor kill -9"]) >= 2, found
+    assert found["cases_ended"] > 50, found
+    assert min(found["fills_counted"], found["fills_refused"], found["fills_repeated"]) > 50, found

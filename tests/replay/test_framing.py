@@ -143,6 +143,12 @@ TAKEN = {
     "price": 7_000,
 }
 LOGS = {
+    "a pause comes while the unit rests": a_position()
+    .marks({"BTC": "84"}, at_s=1)
+    .marks({"BTC": "84"}, at_s=2, state="stale")
+    .pauses(dry_run=True, at_s=3)
+    .trade(side="sell", size="0.5", price="84", liquidation_id="alice:cross:1")
+    .marks({"BTC": "84"}, at_s=4),
     "accounts compete for a window": a_contest(),
     "a book is auctioned": an_auction(),
     "a market is throttled": a_throttle(),
@@ -268,6 +274,7 @@ LOGS = {
 }
 #: What each log must bring about, so that none of them proves nothing.
 WANTED = {
+    "a pause comes while the unit rests": ["opened", "revised expired"],
     "accounts compete for a window": [
         "opened",
         "opened",

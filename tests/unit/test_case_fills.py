@@ -35,6 +35,11 @@ def sold_in_a_pause(log: Log) -> Log:
     return sold(log.pauses("BTC-PERP", at_s=2), at_s=3)
 
 
+def sold_after_a_change_unjudged(log: Log) -> Log:
+    """A deposit while the feed is stale: what was offered is void, and nothing may be told yet."""
+    return sold(log.marks({"BTC": "84"}, at_s=2, state="stale").move(amount="1"), at_s=3)
+
+
 def sold_twice(log: Log) -> Log:
     """Sell 1.5 of 2, after which 0.5 is offered: short of 27 - 3/16 * 1.5 * 84 = 3.375."""
     return sold(sold(log, size="1.5"), size="1", at_s=3)
@@ -50,6 +55,12 @@ FAULTS: dict[str, tuple[Callable[[Log], Log], str, str, int]] = {
     ),
     "late after end": (sold_after_recovery, "SLV-206", "that case does not stand", 6),
     "suspended": (sold_in_a_pause, "SLV-206", "nothing is offered", 6),
+    "void": (
+        sold_after_a_change_unjudged,
+        "SLV-206",
+        "the offer is void: its ledger, or pauses, changed while it could not be judged",
+        6,
+    ),
     "wrong market": (
         lambda log: sold(log, market="ETH-PERP", price="50"),
         "SLV-207",

@@ -221,6 +221,35 @@ def test_pause_of_another_market_says_nothing() -> None:
     assert told(Replay().run(log.pauses(at_s=3))) == ["opened liquidatable"]
 
 
+@pytest.mark.parametrize("order", [{"halted": ["BTC-PERP"]}, {"breakers": ["BTC-PERP"]}, {}])
+def test_what_was_offered_is_void_from_a_pause_on_though_nothing_can_be_told(
+    order: dict[str, Any],
+) -> None:
+    """The unit cannot be judged when the pause comes; when it can, its offer is as of the pause."""
+    log = two_markets().marks({"ETH": "50"}, at_s=2, state="stale")
+    log.pauses(*() if order else ("BTC-PERP",), **order, at_s=3)
+    fill = {"side": "sell", "size": "0.5", "price": "84", "liquidation_id": "alice:cross:1"}
+    log.trade(**fill).marks({"ETH": "50"}, at_s=4)
+    replay = Replay().run(log)
+    (reject,) = replay.events("rejects.v1")
+    assert (reject["code"], reject["applied"]) == ("SLV-206", True)
+    assert "the offer is void: its ledger, or pauses, changed" in reject["message"]
+    assert told(replay) == ["opened liquidatable", "revised expired"]
+    assert {leg["market"] for leg in replay.events("liquidations.v1")[-1]["legs"]} == {"ETH-PERP"}
+
+
+def test_pause_of_another_market_leaves_an_offer_that_rests_as_it_is() -> None:
+    log = two_markets().marks({"ETH": "50"}, at_s=2, state="stale").pauses("ODD-PERP", at_s=3)
+    assert told(Replay().run(log.marks({"ETH": "50"}, at_s=4))) == ["opened liquidatable"]
+
+
+def test_dry_run_that_begins_while_a_case_rests_is_told_when_it_can_be() -> None:
+    log = two_markets().marks({"ETH": "50"}, at_s=2, state="stale").pauses(dry_run=True, at_s=3)
+    replay = Replay().run(log.marks({"ETH": "50"}, at_s=4))
+    assert told(replay) == ["opened liquidatable", "revised expired"]
+    assert replay.events("liquidations.v1")[-1]["dry_run"] is True
+
+
 def test_bankruptcy_in_a_pause_is_offered_at_its_end() -> None:
     log = a_position().marks({"BTC": "84"}, at_s=1).pauses(everywhere=True, at_s=2)
     replay = Replay().run(log.marks({"BTC": "60"}, at_s=3).marks({}, at_s=4).pauses(at_s=5))

@@ -9,7 +9,9 @@ failure          condition                                               reject
 ===============  ======================================================  ==========
 ``late``         the case is over, suspended, or the offer had expired   SLV-206
                  at the fill's event time; where a window budgets
-                 offers, also by the stream's time: its budget is free
+                 offers, also by the stream's time: its budget is free;
+                 or it is void: its ledger, or pauses, changed while the
+                 unit is unknown
 ``wrong_side``   the offer has no order in that market, or one of the    SLV-207
                  other side
 ``over_fill``    more lots than the offer still has in that market       SLV-208
@@ -164,6 +166,9 @@ class Case:
         _, offered, limit_price, _ = self._order(fill.instrument)
         if not self.orders:
             return RejectCode.LATE_FILL, f"at {fill.ts_us}: nothing is offered"
+        if not expires_us:
+            what = "the offer is void: its ledger, or pauses, changed while it could not be judged"
+            return RejectCode.LATE_FILL, f"at {fill.ts_us}: {what}"
         if fill.ts_us > expires_us:
             return RejectCode.LATE_FILL, f"at {fill.ts_us}: the offer stood until {expires_us}"
         if policy.window is not None and now_us >= expires_us:

@@ -42,7 +42,8 @@ An offer may be for less than its plan, and even for nothing (`solvent.engine.ra
 withheld is told, and looked at again when the offer expires or is revised.
 
 While a unit is `unknown` (its feed may not judge) an open case rests: no revision, no end, and no
-new offer; when the unit can be judged again, a case whose ledger changed meanwhile is revised. A
+new offer. What it offers is void once its ledger changes, or pauses of its markets do, and is
+revised when the unit can be judged again (``expired``, or ``suspended``). A
 quarantined account's case rests until a snapshot ends the quarantine: its offers expire and are not
 renewed.
 
@@ -214,7 +215,10 @@ class Desk:
         revision = batch.revision[at]
         if status == STATUS_UNKNOWN:
             is_due = units.case_expires_us[unit] != NEVER_US  # else it waits for the end of a pause
-            if revision and cause.is_ledger and is_due:
+            is_news = cause.is_ledger
+            if cause.kind == "pause":
+                is_news = batch.pause(at) is not None or batch.pause_news(at) is not None
+            if revision and is_news and is_due:
                 units.case_expires_us[unit] = 0  # revise as soon as it can be judged
                 self._cases.budget.free(unit)
                 self._changed.append(account)
