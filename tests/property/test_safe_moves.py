@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from solvent.engine.margin import MarginShard
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.judge import next_status_jit
-from solvent.kernel.layout import STATUS_LABELS, STATUS_UNKNOWN, Marks
+from solvent.kernel.layout import CROSS, STATUS_LABELS, STATUS_UNKNOWN, Marks
 from solvent.kernel.ledger import can_close
 from solvent.kernel.safe_move import LEVEL_HOT, feed_bit, move_of
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.units import format_scaled
 from solvent.wire.topics import MARKS
 from support.books import Book, Columns, a_rulebook_dict, books, pack, prices, some_rules
-from support.margin import Log, Replay, a_rulebook, a_rulebook_with_states
+from support.margin import NOW_US, Log, Replay, a_rulebook, a_rulebook_with_states, a_successor
 
 RULES = some_rules(
     collateral={
@@ -332,6 +332,7 @@ class Pair:
             more["subaccount"] = name
         if kind == 2:
             more["liquidation_id"] = f"acct-{account}:cross:1"
+            more["claim_token"] = 1 + abs(lots)
         self.log.trade(
             f"acct-{account}",
             market=name,
@@ -350,6 +351,22 @@ class Pair:
             amount=f"{max(1, abs(amount))}",
             subaccount="BTC-PERP" if is_isolated else "cross",
         )
+
+    def report(self, account: int, kind: int, number: int, executor: str) -> None:
+        """Claim the newest revision or an older one, or release a token."""
+        columns, name = self.full.shard.columns, f"acct-{account}"
+        unit = columns.unit_of(name, CROSS)
+        assert unit is not None
+        told = {
+            "liquidation_id": f"{name}:cross:{max(1, int(columns.units.episode[unit]))}",
+            "executor_id": executor,
+            "ts_us": NOW_US,
+        }
+        if kind == 3:
+            self.log.report("release", name, token=number, **told)
+            return
+        revision = max(1, int(columns.units.revision[unit]) - (kind == 2))
+        self.log.claim(revision, name, share_ppm=250_000 * number, **told)
 
     def snapshot(self, account: int, amount: int, lots: int, is_isolated: bool) -> None:
         position = {"market": "BTC-PERP", "size": f"{lots / 2}", "cost_basis": f"{lots * 50}"}
@@ -389,6 +406,10 @@ steps = st.one_of(
     ),
     st.tuples(st.just("rulebook"), st.sampled_from([20_000, 125_000, 400_000])),
     st.tuples(st.just("gap"), accounts),
+    st.tuples(
+        st.just("report"), accounts, st.integers(0, 3), st.integers(1, 4),
+        st.sampled_from(["north", "south"]),
+    ),
     st.tuples(st.just("class"), accounts, st.sampled_from(["trader", "careful"])),
     st.tuples(
         st.just("snapshot"), accounts, st.integers(-40, 80), st.integers(-4, 6), st.booleans()
@@ -410,6 +431,8 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
     elif kind == "wait":
         pair.time_s += values[0]
         pair.frame([])
+    elif kind == "report":
+        pair.report(*values)
     elif kind == "class":
         pair.log.settings(f"acct-{values[0]}", account_class=values[1])
     elif kind == "snapshot":
@@ -429,9 +452,16 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
     pair.feed()
 
 
-@pytest.fixture(scope="module", params=["narrow", "wide"])
+def a_leased_rulebook() -> CompiledRulebook:
+    """Return the rulebook of these tests with claims on offers, 30 s of the 60 of an offer."""
+    lease = {"duration_us": 30_000_000, "max_share_ppm": 500_000, "claims_per_executor": 3}
+    return a_successor(1, presets={"cross-margin": {"liquidation": {"lease": lease}}})
+
+
+@pytest.fixture(scope="module", params=["narrow", "wide", "leased"])
 def rulebook(request: pytest.FixtureRequest) -> CompiledRulebook:
-    return a_wide_rulebook() if request.param == "wide" else a_rulebook()
+    made = {"narrow": a_rulebook, "wide": a_wide_rulebook, "leased": a_leased_rulebook}
+    return made[request.param]()
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
