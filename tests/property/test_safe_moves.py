@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import operator
 import random
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -478,6 +479,61 @@ def test_shard_with_index_equals_full_evaluation(
     pair.feed()
     for step in log:
         play(pair, step)
+    check_claims(pair.full.events("liquidations.v1"))
+
+
+def check_claims(events: list[dict[str, Any]]) -> None:
+    """Hold claims against what must be so of any: within the offer, tokens given once, not over."""
+    newest: dict[str, int] = {}
+    for event in events:
+        claims, case = event.get("claims", []), event["liquidation_id"]
+        offered = {leg["market"]: Decimal(leg["size"]) for leg in event["legs"]}
+        held: dict[str, Decimal] = {}
+        for part in (part for claim in claims for part in claim["sizes"]):
+            held[part["market"]] = held.get(part["market"], Decimal(0)) + Decimal(part["size"])
+        assert all(size <= offered[market] for market, size in held.items())
+        tokens = [claim["token"] for claim in claims]
+        executors = [claim["executor_id"] for claim in claims]
+        assert tokens == sorted(set(tokens))
+        assert len(executors) == len(set(executors))
+        assert all(event["ts_us"] < event["expires_us"] <= c["expires_us"] for c in claims)
+        if event["event"] == "claimed":
+            assert tokens[-1] == newest.get(case, 0) + 1
+            newest[case] = tokens[-1]
+        assert not tokens or tokens[-1] <= newest[case]
+
+
+def test_long_walk_of_claims_equals_full_evaluation() -> None:
+    """400 frames over 20 accounts that trade and are liquidated: claims, releases, fills."""
+    chance = random.Random(11)
+    pair = Pair(a_leased_rulebook())
+    for account in range(20):
+        pair.deposit(account, "USDC", chance.randint(105, 135), False)
+    pair.frame(pair.feeds)
+    for account in range(20):
+        pair.trade(account, 0, 16, 0)
+    pair.feed()
+    for step in range(400):
+        pair.move_prices({0: chance.gauss(0, 0.01)})
+        pair.time_s += chance.choice([0, 0, 1, 5])
+        pair.trade(chance.randrange(20), 0, 4, 0)
+        pair.deposit(chance.randrange(20), "USDC", 22, False)
+        for _ in range(6):
+            account, executor = chance.randrange(20), chance.choice(["north", "south", "west"])
+            kind = chance.choice([0, 0, 1, 2, 3])
+            pair.report(account, kind, chance.randint(1, 4), executor)
+            if chance.random() < 0.1:
+                pair.trade(account, 0, -chance.choice([1, 1, 2, 3]), 2)
+            pair.feed()
+        if step % 40 == 39:
+            pair.indexed.restore(pair.rulebook)
+    pair.feed()
+    events = pair.full.events("liquidations.v1")
+    check_claims(events)
+    told = {(event["event"], event["reason"]) for event in events}
+    assert told >= {("claimed", "claim"), ("revised", "released"), ("revised", "progress")}
+    codes = {reject["code"] for reject in pair.full.events("rejects.v1")}
+    assert codes >= {"SLV-211", "SLV-214", "SLV-215", "SLV-216", "SLV-217", "SLV-218"}
 
 
 def test_long_walk_judges_few_and_equals_full_evaluation() -> None:
