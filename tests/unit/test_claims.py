@@ -7,6 +7,7 @@ stands for 20 s, holds at most three quarters (3 lots), and an executor may leav
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -465,4 +466,15 @@ def test_release_of_a_case_at_rest_is_told_with_its_next_revision() -> None:
     log.report("release", token=1).marks({"BTC": "84"}, at_s=3, since_s=3).marks({}, at_s=30)
     replay = replayed(log, is_restored=True)
     assert story(replay)[-1] == ("revised", "expired", 90, [])
+    assert replay.events("rejects.v1") == []
+
+
+def test_token_is_read_however_the_trade_is_spelled() -> None:
+    """With blanks a record goes through the decoders, and is scanned as it should be spelled."""
+    log = sold(an_offer().claim(1), 1)
+    topic, record = log.entries.pop()
+    assert record.value is not None
+    spelled = json.dumps(json.loads(record.value), indent=1).encode()
+    replay = replayed(log.add(topic, spelled))
+    assert story(replay)[-1] == ("revised", "progress", 21, [(1, "north", "1", 21)])
     assert replay.events("rejects.v1") == []
