@@ -15,9 +15,13 @@ with subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIP
         message = json.loads(line)
         if message["type"] == "error":
             print(message["reason"], message["detail"], file=sys.stderr)
-        if message["type"] != "offer":
+        if message["type"] not in {"offer", "claimable"}:
             continue
         case = {"liquidation_id": message["liquidation_id"], "revision": message["revision"]}
+        if message["type"] == "claimable":  # a leased offer comes once we have a share of it
+            kit.stdin.write(json.dumps(case | {"type": "claim"}).encode() + b"\n")
+            kit.stdin.flush()
+            continue
         answers = [
             {
                 "type": "fill",

@@ -115,6 +115,16 @@ class RejectCode(StrEnum):
     WRONG_SIDE_FILL = "SLV-207"  # the offer has no order in that market or to that side
     OVER_FILL = "SLV-208"  # more than the offer still has
     OFF_PRICE_FILL = "SLV-209"  # beyond the order's limit price
+    UNCLAIMED_FILL = "SLV-210"  # a lease asks for the token of a claim, the fill has none
+    FENCED_FILL = "SLV-211"  # its token is that of no claim that stands
+    OVER_CLAIM_FILL = "SLV-212"  # more than its claim has left
+    # A report of an executor that changes nothing.
+    NO_LEASE = "SLV-213"  # a claim or release where the rulebook leases nothing
+    NO_CASE = "SLV-214"  # of another account, or it does not stand
+    STALE_CLAIM = "SLV-215"  # of a revision that is not the newest
+    NOTHING_TO_CLAIM = "SLV-216"  # suspended, for show, at rest, or all of it is claimed
+    CLAIMS_UNUSED = "SLV-217"  # its executor claimed too often without a fill
+    NOT_ITS_CLAIM = "SLV-218"  # the case gave no such token, or it is not its executor's claim
     UNKNOWN_FEED = "SLV-301"  # no feed of this name and kind (price or state) in the rulebook
     NON_POSITIVE_PRICE = "SLV-302"
     OUT_OF_ORDER = "SLV-303"

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from solvent.errors import ContractError
-from solvent.wire import inputs, outputs, statements
+from solvent.wire import inputs, outputs, reports, statements
 from solvent.wire.topics import TOPICS
 from support.contracts import (
     DECODE_INPUT,
@@ -102,6 +102,8 @@ def test_valid_input_decodes_and_encodes_to_the_same(case: tuple[str, Path]) -> 
         fields["rulebook"] = bytes(as_sent.rulebook)
     if isinstance(as_sent, STATEMENTS):
         again = statements.encode_statement(as_sent)
+    elif isinstance(as_sent, reports.Report):
+        again = reports.encode_report(as_sent)
     else:
         again = ENCODE[type(as_sent)](**fields)
     assert json.loads(again) == content

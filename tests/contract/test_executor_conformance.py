@@ -27,10 +27,14 @@ def test_pack_shows_every_reason() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_kit_does_what_the_pack_expects(path: Path) -> None:
     head, lines = read(path)
-    book = Book([RulebookPin(**pin) for pin in head["accepts"]], head["cooldown_us"])
+    pins = [RulebookPin(**pin) for pin in head["accepts"]]
+    book = Book(pins, head["cooldown_us"], head.get("executor_id", ""))
     for batch in batches(lines):
         if "filled" in batch[0]:
             book.filled(**batch[0]["filled"])
+            continue
+        if "claimed" in batch[0]:
+            book.claimed(batch[0]["claimed"])
             continue
         if "watermark" in batch[0]:
             told = batch[0]["watermark"]

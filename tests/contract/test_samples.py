@@ -86,3 +86,20 @@ def test_phased_sample_offers_what_the_readme_says(tmp_path: Path) -> None:
         sizes = [leg["size"] for leg in event["legs"]]
         told = [event["account_id"], event["event"], sizes, event["released_ppm"], withheld]
         assert f"\n{orjson.dumps(told).decode()}\n" in readme
+
+
+def test_leased_sample_is_claimed_as_the_readme_says(tmp_path: Path) -> None:
+    out, folder = tmp_path / "leased", SAMPLES / "leased"
+    command = ["replay", "--inputs", str(folder), "--partitions", "1"]
+    assert run([*command, "-r", str(folder / "rulebook.yaml"), "--out", str(out)]) == 0
+    readme = (SAMPLES.parent / "README.md").read_text()
+    for line in (out / "liquidations.v1.jsonl").read_bytes().splitlines():
+        event = orjson.loads(line)
+        claims = [
+            [claim["token"], claim["executor_id"], *(size["size"] for size in claim["sizes"])]
+            for claim in event.get("claims", [])
+        ]
+        told = [event["event"], event["reason"], [leg["size"] for leg in event["legs"]], claims]
+        assert f"\n{orjson.dumps(told).decode()}\n" in readme
+    (reject,) = map(orjson.loads, (out / "rejects.v1.jsonl").read_bytes().splitlines())
+    assert f"\n{reject['code']} {reject['message']}\n" in readme

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import operator
 import random
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,14 @@ from hypothesis import strategies as st
 from solvent.engine.margin import MarginShard
 from solvent.kernel.evaluate import evaluate_units_jit
 from solvent.kernel.judge import next_status_jit
-from solvent.kernel.layout import STATUS_LABELS, STATUS_UNKNOWN, Marks
+from solvent.kernel.layout import CROSS, STATUS_LABELS, STATUS_UNKNOWN, Marks
 from solvent.kernel.ledger import can_close
 from solvent.kernel.safe_move import LEVEL_HOT, feed_bit, move_of
 from solvent.rules import CompiledRulebook, parse_rulebook
 from solvent.units import format_scaled
 from solvent.wire.topics import MARKS
 from support.books import Book, Columns, a_rulebook_dict, books, pack, prices, some_rules
-from support.margin import Log, Replay, a_rulebook, a_rulebook_with_states
+from support.margin import NOW_US, Log, Replay, a_rulebook, a_rulebook_with_states, a_successor
 
 RULES = some_rules(
     collateral={
@@ -332,6 +333,7 @@ class Pair:
             more["subaccount"] = name
         if kind == 2:
             more["liquidation_id"] = f"acct-{account}:cross:1"
+            more["claim_token"] = 1 + abs(lots)
         self.log.trade(
             f"acct-{account}",
             market=name,
@@ -350,6 +352,22 @@ class Pair:
             amount=f"{max(1, abs(amount))}",
             subaccount="BTC-PERP" if is_isolated else "cross",
         )
+
+    def report(self, account: int, kind: int, number: int, executor: str) -> None:
+        """Claim the newest revision or an older one, or release a token."""
+        columns, name = self.full.shard.columns, f"acct-{account}"
+        unit = columns.unit_of(name, CROSS)
+        assert unit is not None
+        told = {
+            "liquidation_id": f"{name}:cross:{max(1, int(columns.units.episode[unit]))}",
+            "executor_id": executor,
+            "ts_us": NOW_US,
+        }
+        if kind == 3:
+            self.log.report("release", name, token=number, **told)
+            return
+        revision = max(1, int(columns.units.revision[unit]) - (kind == 2))
+        self.log.claim(revision, name, share_ppm=250_000 * number, **told)
 
     def snapshot(self, account: int, amount: int, lots: int, is_isolated: bool) -> None:
         position = {"market": "BTC-PERP", "size": f"{lots / 2}", "cost_basis": f"{lots * 50}"}
@@ -389,6 +407,10 @@ steps = st.one_of(
     ),
     st.tuples(st.just("rulebook"), st.sampled_from([20_000, 125_000, 400_000])),
     st.tuples(st.just("gap"), accounts),
+    st.tuples(
+        st.just("report"), accounts, st.integers(0, 3), st.integers(1, 4),
+        st.sampled_from(["north", "south"]),
+    ),
     st.tuples(st.just("class"), accounts, st.sampled_from(["trader", "careful"])),
     st.tuples(
         st.just("snapshot"), accounts, st.integers(-40, 80), st.integers(-4, 6), st.booleans()
@@ -410,6 +432,8 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
     elif kind == "wait":
         pair.time_s += values[0]
         pair.frame([])
+    elif kind == "report":
+        pair.report(*values)
     elif kind == "class":
         pair.log.settings(f"acct-{values[0]}", account_class=values[1])
     elif kind == "snapshot":
@@ -429,9 +453,16 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
     pair.feed()
 
 
-@pytest.fixture(scope="module", params=["narrow", "wide"])
+def a_leased_rulebook() -> CompiledRulebook:
+    """Return the rulebook of these tests with claims on offers, 30 s of the 60 of an offer."""
+    lease = {"duration_us": 30_000_000, "max_share_ppm": 500_000, "claims_per_executor": 3}
+    return a_successor(1, presets={"cross-margin": {"liquidation": {"lease": lease}}})
+
+
+@pytest.fixture(scope="module", params=["narrow", "wide", "leased"])
 def rulebook(request: pytest.FixtureRequest) -> CompiledRulebook:
-    return a_wide_rulebook() if request.param == "wide" else a_rulebook()
+    made = {"narrow": a_rulebook, "wide": a_wide_rulebook, "leased": a_leased_rulebook}
+    return made[request.param]()
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -448,6 +479,61 @@ def test_shard_with_index_equals_full_evaluation(
     pair.feed()
     for step in log:
         play(pair, step)
+    check_claims(pair.full.events("liquidations.v1"))
+
+
+def check_claims(events: list[dict[str, Any]]) -> None:
+    """Hold claims against what must be so of any: within the offer, tokens given once, not over."""
+    newest: dict[str, int] = {}
+    for event in events:
+        claims, case = event.get("claims", []), event["liquidation_id"]
+        offered = {leg["market"]: Decimal(leg["size"]) for leg in event["legs"]}
+        held: dict[str, Decimal] = {}
+        for part in (part for claim in claims for part in claim["sizes"]):
+            held[part["market"]] = held.get(part["market"], Decimal(0)) + Decimal(part["size"])
+        assert all(size <= offered[market] for market, size in held.items())
+        tokens = [claim["token"] for claim in claims]
+        executors = [claim["executor_id"] for claim in claims]
+        assert tokens == sorted(set(tokens))
+        assert len(executors) == len(set(executors))
+        assert all(event["ts_us"] < event["expires_us"] <= c["expires_us"] for c in claims)
+        if event["event"] == "claimed":
+            assert tokens[-1] == newest.get(case, 0) + 1
+            newest[case] = tokens[-1]
+        assert not tokens or tokens[-1] <= newest[case]
+
+
+def test_long_walk_of_claims_equals_full_evaluation() -> None:
+    """400 frames over 20 accounts that trade and are liquidated: claims, releases, fills."""
+    chance = random.Random(11)
+    pair = Pair(a_leased_rulebook())
+    for account in range(20):
+        pair.deposit(account, "USDC", chance.randint(105, 135), False)
+    pair.frame(pair.feeds)
+    for account in range(20):
+        pair.trade(account, 0, 16, 0)
+    pair.feed()
+    for step in range(400):
+        pair.move_prices({0: chance.gauss(0, 0.01)})
+        pair.time_s += chance.choice([0, 0, 1, 5])
+        pair.trade(chance.randrange(20), 0, 4, 0)
+        pair.deposit(chance.randrange(20), "USDC", 22, False)
+        for _ in range(6):
+            account, executor = chance.randrange(20), chance.choice(["north", "south", "west"])
+            kind = chance.choice([0, 0, 1, 2, 3])
+            pair.report(account, kind, chance.randint(1, 4), executor)
+            if chance.random() < 0.1:
+                pair.trade(account, 0, -chance.choice([1, 1, 2, 3]), 2)
+            pair.feed()
+        if step % 40 == 39:
+            pair.indexed.restore(pair.rulebook)
+    pair.feed()
+    events = pair.full.events("liquidations.v1")
+    check_claims(events)
+    told = {(event["event"], event["reason"]) for event in events}
+    assert told >= {("claimed", "claim"), ("revised", "released"), ("revised", "progress")}
+    codes = {reject["code"] for reject in pair.full.events("rejects.v1")}
+    assert codes >= {"SLV-211", "SLV-214", "SLV-215", "SLV-216", "SLV-217", "SLV-218"}
 
 
 def test_long_walk_judges_few_and_equals_full_evaluation() -> None:

@@ -36,12 +36,14 @@ from solvent.wire.inputs import (
     decode_tick,
     decode_trade,
 )
+from solvent.wire.reports import decode_report
 from solvent.wire.statements import decode_open_orders, decode_settings, decode_snapshot
 from solvent.wire.topics import (
     ACCOUNT_INPUTS,
     ACCOUNT_SETTINGS,
     ACCOUNT_SNAPSHOTS,
     COLLATERAL,
+    LIQUIDATION_REPORTS,
     LIQUIDATIONS,
     LOSSES,
     MARKS,
@@ -62,6 +64,7 @@ DECODE = {
     TRADES: decode_trade,
     OPEN_ORDERS: decode_open_orders,
     ACCOUNT_SNAPSHOTS: decode_snapshot,
+    LIQUIDATION_REPORTS: decode_report,
     ORACLE_TICKS: decode_tick,
 }
 
@@ -94,6 +97,13 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif chance.random() < 0.02:
             record["ts_us"] -= 40_000  # late
         told[topic].append(json.dumps(record, separators=(",", ":")).encode())
+    for number, value in enumerate(told[TRADES][::50]):
+        trade = json.loads(value)
+        account_id, ts_us = trade["account_id"], trade["ts_us"]
+        case = {"account_id": account_id, "liquidation_id": f"{account_id}:cross:1"}
+        report = {"schema_version": 1, "kind": "attempt", "report_id": f"r{number}", **case}
+        report |= {"executor_id": "north", "ts_us": ts_us}
+        told[LIQUIDATION_REPORTS].append(json.dumps(report, separators=(",", ":")).encode())
     folder = tmp_path_factory.mktemp("history")
     for topic, values in told.items():
         (folder / f"{topic}.jsonl").write_bytes(b"\n".join(values) + b"\n")

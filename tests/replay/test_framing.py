@@ -125,6 +125,30 @@ def an_auction() -> Log:
     return sold(log, "alice", "0.5", 62, "80").marks({}, at_s=123)
 
 
+def leased() -> CompiledRulebook:
+    """Return a rulebook under which offers are claimed: for 20 s, half of one at most."""
+    lease = {"duration_us": 20 * SECOND_US, "max_share_ppm": 500_000, "claims_per_executor": 2}
+    return a_successor(presets={"cross-margin": {"liquidation": {"lease": lease}}})
+
+
+def a_lease() -> Log:
+    """Claims, fills by good, wrong and fenced tokens, a release, lapses, a pause, and an end."""
+    log = Log().rulebook(leased()).move(amount="1000").trade(size="40", price="100")
+    log.marks(PRICES).marks({"BTC": "84"}, at_s=1).claim(1).claim(2, executor_id="south")
+    case = {"side": "sell", "price": "84", "liquidation_id": "alice:cross:1"}
+    for token, size in ((2, "0.5"), (9, "0.5"), (None, "0.5"), (1, "11")):
+        named = {} if token is None else {"claim_token": token}
+        log.trade(size=size, ts_us=NOW_US + 2 * SECOND_US, **case, **named)
+    log.claim(7).report("attempt", token=1).report("attempt", token=1)
+    topic, record = log.entries[-1]
+    log.add(topic, record.value).marks({}, at_s=22)  # a repeat
+    log.claim(9, executor_id="south").report("release", token=4, executor_id="south")
+    log.claim(11, executor_id="west").pauses("BTC-PERP", at_s=25).claim(13).pauses(at_s=26)
+    log.claim(14, executor_id="west").marks({"BTC": "84"}, at_s=27, state="stale", since_s=27)
+    log.report("release", token=6, executor_id="west").claim(15)
+    return log.marks({"BTC": "84"}, at_s=28, since_s=28).marks({}, at_s=60).move(amount="600")
+
+
 #: What the fund answers to what the last log has to tell.
 PAYMENT = {
     "kind": "payment",
@@ -153,6 +177,7 @@ LOGS = {
     "a book is auctioned": an_auction(),
     "a market is throttled": a_throttle(),
     "what is liquidated is told": a_flood(),
+    "offers are leased": a_lease(),
     "offer expires at an empty frame": a_position()
     .marks({"BTC": "84"}, at_s=1)
     .marks({}, at_s=60)
@@ -355,6 +380,25 @@ WANTED = {
         "revised rulebook",
         "revised rulebook",
         "closed target_reached",
+    ],
+    "offers are leased": [
+        "opened",
+        "claimed claim",
+        "claimed claim",
+        "revised progress",
+        "revised progress",
+        "revised progress",
+        "revised progress",
+        "claimed claim",
+        "revised expired",
+        "claimed claim",
+        "revised released",
+        "claimed claim",
+        "suspended paused",
+        "revised resumed",
+        "claimed claim",
+        "revised expired",
+        "recovered deposit",
     ],
     "offer expires at an empty frame": ["opened", "revised expired", "revised expired"],
     "grace ends at an empty frame": ["opened"],

@@ -44,6 +44,7 @@ class Scenario:
     says: str
     accepts: list[dict[str, Any]] = field(default_factory=list)
     cooldown_us: int = 0
+    executor_id: str = ""
     lines: list[dict[str, Any]] = field(default_factory=list)
     _batches: int = 0
     _offsets: dict[int, int] = field(default_factory=dict)
@@ -90,6 +91,11 @@ class Scenario:
             line["stands"] = True
         return self
 
+    def claimed(self, report_id: str) -> Scenario:
+        """Append a claim of ours that is being written."""
+        self.lines.append({"claimed": report_id})
+        return self
+
     def watermark(self, *, at_s: int, partition: int = 0) -> Scenario:
         """Append a watermark, for the stream time it tells."""
         ts_us = NOW_US + at_s * SECOND_US
@@ -111,6 +117,8 @@ class Scenario:
             "accepts": self.accepts,
             "cooldown_us": self.cooldown_us,
         }
+        if self.executor_id:
+            head["executor_id"] = self.executor_id
         return "".join(encode(line).decode() + "\n" for line in [head, *self.lines])
 
 
@@ -156,6 +164,19 @@ def states_of(log: Log) -> list[Event]:
     replay = Replay(MarginShard(0, a_rulebook())).run(log)
     values = [e.value for e in replay.records if e.topic == "liquidation-state.v1" and e.value]
     return [event for event in map(json.loads, values) if event["kind"] == "case"]
+
+
+def leased() -> Log:
+    """Alice is short as ever, under a rulebook that leases: for 20 s, half of an offer at most."""
+    lease = {"duration_us": 20 * SECOND_US, "max_share_ppm": 500_000, "claims_per_executor": 3}
+    rulebook = a_successor(2, presets={"cross-margin": {"liquidation": {"lease": lease}}})
+    log = Log().rulebook(rulebook).move(amount="100").trade(size="4", price="100")
+    log.marks({"BTC": "104", "ETH": "50", "ODD": "1"}).marks({"BTC": "84"}, at_s=1)
+    return log
+
+
+def claimable(event: Event) -> Step:
+    return Step(event, "claim live")
 
 
 def live(event: Event, partition: int = 0) -> Step:
@@ -481,6 +502,67 @@ def stale_heartbeat() -> Scenario:
     return scenario.silent(then=["erin:cross:1 ignore expired"]).silent()
 
 
+def claim() -> Scenario:
+    log = leased().claim(1, report_id="n.1").claim(2, report_id="s.1", executor_id="south")
+    fill = {"side": "sell", "price": "84", "liquidation_id": "alice:cross:1", "claim_token": 1}
+    first, ours, both, filled_once, closed = events_of(
+        log.trade(size="1", **fill).trade(size="1", **fill | {"claim_token": 2})
+    )
+    says = (
+        "A leased offer is claimed first; what is ours is acted on, others' claims beside it too."
+    )
+    scenario = Scenario("claim", says, executor_id="north").each(claimable(first)).claimed("n.1")
+    scenario.each(live(ours), live(both)).filled(1, at_s=1)
+    # Our claim is used up, the rest is south's.
+    return scenario.each(ignored(filled_once, "claimed"), end(closed))
+
+
+def claimed_by_others() -> Scenario:
+    log = leased().claim(1, report_id="s.1", executor_id="south")
+    log.claim(2, report_id="w.1", executor_id="west")
+    log.report("release", token=1, executor_id="south").marks({}, at_s=21)
+    first, half, whole, released, lapsed = events_of(log)
+    says = "What others leave can be claimed: half, nothing, half again, and all when they lapse."
+    scenario = Scenario("claimed-by-others", says, executor_id="north")
+    scenario.each(claimable(first), claimable(half), ignored(whole, "claimed"))
+    return scenario.each(claimable(released), claimable(lapsed))
+
+
+def cancel_after_claim() -> Scenario:
+    log = leased().claim(1, report_id="n.1").pauses("BTC-PERP", at_s=2).pauses(at_s=3)
+    log.claim(4, report_id="n.2").marks({"BTC": "120"}, at_s=4)
+    first, ours, suspended, resumed, again, recovered = events_of(log)
+    says = "A pause ends our claim: afterwards the offer is claimed anew. So does the case's end."
+    scenario = Scenario("cancel-after-claim", says, executor_id="north")
+    scenario.each(claimable(first)).claimed("n.1").each(live(ours))
+    scenario.each(ignored(suspended, "suspended"), claimable(resumed)).claimed("n.2")
+    return scenario.each(live(again), end(recovered))
+
+
+def zombie_token() -> Scenario:
+    log = leased().claim(1, report_id="n.1").claim(2, report_id="twin.1")
+    log.marks({}, at_s=21)
+    stands = states_of(log)[1]
+    first, ours, fenced, lapsed = events_of(log)
+    says = (
+        "Another program under our name fences our claim: it is left alone until that one lapses. "
+        "A claim of our name that stands at the start is of a former life, which we fence."
+    )
+    scenario = Scenario("zombie-token", says, executor_id="north")
+    bob = {"liquidation_id": "bob:cross:1"}
+    scenario.stands(claimable(stands | bob))
+    scenario.each(claimable(first)).claimed("n.1").each(live(ours))
+    scenario.each(ignored(fenced, "claimed"), ignored(ours, "duplicate"), claimable(lapsed))
+    return scenario.each(live(edited(ours, revision=5)))  # should n.1 ever stand again
+
+
+def claimed_without_a_name() -> Scenario:
+    first, half = events_of(leased().claim(1, report_id="s.1", executor_id="south"))
+    says = "An executor without a name to claim under leaves leased offers alone."
+    scenario = Scenario("claimed-without-a-name", says)
+    return scenario.each(ignored(first, "claimed"), ignored(half, "claimed"))
+
+
 def scenarios() -> list[Scenario]:
     """Return the whole pack."""
     return [
@@ -507,6 +589,11 @@ def scenarios() -> list[Scenario]:
         not_understood(),
         bootstrap(),
         stale_heartbeat(),
+        claim(),
+        claimed_by_others(),
+        cancel_after_claim(),
+        zombie_token(),
+        claimed_without_a_name(),
     ]
 
 

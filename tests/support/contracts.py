@@ -12,7 +12,7 @@ import msgspec
 
 from solvent.errors import ContractError
 from solvent.units import parse_scaled
-from solvent.wire import inputs, outputs, statements
+from solvent.wire import inputs, outputs, reports, statements
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
@@ -40,6 +40,7 @@ DECODE_INPUT: dict[str, Callable[[bytes | None], msgspec.Struct]] = {
     "account-settings": statements.decode_settings,
     "open-orders": statements.decode_open_orders,
     "account-snapshots": statements.decode_snapshot,
+    "liquidation-reports": reports.decode_report,
     "oracle-ticks": inputs.decode_tick,
     "control": inputs.decode_control,
 }
@@ -125,6 +126,8 @@ def program_accepts(topic: str, value: bytes | None) -> bool:
     """
     try:
         record: Any = DECODE_INPUT[topic](value)
+        if topic == "liquidation-reports":
+            return True
         if topic == "account-settings":
             return _is_leverage(record.leverage)
         if topic == "open-orders":

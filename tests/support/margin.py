@@ -19,6 +19,7 @@ from solvent.wire.topics import (
     ACCOUNT_SETTINGS,
     ACCOUNT_SNAPSHOTS,
     COLLATERAL,
+    LIQUIDATION_REPORTS,
     MARKS,
     OPEN_ORDERS,
     TRADES,
@@ -347,6 +348,24 @@ class Log:
         """Append a snapshot with an id of its own."""
         value = a_snapshot(f"s{len(self.entries)}", account_id, **changes)
         return self.add(ACCOUNT_SNAPSHOTS, value, account_id.encode())
+
+    def report(self, kind: str, account_id: str = "alice", at_s: int = 0, **changes: Any) -> Log:
+        """Append a report of executor north with an id of its own, about the first case."""
+        content = {
+            "schema_version": 1,
+            "kind": kind,
+            "report_id": f"r{len(self.entries)}",
+            "account_id": account_id,
+            "liquidation_id": f"{account_id}:cross:1",
+            "executor_id": "north",
+            "ts_us": NOW_US + at_s * SECOND_US,
+        }
+        return self.add(LIQUIDATION_REPORTS, orjson.dumps(content | changes), account_id.encode())
+
+    def claim(self, revision: int, account_id: str = "alice", **changes: Any) -> Log:
+        """Append a claim of all of a revision, unless changed."""
+        asked = {"revision": revision, "share_ppm": 1_000_000} | changes
+        return self.report("claim", account_id, **asked)
 
     def marks(
         self,

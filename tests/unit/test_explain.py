@@ -41,7 +41,7 @@ from support.evaluation import CASES, rulebook_of, snapshot_of
 from support.explained import EXPLAIN, LEVELS, assert_explained, explain_validator
 from support.histories import BEGIN_US, HISTORIES
 from support.house import House
-from support.margin import a_rulebook, a_successor, rates_of
+from support.margin import SECOND_US, Log, a_rulebook, a_successor, rates_of
 from support.memory import MemoryPipeline
 from support.tapes import GOLDEN, altered
 from support.venue import Venue
@@ -567,3 +567,38 @@ def test_every_event_of_an_insured_history_is_made_again() -> None:
     ]
     for event in events:
         assert explained(pipeline, rulebook, event, records=2)["recomputed"]["equal"]
+
+
+def test_every_event_of_a_leased_history_is_made_again() -> None:
+    lease = {"duration_us": 20 * SECOND_US, "max_share_ppm": 500_000, "claims_per_executor": 2}
+    rulebook = a_successor(1, presets={"cross-margin": {"liquidation": {"lease": lease}}})
+    house = House(rulebook, partitions=1)
+    pipeline = MemoryPipeline(rulebook, slice_records=2)
+    house.deposit("alice", "1000")
+    house.price("104")
+    house.trade("alice", "buy", "40", "100")
+    house.price("84")
+    for topic in (COLLATERAL, TRADES, ORACLE_TICKS):
+        pipeline.play([(topic, r.key or b"", r.value or b"") for r in house.logs[topic, 0]])
+    at_s = 2
+    claims = Log().claim(1, at_s=at_s).claim(2, executor_id="south", at_s=at_s)
+    claims.report("release", token=2, executor_id="south", at_s=at_s)
+    pipeline.play([(topic, r.key or b"", r.value or b"") for topic, r in claims.entries])
+    fill = Log().trade(
+        side="sell", size="1", price="84", claim_token=1, liquidation_id="alice:cross:1",
+        ts_us=house.now_us,
+    )  # fmt: skip
+    pipeline.play([(topic, r.key or b"", r.value or b"") for topic, r in fill.entries])
+    events = events_in(pipeline)
+    assert [event["reason"] for event in events] == [
+        "liquidatable",
+        "claim",
+        "claim",
+        "released",
+        "progress",
+    ]
+    for event in events:
+        found = explained(pipeline, rulebook, event, records=9)
+        assert found["recomputed"]["equal"]
+    kinds = Counter(record["kind"] for record in found["records"])
+    assert kinds == {"trade": 2, "report": 3, "collateral move": 1}

@@ -2,21 +2,25 @@
 // of solvent's streams/solvent/executor/book.py, which says what each reason means. Times are stream
 // time in microseconds, of the partition a record was read from. No clock, no chance, no I/O.
 
-export type Action = "act" | "end" | "ignore";
+export type Action = "act" | "claim" | "end" | "ignore";
 export type Reason =
   | "live" | "gap" | "ended" | "not_understood" | "stale_episode" | "duplicate" | "conflict"
   | "superseded" | "suspended" | "unknown_word" | "dry_run" | "wrong_rulebook" | "nothing_to_trade"
-  | "expired" | "waits_for_own_fill" | "cooldown" | "stale_heartbeat";
+  | "expired" | "waits_for_own_fill" | "cooldown" | "claimed" | "stale_heartbeat";
 
 /** A record of liquidations.v1; if it stands, of liquidation-state.v1, read to its end at the start. */
 export interface Received { partition: number; offset: number; text: string; stands?: boolean }
 export interface Pin { id: string; version: number | null; hash: string | null }
 export interface Leg { market: string; side: string; size: string; limit_price: string }
 export interface Swap { debt: string; repay: string; collateral: string; seize: string }
+export interface Claim {
+  token: number; executor_id: string; report_id: string; expires_us: number;
+  sizes: { market: string; size: string }[];
+}
 export interface Liquidation {
   schema_version: number; liquidation_id: string; revision: number; event: string;
   account_id: string; subaccount: string; episode: number; ts_us: number; expires_us: number | null;
-  legs: Leg[]; swaps?: Swap[]; dry_run?: boolean; inputs: Record<string, number>;
+  legs: Leg[]; swaps?: Swap[]; dry_run?: boolean; lease?: object; claims?: Claim[]; inputs: Record<string, number>;
   rulebook: { id: string; version: number; hash: string };
 }
 export interface Ruling { action: Action; reason: Reason; received: Received; event?: Liquidation }
@@ -36,8 +40,9 @@ export class Book {
   private filledUs = new Map<string, number>();
   private silent = new Set<number>();
   private held = new Map<string, Ruling>();
+  private ownReports = new Map<string, true>();
 
-  constructor(private accepts: Pin[] = [], private cooldownUs = 0) {}
+  constructor(private accepts: Pin[] = [], private cooldownUs = 0, private executorId = "") {}
 
   /** One ruling a record, in their order; the batch counts as known all at once. */
   take(batch: Received[]): Ruling[] {
@@ -82,6 +87,17 @@ export class Book {
     remember(this.filledUs, fill.account_id, latestUs);
   }
 
+  /** A claim of ours is being written. */
+  claimed(reportId: string): void {
+    remember(this.ownReports, reportId, true);
+  }
+
+  /** Our claim on an offer, if one stands: its token is what our fills name, its sizes our share. */
+  ownClaim(offer: Liquidation): Claim | undefined {
+    const ours = (offer.claims ?? []).filter((claim) => this.ownReports.has(claim.report_id));
+    return ours.sort((one, other) => other.token - one.token)[0];
+  }
+
   private enter(received: Received): Ruling {
     const event = received.stands ? parseStanding(received.text) : parse(received.text);
     if (!event) return { action: "ignore", reason: "not_understood", received };
@@ -96,7 +112,7 @@ export class Book {
     this.advance(event, known, received.stands ? ANY_TEXT : received.text, isEnd);
     if (isEnd) return { action: "end", reason: "ended", received, event };
     if (event.event === "suspended" || event.event === "escalated") return { action: "ignore", reason: "suspended", received, event };
-    if (event.event !== "opened" && event.event !== "revised")
+    if (event.event !== "opened" && event.event !== "revised" && event.event !== "claimed")
       return { action: "ignore", reason: "unknown_word", received, event };
     return { action: "act", reason: isGap ? "gap" : "live", received, event };
   }
@@ -119,13 +135,15 @@ export class Book {
   }
 
   private weigh(ruling: Ruling, offer: Liquidation, isNewest: boolean): Ruling {
-    const reason = isNewest ? this.obstacle(offer, ruling.received.partition) : "superseded";
+    const reason = isNewest ? this.obstacle(offer, ruling.received) : "superseded";
     if (reason === "stale_heartbeat") this.held.set(unitOf(offer), ruling);
-    return reason ? { ...ruling, action: "ignore", reason } : ruling;
+    if (reason) return { ...ruling, action: "ignore", reason };
+    return offer.lease && !this.ownClaim(offer) ? { ...ruling, action: "claim" } : ruling;
   }
 
   /** Why an offer that is the newest of its unit is left alone. */
-  private obstacle(offer: Liquidation, partition: number): Reason | null {
+  private obstacle(offer: Liquidation, received: Received): Reason | null {
+    const partition = received.partition;
     const nowUs = this.streamUs.get(partition) ?? 0;
     if (offer.legs.some((leg) => leg.side !== "buy" && leg.side !== "sell")) return "unknown_word";
     if (offer.dry_run) return "dry_run";
@@ -137,8 +155,27 @@ export class Book {
     if (tradesRead(offer) <= ownFill) return "waits_for_own_fill";
     const filledUs = this.filledUs.get(offer.account_id);
     if (filledUs !== undefined && nowUs < filledUs + this.cooldownUs) return "cooldown";
+    if (offer.lease && !this.ownClaim(offer) && !isFree(offer, this.executorId, received.stands === true))
+      return "claimed";
     return this.silent.has(partition) ? "stale_heartbeat" : null;
   }
+}
+
+/** Whether an executor may claim something of a leased offer, on which it has no claim. */
+function isFree(offer: Liquidation, executorId: string, isStart: boolean): boolean {
+  const ours = (claim: Claim) => claim.executor_id === executorId;
+  const others = (offer.claims ?? []).filter((claim) => !isStart || !ours(claim));
+  if (!executorId || others.some(ours)) return false; // another program under our name
+  return offer.legs.some((leg) => {
+    const sizes = others.flatMap((claim) => claim.sizes.filter((part) => part.market === leg.market));
+    return scaled(leg.size) > sizes.reduce((sum, part) => sum + scaled(part.size), 0n);
+  });
+}
+
+/** A plain decimal above 0 in units of 1e-18. */
+function scaled(text: string): bigint {
+  const [whole = "", part = ""] = text.split(".");
+  return BigInt(whole + part.padEnd(18, "0").slice(0, 18));
 }
 
 function unitOf(event: Liquidation): string {

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Book, type Action, type Pin, type Reason, type Received } from "./book.js";
 
-interface Head { scenario: string; accepts: Pin[]; cooldown_us: number }
+interface Head { scenario: string; accepts: Pin[]; cooldown_us: number; executor_id?: string }
 interface Fill { account_id: string; subaccount: string; offset: number; ts_us: number }
 interface EventLine {
   batch: number; partition: number; offset: number; action: Action; reason: Reason;
@@ -11,13 +11,13 @@ interface EventLine {
 }
 interface Again { liquidation_id: string; action: Action; reason: Reason }
 type Line = EventLine | { filled: Fill } | { watermark: { partition: number; ts_us: number } }
-  | { silent: number[]; again: Again[] };
+  | { silent: number[]; again: Again[] } | { claimed: string };
 
 function check(path: string): { events: number; differences: string[] } {
   const [first, ...rest] = readFileSync(path, "utf8").trimEnd().split("\n");
   const head = JSON.parse(first ?? "") as Head;
   const lines = rest.map((line) => JSON.parse(line) as Line);
-  const book = new Book(head.accepts, head.cooldown_us);
+  const book = new Book(head.accepts, head.cooldown_us, head.executor_id);
   const differences: string[] = [];
   let batch: EventLine[] = [];
   let events = 0;
@@ -38,6 +38,11 @@ function check(path: string): { events: number; differences: string[] } {
     if ("filled" in line) {
       judge();
       book.filled(line.filled);
+      continue;
+    }
+    if ("claimed" in line) {
+      judge();
+      book.claimed(line.claimed);
       continue;
     }
     if ("watermark" in line) {

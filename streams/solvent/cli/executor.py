@@ -60,6 +60,16 @@ def executor(
     seed: Annotated[
         str | None, typer.Option(help="Of that shuffle. [default: another one each start]")
     ] = None,
+    executor_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Name under which leased offers are claimed; executors of several names work "
+            "beside each other. [default: executor]"
+        ),
+    ] = None,
+    claim_share_ppm: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="What to claim of a leased offer, ppm.")
+    ] = 1_000_000,
     slippage_ppm: Annotated[
         int, typer.Option(min=0, max=999_999, help="--demo: distance of a fill from mark, ppm.")
     ] = 1_000,
@@ -93,6 +103,7 @@ def executor(
     import time
 
     from solvent.executor.book import Book
+    from solvent.executor.claims import Claimant
     from solvent.executor.desk import Desk
     from solvent.executor.fills import Steps
     from solvent.executor.service import ExecutorConfig, run_bridge, run_executor
@@ -100,6 +111,7 @@ def executor(
     from solvent.executor.tally import Tally, served
     from solvent.ops.broker import resolve_bootstrap
     from solvent.settings import load_settings
+    from solvent.wire.inputs import is_identifier
     from solvent.wire.topics import Topics
 
     if demo + bridge + (strategy is not None) != 1:
@@ -111,12 +123,22 @@ def executor(
     settings = load_settings(
         data_dir=data_dir, bootstrap_servers=bootstrap_servers, rulebook=rulebook
     )
-    book = Book(accepts=[_pin(text) for text in accept or ()], cooldown_us=round(cooldown_s * 1e6))
+    name = "executor" if executor_id is None else executor_id
+    if not is_identifier(name):
+        msg = f"--executor-id {name!a}: must match [A-Za-z0-9._-]{{1,64}}"
+        raise typer.BadParameter(msg)
+    claimant = Claimant(name, secrets.token_hex(8), claim_share_ppm)
+    book = Book(
+        accepts=[_pin(text) for text in accept or ()],
+        cooldown_us=round(cooldown_s * 1e6),
+        executor_id=name,
+    )
     answer = _strategy(strategy) if strategy is not None else None
     config = ExecutorConfig(
         bootstrap_servers=resolve_bootstrap(settings),
         topics=Topics(prefix=settings.topic_prefix, partitions=settings.partitions),
         app_id=settings.app_id,
+        executor_id=executor_id,
         heartbeat_s=_HEARTBEAT_S[settings.clock] if heartbeat_s is None else heartbeat_s,
         is_dry_run=dry_run,
     )
@@ -126,7 +148,15 @@ def executor(
     if bridge:
         lines_in, lines_out = sys.stdin.fileno(), sys.stdout.fileno()
         with served(tally, settings.health_host, metrics_port):
-            work = run_bridge(config, book, steps, tally, lines_in=lines_in, lines_out=lines_out)
+            work = run_bridge(
+                config,
+                book,
+                steps,
+                tally,
+                lines_in=lines_in,
+                lines_out=lines_out,
+                claimant=claimant,
+            )
             asyncio.run(work)
         return
     desk = Desk(
@@ -142,6 +172,7 @@ def executor(
         tally=tally,
         seed=secrets.token_hex(8) if seed is None else seed,
         window=window,
+        claimant=claimant,
     )
     with served(tally, settings.health_host, metrics_port):
         counts = asyncio.run(run_executor(config, desk))

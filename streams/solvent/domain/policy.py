@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from solvent.domain.impact import MarketDepth
 from solvent.domain.lending import CloseFactor
-from solvent.domain.schedule import Auction, Release, Window
+from solvent.domain.schedule import Auction, Lease, Release, Window
 
 __all__ = ["InsurancePolicy", "LendingPolicy", "LiquidationPolicy", "OraclePolicy"]
 
@@ -109,6 +109,8 @@ class LiquidationPolicy:
     window : Window or None
         What offers and fills of a rolling window may come to, in a market of one partition and of
         one account.
+    lease : Lease or None
+        Where fills count only under a claim of their executor; None: executors race.
     depth : mapping of int to MarketDepth
         By instrument index, where the impact of one order is limited.
     """
@@ -134,6 +136,7 @@ class LiquidationPolicy:
     lending: LendingPolicy | None = None
     release: Release | None = None
     window: Window | None = None
+    lease: Lease | None = None
     depth: Mapping[int, MarketDepth] = field(default_factory=dict)
 
     @property

@@ -15,6 +15,7 @@ from solvent.units import PPM
 __all__ = [
     "Auction",
     "Grant",
+    "Lease",
     "Release",
     "Window",
     "auction_share",
@@ -49,6 +50,14 @@ class Auction(NamedTuple):
         if slow >= self.slow_us:
             return 0
         return self.cutoff_ppm - self.cutoff_ppm * slow // self.slow_us
+
+
+class Lease(NamedTuple):
+    """Claims on offers: for how long, of what share at most, how many of an executor unused."""
+
+    duration_us: int
+    max_share_ppm: int
+    claims_per_executor: int
 
 
 def bid_price(auction: Auction, elapsed_us: int, *, value_micros: int, cash_micros: int) -> int:

@@ -19,6 +19,7 @@ from solvent.domain.instrument import Instrument
 from solvent.domain.policy import LiquidationPolicy
 from solvent.domain.sizing import CloseLeg, OpenPosition, plan_close
 from solvent.engine.cases import Case, CaseBook, Closed, Terms
+from solvent.engine.claims import Asked
 from solvent.engine.describe import CROSS_NAME, Describer
 from solvent.engine.markbook import MarkBook
 from solvent.engine.plan import Planner, swap_text
@@ -97,6 +98,8 @@ class Ending(NamedTuple):
             told["deleveraged_sizes"] = sizes(case.given)
         if case.paid_micros:
             told["insurance_paid"] = format_scaled(case.paid_micros, MICRO_EXPONENT)
+        if case.claims is not None and case.claims.reports:
+            told["reports"] = dict(sorted(case.claims.reports.items()))
         return f",{encode(told)[1:-1].decode()}"
 
 
@@ -304,11 +307,13 @@ class Batch:
         case: Case,
         expires_us: int | None,
         ending: Ending | None = None,
+        asked: Asked | None = None,
     ) -> tuple[Emit, Emit]:
         """Return one revision of a case, and what stands of the case after it.
 
         It is an offer with its orders if it expires, else without; what it offers is noted in
-        the case. With `ending` it is the last, and nothing stands any more.
+        the case. With `ending` it is the last, and nothing stands any more. A claim `asked` for is
+        granted of it if anything of it is free; the event then is ``claimed``.
         """
         announcer = self._announcer
         ledger = self._ledger
@@ -324,8 +329,18 @@ class Batch:
             legs, rest = self._legs(at, ledger, case, expires_us)
             if announcer.marks.is_dry_run:
                 rest += '"dry_run":true,'
+        lease = announcer.rulebook.policies[self.preset[at]].lease
+        if case.claims is not None:
+            case.claims.refit(case.orders)
+            if asked is not None and lease and case.claims.grant(asked, case.orders, lease):
+                event, reason = "claimed", "claim"
+        if lease is not None and expires_us is not None:
+            told = {"duration_us": lease.duration_us, "max_share_ppm": lease.max_share_ppm}
+            rest += f'"lease":{encode(told).decode()},'
+            if case.claims is not None:
+                rest += case.claims.text(announcer.rulebook.instruments)
         shortage = self._text[at * _AMOUNTS + _SHORTAGE]
-        told = "" if ending is None else ending.text(announcer.rulebook.instruments)
+        account_of_case = "" if ending is None else ending.text(announcer.rulebook.instruments)
         liquidation_id = f"{account_id}:{subaccount}:{episode}"
         about = (
             f'"liquidation_id":"{liquidation_id}",'
@@ -341,7 +356,7 @@ class Batch:
             f'{until}"status":"{STATUS_LABELS[status]}",'
             f'{self._mark_seq},{self._amounts(at)},"shortfall":"{shortage}",'
             f'"positions":[{ledger.positions(at)}],"collateral":[{ledger.collateral(at)}],'
-            f'"legs":[{legs}],{rest}{self._trigger},{self._basis}{told}}}'
+            f'"legs":[{legs}],{rest}{self._trigger},{self._basis}{account_of_case}}}'
         )
         stands = None
         if ending is None:

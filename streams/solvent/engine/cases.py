@@ -12,9 +12,12 @@ failure          condition                                               reject
                  offers, also by the stream's time: its budget is free;
                  or it is void: its ledger, or pauses, changed while the
                  unit is unknown
+``unclaimed``    the offer is leased and the fill has no claim token     SLV-210
+``fenced``       its token is that of no claim that stands at its time   SLV-211
 ``wrong_side``   the offer has no order in that market, or one of the    SLV-207
                  other side
 ``over_fill``    more lots than the offer still has in that market       SLV-208
+``over_claim``   more lots than its claim has left in that market        SLV-212
 ``off_price``    beyond the order's limit price; in an auction, beyond   SLV-209
                  the price of the fill's event time
 ===============  ======================================================  ==========
@@ -35,6 +38,7 @@ from typing import Any, Final, NamedTuple
 from solvent.domain.policy import LiquidationPolicy
 from solvent.domain.sizing import CloseLeg, auction_limit
 from solvent.engine.budget import Budget
+from solvent.engine.claims import Claims
 from solvent.engine.run import Run
 from solvent.errors import ContractError, PartitionError, RejectCode
 from solvent.kernel.layout import Units
@@ -90,6 +94,7 @@ class Fill(NamedTuple):
     value_micros: int
     mark_micros: int
     ts_us: int
+    claim_token: int | None = None
 
 
 @dataclass(slots=True)
@@ -124,6 +129,8 @@ class Case:
         Of the orders that have some.
     freed_micros : int
         What fills that counted freed of the shortage, where a release asks.
+    claims : Claims or None
+        What executors claimed and reported; None as long as nobody did.
     """
 
     opened_us: int
@@ -139,6 +146,7 @@ class Case:
     paid_micros: int = 0
     terms: tuple[Terms, ...] = ()
     freed_micros: int = 0
+    claims: Claims | None = None
 
     def give(self, instrument: int, lots: int, value_micros: int) -> None:
         """Note what was taken over."""
@@ -174,11 +182,19 @@ class Case:
         if policy.window is not None and now_us >= expires_us:
             what = f"read at {now_us}: the offer held its budget until {expires_us}"
             return RejectCode.LATE_FILL, what
+        if policy.lease is not None:
+            unclaimed = (self.claims or Claims()).fault(fill.claim_token, fill.ts_us)
+            if unclaimed is not None:
+                return unclaimed
         if offered == 0 or (fill.lots > 0) != (offered > 0):
             side = "buy" if fill.lots > 0 else "sell"
             return RejectCode.WRONG_SIDE_FILL, f"to {side}: the offer has no such order"
         if abs(fill.lots) > abs(offered):
             return RejectCode.OVER_FILL, f"{abs(fill.lots)} lots: {abs(offered)} are offered"
+        if policy.lease is not None and self.claims is not None:
+            excess = self.claims.excess(fill.claim_token, fill.instrument, abs(fill.lots))
+            if excess is not None:
+                return excess
         _, _, _, mark_price, bankruptcy_price = self._terms(fill.instrument)
         if policy.auction is not None and mark_price:
             limit_price = auction_limit(
@@ -199,6 +215,8 @@ class Case:
         """Count a fill without fault; return what the insurance fund is due of it, micros."""
         index, offered, limit_price, fee_ppm = self._order(fill.instrument)
         rest = (index, offered - fill.lots, limit_price, fee_ppm)
+        if self.claims is not None:
+            self.claims.take(fill.claim_token, index, abs(fill.lots))
         if self.terms:
             _, held, freed, mark_price, bankruptcy_price = self._terms(index)
             left = offered - fill.lots  # of both, what the fill takes is rounded up
@@ -345,7 +363,7 @@ class CaseBook:
 def _row(case: Case) -> bytes:
     orders = case.orders
     has_past = case.closed or case.refused or case.given or case.paid_micros or case.is_spent
-    if len(orders) == 1 and not (case.due_us or has_past or case.terms):
+    if len(orders) == 1 and not (case.due_us or has_past or case.terms or case.claims):
         # As most rows are in a crash: the bytes that the encoder would give, much sooner.
         return b'{"schema_version":1,"opened_us":%d,"orders":[[%d,%d,%d,%d]]}' % (
             case.opened_us,
@@ -356,6 +374,8 @@ def _row(case: Case) -> bytes:
         value = getattr(case, name)
         if value:
             content[name] = value
+    if case.claims is not None:
+        content["claims"] = case.claims.row()
     return encode(content)
 
 
@@ -374,4 +394,5 @@ def _case(row: RowCase) -> Case:
         row.paid_micros,
         row.terms,
         row.freed_micros,
+        None if row.claims is None else Claims.of(row.claims),
     )

@@ -394,6 +394,7 @@ def _respell(topic: str, value: bytes | None) -> bytes:
             ts_us=trade.ts_us,
             seq=trade.seq,
             liquidation_id=trade.liquidation_id,
+            claim_token=trade.claim_token,
         )
     move = decode_collateral_move(value)
     return encode_collateral_move(

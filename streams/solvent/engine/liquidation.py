@@ -18,6 +18,9 @@ revised      bankrupt               the verdict escalated
              breaker                nothing in it is offered any more
              resumed                offered again after a pause
              dry_run                a dry run began or ended; the offer says which
+             released               an executor gave its claim back
+             repriced               a claim came, but made anew the offer has nothing left for it
+claimed      claim                  an executor claimed a share of the offer (`engine.claims`)
 suspended    paused, halted,        a pause leaves nothing to offer; the first of a case that
              breaker                begins meanwhile. ``breaker``: but for breakers there would be
                                     something; ``halted``: trading has stopped in all its markets
@@ -62,6 +65,7 @@ import numpy as np
 from solvent.domain.verdict import MarginFigures, Verdict
 from solvent.engine.announce import Announcer, Batch, Ending
 from solvent.engine.cases import CaseBook
+from solvent.engine.claims import Asked, Claims
 from solvent.engine.describe import CROSS_NAME, amounts_text
 from solvent.engine.markbook import MarkBook
 from solvent.engine.shard import Emit
@@ -80,6 +84,7 @@ from solvent.kernel.layout import (
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.wire.outputs import encode
+from solvent.wire.reports import ClaimReport
 from solvent.wire.topics import MARGIN_STATUS
 
 __all__ = ["Cause", "Desk"]
@@ -99,7 +104,7 @@ class Cause:
     kind : str
         ``market``, ``deposit`` (any collateral move), ``trade``, ``settings``, ``orders``,
         ``snapshot``, ``settlement`` or ``rulebook``, the reason of a recovery; ``pause`` for a
-        frame that changed the pauses.
+        frame that changed the pauses, ``report`` for an executor's.
     is_ledger : bool
         Whether the record changed the unit's ledger, or the rulebook it is judged by.
     is_progress : bool
@@ -182,6 +187,26 @@ class Desk:
     def tell_watermark(self) -> None:
         """Say that all up to here is judged and told."""
         self._records.append(self.announcer.watermark(self._open_cases))
+
+    def renew(self, unit: int, status: int, cause: Cause, claim: ClaimReport | None) -> bool:
+        """Offer a unit's case anew for a claim, or without one since a claim was given back.
+
+        Returns
+        -------
+        bool
+            Whether the claim was granted; False without one.
+        """
+        case = self._cases.change(unit)
+        claims = case.claims = case.claims or Claims()
+        before = claims.tokens
+        if claim is not None:
+            claims.fence(claim.executor_id)
+        batch = self.announcer.about(np.array([unit], np.int64), cause)
+        reason = "released" if claim is None else "repriced"
+        self._offer(batch, 0, status, "revised", reason, claim)
+        self._columns.mark_all_dirty(self._changed)
+        self._changed.clear()
+        return claims.tokens > before
 
     def tell(self, units: Int64, statuses: Sequence[int], cause: Cause) -> None:
         """Tell of units of an account that is judged again and whose status does not change."""
@@ -282,7 +307,15 @@ class Desk:
         elif units.case_expires_us[unit] <= batch.now_us:
             self._offer(batch, at, status, "revised", "expired")
 
-    def _offer(self, batch: Batch, at: int, status: int, event: str, reason: str) -> None:
+    def _offer(
+        self,
+        batch: Batch,
+        at: int,
+        status: int,
+        event: str,
+        reason: str,
+        claim: ClaimReport | None = None,
+    ) -> None:
         """Emit an offer: the next revision of the unit's case."""
         units = self._columns.units
         unit = batch.unit[at]
@@ -293,6 +326,16 @@ class Desk:
         due_us = self._cases[unit].due_us
         if now_us < due_us:
             expires_us = min(expires_us, due_us)
+        case = self._cases.change(unit)
+        asked = None
+        if case.claims is not None:
+            lease = None if self._marks.is_dry_run else policy.lease
+            case.claims.lapse(now_us, lease)
+            if claim is not None and lease is not None:
+                until_us = min(expires_us, now_us + lease.duration_us)
+                asked = Asked(claim.executor_id, claim.report_id, claim.share_ppm, until_us)
+                expires_us = until_us
+            expires_us = case.claims.first_expiry(expires_us)
         units.revision[unit] = revision
         units.case_verdict[unit] = batch.verdict[at]
         units.case_expires_us[unit] = expires_us
@@ -305,8 +348,9 @@ class Desk:
                 reason,
                 episode=int(units.episode[unit]),
                 revision=revision,
-                case=self._cases.change(unit),
+                case=case,
                 expires_us=expires_us,
+                asked=asked,
             )
         )
 

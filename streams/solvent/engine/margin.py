@@ -28,6 +28,7 @@ from solvent.engine.markbook import MARKS_ROW_KEY, MarkBook
 from solvent.engine.postings import Poster
 from solvent.engine.published import RULEBOOK_ROW_KEY, restored_rulebook, rulebook_row
 from solvent.engine.rejects import reject
+from solvent.engine.reports import Renewal, ReportReader, hold_report
 from solvent.engine.restate import apply_orders, apply_settings, apply_snapshot, ended_market
 from solvent.engine.rows import Rows
 from solvent.engine.run import Run
@@ -81,12 +82,15 @@ from solvent.state import restored, rows
 from solvent.state.columns import Columns
 from solvent.state.restored import RestoredRows
 from solvent.state.safe_moves import SafeMoves
+from solvent.wire.inputs import decode_trade
 from solvent.wire.losses import LossAnswer
+from solvent.wire.reports import ClaimReport
 from solvent.wire.topics import (
     ACCOUNT_SETTINGS,
     ACCOUNT_SNAPSHOTS,
     ACCOUNTS,
     COLLATERAL,
+    LIQUIDATION_REPORTS,
     MARKS,
     OPEN_ORDERS,
     TRADES,
@@ -132,7 +136,7 @@ class MarginShard:
     """
 
     lookback: Mapping[str, int] = dict.fromkeys(
-        (TRADES, COLLATERAL, ACCOUNT_SNAPSHOTS), WINDOW_OFFSETS
+        (TRADES, COLLATERAL, ACCOUNT_SNAPSHOTS, LIQUIDATION_REPORTS), WINDOW_OFFSETS
     )
 
     def __init__(self, partition: int, rulebook: CompiledRulebook) -> None:
@@ -140,7 +144,8 @@ class MarginShard:
         self.columns = Columns(rulebook.default_preset)
         self._intake = Intake(rulebook, self.columns)
         self._statements = StatementReader(rulebook)
-        # Topics of statements, and their counts, join when the first record of theirs is read.
+        self._reports = ReportReader()
+        # Topics of statements and reports, and their counts, join when their first record is read.
         self._offsets = {TRADES: 0, COLLATERAL: 0, MARKS: 0}
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._rejects_by_code: dict[str, int] = {}
@@ -216,6 +221,9 @@ class MarginShard:
         elif topic in _STATEMENTS:
             for record in records:
                 self._apply_statement(topic, record)
+        elif topic == LIQUIDATION_REPORTS:
+            for record in records:
+                self._apply_report(record)
         else:
             msg = f"topic {topic}: not an input of the margin shard"
             raise InvariantError(msg)
@@ -299,6 +307,9 @@ class MarginShard:
         if topic == ACCOUNT_SNAPSHOTS:
             for record in records:
                 self._statements.remember(record)
+        elif topic == LIQUIDATION_REPORTS:
+            for record in records:
+                self._reports.remember(record)
         else:
             self._intake.remember(topic, records)
 
@@ -390,6 +401,30 @@ class MarginShard:
                 fault = self._state_fault(topic, outcome, account, stated.seq)
                 self._refuse(topic, record, Refusal(fault=fault, account_ids=(account_id,)))
 
+    def _apply_report(self, record: InputRecord) -> None:
+        self._offsets[LIQUIDATION_REPORTS] = record.offset + 1
+        self._count("report")
+        report = self._reports.read(record, self.rulebook.max_future_us)
+        if report is None:
+            self._count("duplicate_report")
+            return
+        held: Fault | Renewal | None
+        if isinstance(report, Fault):
+            held = report
+        else:
+            held = hold_report(report, self.rulebook, self.columns, self.marks, self._cases)
+        if isinstance(held, Renewal):
+            cause = Cause(LIQUIDATION_REPORTS, record.offset, "report", False)
+            status = self._judge(held.unit)
+            is_granted = self._desk.renew(held.unit, status, cause, held.claim)
+            held = None
+            if not is_granted and isinstance(report, ClaimReport):
+                what = f"report {report.report_id} of {report.liquidation_id}"
+                message = f"{what}: offered anew, nothing is left that is not claimed"
+                held = Fault(RejectCode.NOTHING_TO_CLAIM, message, report.account_id)
+        if held is not None:
+            self._reject(LIQUIDATION_REPORTS, record, held, False)
+
     def _count(self, name: str) -> None:
         self._counts[name] = self._counts.get(name, 0) + 1
 
@@ -429,7 +464,7 @@ class MarginShard:
 
     # -- fills of cases
 
-    def _fill(self, trades: Trades, row: int) -> Fill:
+    def _fill(self, trades: Trades, row: int, record: InputRecord) -> Fill:
         """Return what a trade that names a case of its unit did, in micros at fill and mark."""
         account, book = int(trades.account[row]), int(trades.book[row])
         unit = self.columns.unit_of(self.columns.id_of(account), book)
@@ -440,6 +475,7 @@ class MarginShard:
         mark_price = price
         if self.marks.seq:
             mark_price = mark_price_of(self.rulebook, self.marks, instrument) or price
+        policy = self.rulebook.policies[self.columns.units.preset[unit]]
         return Fill(
             episode=int(trades.case_episode[row]),
             unit=unit,
@@ -450,6 +486,7 @@ class MarginShard:
             value_micros=instrument.value_of(abs(lots), price, mark_price),
             mark_micros=instrument.value_of(abs(lots), mark_price, mark_price),
             ts_us=int(trades.ts_us[row]),
+            claim_token=None if policy.lease is None else decode_trade(record.value).claim_token,
         )
 
     def _serves_case(self, record: InputRecord, fill: Fill) -> bool:
@@ -722,7 +759,8 @@ class MarginShard:
             code = int(batch.outcome[row])
             if code == OUTCOME_APPLIED:
                 assert isinstance(batch, Trades)
-                serves = self._serves_case(run[int(record_of[row])], self._fill(batch, row))
+                record = run[int(record_of[row])]
+                serves = self._serves_case(record, self._fill(batch, row, record))
                 is_progress = serves and row == last - 1
                 continue
             if code == OUTCOME_QUARANTINE:
@@ -844,7 +882,7 @@ class MarginShard:
     @property
     def counters(self) -> dict[str, int]:
         """Records by kind, duplicates and rejects since the partition began."""
-        kinds = _STATEMENTS.values()
+        kinds = (*_STATEMENTS.values(), "report")
         stated = dict.fromkeys([*kinds, *(f"duplicate_{kind}" for kind in kinds)], 0)
         return {**stated, **self._counts}
 
@@ -863,6 +901,7 @@ class MarginShard:
                     topic: self._counts.get(f"duplicate_{kind}", 0)
                     for topic, kind in _STATEMENTS.items()
                 },
+                LIQUIDATION_REPORTS: self._counts.get("duplicate_report", 0),
             },
             rejects=dict(self._rejects_by_code),
             accounts=int(columns.counts[COUNT_ACCOUNTS]),

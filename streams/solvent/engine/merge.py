@@ -7,8 +7,8 @@ number of partitions and the length of a slice:
 - Each sequence (a file; a partition of a topic) keeps its own order, as Kafka would: a record is
   due at the largest event time its sequence had up to and including it.
 - At one time, settings come first, then collateral moves, trades, open orders and snapshots, which
-  state what all of these led to, then prices, so a frame of marks judges all that happened up to
-  its time; within a topic, sequences come in the order they are given in.
+  state what all of these led to, then reports of executors, then prices, so a frame of marks judges
+  all that happened up to its time; within a topic, sequences come in the order they are given in.
 - The price side is cut where the time moves on, so there is a frame a clock record and at most one
   more a time. Frames go to every margin partition.
 - A margin partition is cut after so many records of its own, and at the end.
@@ -43,6 +43,7 @@ from solvent.wire.topics import (
     ACCOUNT_SETTINGS,
     ACCOUNT_SNAPSHOTS,
     COLLATERAL,
+    LIQUIDATION_REPORTS,
     LOSSES,
     MARKS,
     OPEN_ORDERS,
@@ -59,6 +60,7 @@ ORDER: Final = (
     TRADES,
     OPEN_ORDERS,
     ACCOUNT_SNAPSHOTS,
+    LIQUIDATION_REPORTS,
     ORACLE_TICKS,
     MARKS,
 )

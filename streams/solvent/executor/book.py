@@ -13,6 +13,8 @@ action  reason              when
 ======  ==================  =====================================================================
 act     live                the offer may be taken
 act     gap                 the same, but the revision or episode before it was never seen
+claim   live, gap           the offer is leased, and something of it is free: claim it first; `act`
+                            comes with the revision that tells our claim
 end     ended               the case recovered or was closed: drop what is under way for it
 ignore  not_understood      no such record: not JSON, another version, an id that is not its own
 ignore  stale_episode       of an older episode than one known of this unit
@@ -30,6 +32,8 @@ ignore  nothing_to_trade    neither legs nor swaps: paused, or all of it is with
 ignore  expired             its partition's stream time is beyond ``expires_us``
 ignore  waits_for_own_fill  decided before our own fill was read: one that knows it will follow
 ignore  cooldown            of an account we filled less than a cooldown ago, in stream time
+ignore  claimed             the offer is leased and all of it is claimed by others, or some of it by
+                            another program under our name; so it is to who has no name
 ignore  stale_heartbeat     its partition is silent: whoever judges there may be gone
 ======  ==================  =====================================================================
 
@@ -46,15 +50,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, TypeVar
 
 from solvent.errors import ContractError
+from solvent.executor.claims import is_free, own_claim
 from solvent.wire.outputs import (
     Liquidation,
     RulebookReference,
     StandingCase,
+    StandingClaim,
     decode_liquidation,
     decode_liquidation_state,
 )
@@ -83,6 +89,7 @@ class Action(StrEnum):
     """What to do about an event."""
 
     ACT = "act"
+    CLAIM = "claim"
     END = "end"
     IGNORE = "ignore"
 
@@ -106,6 +113,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     WAITS_FOR_OWN_FILL = "waits_for_own_fill"
     COOLDOWN = "cooldown"
+    CLAIMED = "claimed"
     STALE_HEARTBEAT = "stale_heartbeat"
 
 
@@ -178,12 +186,15 @@ class Book:
         Rulebooks whose offers are acted on; empty: all.
     cooldown_us : int
         Stream time for which an account we filled is left alone.
+    executor_id : str
+        Under which name leased offers are claimed; empty: they are left alone.
     gaps : int
         How often something before an event was never seen.
     """
 
     accepts: Sequence[RulebookPin] = ()
     cooldown_us: int = 0
+    executor_id: str = ""
     gaps: int = 0
     _stream_us: dict[int, int] = field(default_factory=dict)
     _open: dict[_Unit, _Case] = field(default_factory=dict)
@@ -192,6 +203,7 @@ class Book:
     _filled_us: dict[str, int] = field(default_factory=dict)
     _silent: frozenset[int] = frozenset()
     _held: dict[_Unit, Ruling] = field(default_factory=dict)
+    _own_reports: dict[str, None] = field(default_factory=dict)
 
     def take(self, batch: Sequence[Received]) -> list[Ruling]:
         """Return one ruling a record, in their order; the batch counts as known all at once."""
@@ -241,6 +253,14 @@ class Book:
         if self.cooldown_us:
             latest_us = max(ts_us, self._filled_us.get(account_id, 0))
             keep_last(self._filled_us, account_id, latest_us, _MAX_REMEMBERED)
+
+    def claimed(self, report_id: str) -> None:
+        """Note a claim of ours that is being written."""
+        keep_last(self._own_reports, report_id, None, _MAX_REMEMBERED)
+
+    def own_claim(self, offer: Offered) -> StandingClaim | None:
+        """Return our claim on an offer, if one stands."""
+        return own_claim(offer, self._own_reports)
 
     def _enter(self, received: Received) -> Ruling:
         """Fold a record in; an offer newer than all known comes out as `act`, to be weighed."""
@@ -299,12 +319,17 @@ class Book:
         strange = next((leg.side for leg in offer.legs if leg.side not in _SIDES), None)
         if strange is not None:
             return Ruling(Action.IGNORE, Reason.UNKNOWN_WORD, received, offer, strange)
-        reason = self._obstacle(offer, received.partition)
+        reason = self._obstacle(offer, received)
         if reason is Reason.STALE_HEARTBEAT:
             self._held[_unit_of(offer)] = ruling
-        return ruling if reason is None else Ruling(Action.IGNORE, reason, received, offer)
+        if reason is not None:
+            return Ruling(Action.IGNORE, reason, received, offer)
+        if offer.lease is not None and self.own_claim(offer) is None:
+            return replace(ruling, action=Action.CLAIM)
+        return ruling
 
-    def _obstacle(self, offer: Offered, partition: int) -> Reason | None:
+    def _obstacle(self, offer: Offered, received: Received) -> Reason | None:
+        partition = received.partition
         if offer.dry_run:
             return Reason.DRY_RUN
         if self.accepts and not any(pin.admits(offer.rulebook) for pin in self.accepts):
@@ -318,6 +343,12 @@ class Book:
         filled_us = self._filled_us.get(offer.account_id)
         if filled_us is not None and self._stream_us[partition] < filled_us + self.cooldown_us:
             return Reason.COOLDOWN
+        if offer.lease is not None and self.own_claim(offer) is None:
+            is_ours = self.executor_id and is_free(
+                offer, self.executor_id, is_start=received.stands
+            )
+            if not is_ours:
+                return Reason.CLAIMED
         return Reason.STALE_HEARTBEAT if partition in self._silent else None
 
     def _has_expired(self, offer: Offered, partition: int) -> bool:

@@ -28,7 +28,14 @@ from solvent.units import MAX_EXACT
 from solvent.wire.headers import EXECUTOR
 from solvent.wire.inputs import decode_trade
 from solvent.wire.outputs import WATERMARK_KEY, StandingCase, Watermark, decode_liquidation_state
-from solvent.wire.topics import LIQUIDATION_STATE, LIQUIDATIONS, TRADES, Topics
+from solvent.wire.reports import Report, encode_report
+from solvent.wire.topics import (
+    LIQUIDATION_REPORTS,
+    LIQUIDATION_STATE,
+    LIQUIDATIONS,
+    TRADES,
+    Topics,
+)
 
 __all__ = ["Connection", "ExecutorConfig"]
 
@@ -50,6 +57,8 @@ class ExecutorConfig:
         Names on the broker.
     app_id : str
         Group ``{app_id}-executor``, also its transactional id.
+    executor_id : str or None
+        If given, the group ends with it: executors of several names work beside each other.
     heartbeat_s : float
         Age of a partition's last watermark from which nothing is taken there; 0: none is asked for.
     is_dry_run : bool
@@ -59,13 +68,15 @@ class ExecutorConfig:
     bootstrap_servers: str
     topics: Topics
     app_id: str
+    executor_id: str | None = None
     heartbeat_s: float = 0.0
     is_dry_run: bool = False
 
     @property
     def group_id(self) -> str:
         """Consumer group and transactional id."""
-        return f"{self.app_id}-executor"
+        own = "" if self.executor_id is None else f"-{self.executor_id}"
+        return f"{self.app_id}-executor{own}"
 
 
 class Connection:
@@ -139,8 +150,19 @@ class Connection:
                     self._hear(record)
         return received
 
-    async def write(self, fills: Sequence[Fill], next_offsets: Mapping[int, int]) -> list[int]:
-        """Commit fills and read positions together; return the fills' offsets (dry run: none)."""
+    async def write(
+        self,
+        fills: Sequence[Fill],
+        next_offsets: Mapping[int, int],
+        reports: Sequence[Report] = (),
+    ) -> list[int]:
+        """Commit fills, reports and read positions together.
+
+        Returns
+        -------
+        list of int
+            The fills' offsets (dry run: none).
+        """
         from aiokafka import TopicPartition
 
         if self._config.is_dry_run:
@@ -150,6 +172,11 @@ class Connection:
         positions = {TopicPartition(source, p): offset for p, offset in next_offsets.items()}
         writer = (EXECUTOR, self._config.app_id.encode())
         async with self._producer.transaction():
+            told = topics.physical(LIQUIDATION_REPORTS)
+            reported = [
+                await self._producer.send(told, value=encode_report(r), key=r.account_id.encode())
+                for r in reports
+            ]
             sends = [
                 await self._producer.send(
                     target, value=f.value(), key=f.key, headers=[*f.headers, writer]
@@ -157,6 +184,8 @@ class Connection:
                 for f in fills
             ]
             # Every send is awaited: a transaction with a failed batch must not commit.
+            for send in reported:
+                await send
             written = [await send for send in sends]
             if positions:
                 await self._producer.send_offsets_to_transaction(positions, self._config.group_id)

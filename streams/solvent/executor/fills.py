@@ -16,6 +16,7 @@ from solvent.domain.instrument import Instrument
 from solvent.domain.schedule import Auction
 from solvent.domain.sizing import auction_limit
 from solvent.errors import ContractError, RejectCode
+from solvent.executor.claims import token_of
 from solvent.rules.compile import CompiledRulebook
 from solvent.units import MICRO_EXPONENT, PPM, format_scaled, parse_scaled
 from solvent.wire.headers import TRACEPARENT, trace_fill
@@ -54,6 +55,7 @@ class Fill:
     fee: str
     liquidation_id: str
     ts_us: int
+    claim_token: int | None = None
 
     @property
     def key(self) -> bytes:
@@ -77,6 +79,7 @@ class Fill:
             price=self.price,
             fee=self.fee,
             liquidation_id=self.liquidation_id,
+            claim_token=self.claim_token,
             ts_us=self.ts_us,
         )
 
@@ -170,7 +173,7 @@ def fill_of(
     Parameters
     ----------
     offer : Liquidation or StandingCase
-        The revision answered.
+        The revision answered; of a leased one our share (`solvent.executor.claims.share_of`).
     market : str
         A leg's.
     size : str
@@ -300,6 +303,7 @@ def _fill(
         fee=fee,
         liquidation_id=offer.liquidation_id,
         ts_us=offer.ts_us if ts_us is None else ts_us,
+        claim_token=token_of(offer),
     )
 
 
@@ -321,13 +325,17 @@ def fill_price_ticks(leg: OfferLeg, instrument: Instrument, slippage_ppm: int) -
 def trade_id_for(offer: Liquidation | StandingCase, market: str) -> str:
     """Return the id of the fill of one market of one revision: equal inputs, equal id.
 
-    ``account.subaccount.episode.revision.market``, which reads back from the right because neither
+    ``account.subaccount.episode.revision.market``, under a lease ``.token`` behind it since several
+    may fill, which reads back from the right because neither
     subaccount nor market holds a dot; where one does, or the whole is longer than an id may be,
     ``liq-`` and 48 hexadecimal digits of BLAKE2b.
     """
-    parts = (offer.subaccount, str(offer.episode), str(offer.revision), market)
+    parts = [offer.subaccount, str(offer.episode), str(offer.revision), market]
+    named = f"{offer.liquidation_id}:{offer.revision}:{market}"
+    if (token := token_of(offer)) is not None:
+        parts.append(str(token))
+        named = f"{named}:{token}"
     text = ".".join((offer.account_id, *parts))
     if len(text) <= _MAX_ID and not any("." in part for part in parts):
         return text
-    named = f"{offer.liquidation_id}:{offer.revision}:{market}".encode()
-    return "liq-" + hashlib.blake2b(named, digest_size=24).hexdigest()
+    return "liq-" + hashlib.blake2b(named.encode(), digest_size=24).hexdigest()

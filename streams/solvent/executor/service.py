@@ -24,6 +24,7 @@ from typing import Any, Final
 from solvent.errors import ServiceError
 from solvent.executor.book import Book
 from solvent.executor.bridge import Bridge
+from solvent.executor.claims import Claimant
 from solvent.executor.connection import Connection, ExecutorConfig
 from solvent.executor.desk import Desk
 from solvent.executor.fills import Fill, Steps
@@ -55,8 +56,9 @@ async def run_executor(config: ExecutorConfig, desk: Desk) -> dict[str, int]:
             next_offsets = {
                 received.partition: received.offset + 1 for received in batch if not received.stands
             }
-            if fills or next_offsets:
-                await connection.write(fills, next_offsets)
+            reports = desk.take_reports()
+            if fills or reports or next_offsets:
+                await connection.write(fills, next_offsets, reports)
                 _tell(fills, config, tally)
     tally.log.info("executor_stopped", **tally.counts)
     return tally.counts
@@ -71,6 +73,7 @@ async def run_bridge(
     lines_in: int,
     lines_out: int,
     patience_s: float = 30.0,
+    claimant: Claimant | None = None,
 ) -> dict[str, int]:
     """Answer offers by what comes in as lines, until these end, SIGTERM or SIGINT.
 
@@ -83,13 +86,15 @@ async def run_bridge(
         executor's reading too.
     patience_s : float
         For how long nothing may be read of what was written.
+    claimant : Claimant or None
+        Claims leased offers; without one they are left alone.
 
     Raises
     ------
     ServiceError
         [SLV-612] Nobody reads the lines, else as `run_executor`.
     """
-    bridge = Bridge(book, steps, tally)
+    bridge = Bridge(book, steps, tally, claimant)
     async with _stopping() as stopping, _connected(config, book, tally.log) as connection:
         lines, sink = _Lines(lines_in), Sink(lines_out, patience_s)
         committed: dict[int, int] = {}
@@ -105,9 +110,9 @@ async def run_bridge(
                 # Whether they ended is asked first: no line comes after the end.
                 have_ended = lines.have_ended
                 fills = [fill for line in lines.take() for fill in bridge.hear(line)]
-                positions = bridge.positions()
-                if fills or positions != committed:
-                    offsets = await connection.write(fills, positions)
+                positions, reports = bridge.positions(), bridge.take_reports()
+                if fills or reports or positions != committed:
+                    offsets = await connection.write(fills, positions, reports)
                     bridge.wrote(fills, offsets)
                     committed = positions
                     _tell(fills, config, tally)

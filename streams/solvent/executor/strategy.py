@@ -40,7 +40,8 @@ class Offer:
     """A live offer: the revision, its place in ``liquidations.v1``, and the broker's time.
 
     One that stood before the executor started is a `StandingCase`: without the snapshot of
-    positions and collateral, its place that in ``liquidation-state.v1``.
+    positions and collateral, its place that in ``liquidation-state.v1``. A leased one is shown once
+    a share of it is claimed: its legs are that share, and `claims` holds our claim alone.
     """
 
     liquidation: Liquidation | StandingCase

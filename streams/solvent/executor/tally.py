@@ -1,7 +1,8 @@
 """What became of events and offers: counts for the log, and the same for Prometheus.
 
 Counts are by reason (`solvent.executor.book.Reason`); offers that were live are counted once more
-by how they were answered: ``filled``, ``passed``, the reason of a `Benign`, ``not_understood``
+by how they were answered: ``claimed`` where they are leased, then ``filled``, ``passed`` (and
+``released``), the reason of a `Benign`, ``not_understood``
 where offer or fill contradict the rulebook, ``refused`` for lines of a bridge. ``gaps`` counts
 events before which something was never seen. No label names an account.
 

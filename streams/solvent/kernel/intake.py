@@ -106,9 +106,11 @@ _MAX_MS: Final = 2**53
     _FEE,
     _SEQ,
     _LIQUIDATION_ID,
+    _CLAIM_TOKEN,
     _TS,
-) = range(12)
-#: Fields of ``trades.v1`` in the order `encode_trade` of `solvent.wire.inputs` writes them.
+) = range(13)
+#: Fields of ``trades.v1`` in the order `encode_trade` of `solvent.wire.inputs` writes them. The
+#: token of a claim is read again from the record where a fill is held against its case.
 TRADE_CONTRACT: Final = contract(
     [
         ("schema_version", INTEGER, True),
@@ -122,6 +124,7 @@ TRADE_CONTRACT: Final = contract(
         ("fee", DECIMAL, True),
         ("seq", INTEGER, False),
         ("liquidation_id", LINK, False),
+        ("claim_token", INTEGER, False),
         ("ts_us", INTEGER, True),
     ]
 )

@@ -35,6 +35,7 @@ from solvent.wire.topics import (
     ACCOUNT_SNAPSHOTS,
     COLLATERAL,
     JOURNAL,
+    LIQUIDATION_REPORTS,
     LIQUIDATIONS,
     MARKS,
     OPEN_ORDERS,
@@ -54,6 +55,7 @@ _KINDS: Final = {
     ACCOUNT_SETTINGS: "settings",
     OPEN_ORDERS: "orders",
     ACCOUNT_SNAPSHOTS: "snapshot",
+    LIQUIDATION_REPORTS: "report",
 }
 _CHUNK: Final = 5_000
 #: Offsets of one topic that are looked through backwards at most.

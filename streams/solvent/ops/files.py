@@ -32,6 +32,7 @@ from solvent.wire.inputs import (
     decode_trade,
 )
 from solvent.wire.outputs import encode
+from solvent.wire.reports import decode_report
 from solvent.wire.statements import (
     AccountSettings,
     AccountSnapshot,
@@ -44,6 +45,7 @@ from solvent.wire.topics import (
     ACCOUNT_SETTINGS,
     ACCOUNT_SNAPSHOTS,
     COLLATERAL,
+    LIQUIDATION_REPORTS,
     MARKS,
     OPEN_ORDERS,
     ORACLE_TICKS,
@@ -139,6 +141,11 @@ def _snapshot_key(value: bytes) -> tuple[bytes, int]:
     return told.account_id.encode(), told.ts_us
 
 
+def _report_key(value: bytes) -> tuple[bytes, int]:
+    report = decode_report(value)
+    return report.account_id.encode(), report.ts_us
+
+
 def _tick_key(value: bytes) -> tuple[bytes, int]:
     tick = decode_tick(value)
     if isinstance(tick, ClockTick):
@@ -163,6 +170,7 @@ KEYS: Final[Mapping[str, Callable[[bytes], tuple[bytes, int]]]] = {
     ACCOUNT_SETTINGS: _settings_key,
     OPEN_ORDERS: _orders_key,
     ACCOUNT_SNAPSHOTS: _snapshot_key,
+    LIQUIDATION_REPORTS: _report_key,
     ORACLE_TICKS: _tick_key,
 }
 _KEYS_AND_MARKS: Final = {**KEYS, MARKS: _frame_key}
@@ -171,7 +179,7 @@ _KEYS_AND_MARKS: Final = {**KEYS, MARKS: _frame_key}
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     TRADES: (
         *("schema_version", "trade_id", "account_id", "subaccount", "market", "side", "size"),
-        *("price", "fee", "seq", "liquidation_id", "ts_us"),
+        *("price", "fee", "seq", "liquidation_id", "claim_token", "ts_us"),
     ),
     COLLATERAL: (
         *("schema_version", "move_id", "account_id", "subaccount", "asset", "kind", "amount"),
@@ -180,6 +188,10 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     ACCOUNT_SETTINGS: AccountSettings.__struct_fields__,
     OPEN_ORDERS: OpenOrders.__struct_fields__,
     ACCOUNT_SNAPSHOTS: AccountSnapshot.__struct_fields__,
+    LIQUIDATION_REPORTS: (
+        *("schema_version", "kind", "report_id", "account_id", "liquidation_id", "executor_id"),
+        *("revision", "share_ppm", "token", "trade_id", "reason", "ts_us"),
+    ),
     ORACLE_TICKS: (
         *("schema_version", "kind", "source", "feed", "price", "confidence", "value", "ts_us"),
     ),

@@ -16,7 +16,7 @@ from solvent.domain.impact import MarketDepth
 from solvent.domain.instrument import Asset, Feed, Instrument, Underlying
 from solvent.domain.lending import CloseFactor
 from solvent.domain.policy import LendingPolicy, LiquidationPolicy
-from solvent.domain.schedule import Auction, Release, Window
+from solvent.domain.schedule import Auction, Lease, Release, Window
 from solvent.kernel.elementary import logarithm
 from solvent.kernel.layout import (
     ASSET_BORROWABLE,
@@ -325,6 +325,8 @@ class _Presets:
             found["auction_buffer_ppm"] = auction.buffer_ppm
         if liquidation.lending is not None:
             found["lending"] = self._lending(f"{path}.lending", liquidation.lending)
+        if liquidation.lease is not None:
+            found["lease"] = _lease(f"{path}.lease", liquidation)
         return found | self._rations(path, liquidation)
 
     def _rations(self, path: str, given: LiquidationModel) -> dict[str, Any]:
@@ -1149,6 +1151,18 @@ def _expiry_key(instrument: Instrument) -> tuple[Any, ...]:
         option.rate_feed,
         option.quality_feed,
     )
+
+
+def _lease(path: str, given: LiquidationModel) -> Lease:
+    """Return the terms of claims; `given` has some."""
+    assert given.lease is not None
+    if given.lending is not None:
+        limit = "none with lending: claims are for orders of single markets"
+        raise config_error(path=path, value=given.lease.model_dump(), limit=limit)
+    if given.lease.duration_us > given.offer_ttl_us:
+        limit = f"at most offer_ttl_us {given.offer_ttl_us}"
+        raise config_error(path=f"{path}.duration_us", value=given.lease.duration_us, limit=limit)
+    return Lease(**given.lease.model_dump())
 
 
 def _leaves(node: Any) -> Iterator[Any]:  # noqa: ANN401 - any term of an underlying

@@ -245,6 +245,17 @@ class WindowModel(Strict):
     throttle_after_windows: Annotated[int, Field(ge=1, le=1_000)] | None = None
 
 
+class LeaseModel(Strict):
+    """Fills count only under a claim: a share of the offer, held by one executor for a time.
+
+    An executor may let so many claims on one case go unused, one after the other.
+    """
+
+    duration_us: Annotated[int, Field(ge=1, le=10**15)]
+    max_share_ppm: Annotated[int, Field(ge=1, le=1_000_000)]
+    claims_per_executor: Annotated[int, Field(ge=1, le=1_000)]
+
+
 class MarketDepthModel(Strict):
     """What a market trades and moves in a day."""
 
@@ -265,7 +276,8 @@ class LiquidationModel(Strict):
 
     ``shortage`` closes what restores the liquidation end (Z1, Z2, Z8; Z3 to Z5 where debt is what
     is owed), ``full`` everything, ``steps`` and ``slice`` a share of the book (Z6, Z7). Of that,
-    ``depth``, ``release`` and ``window`` may withhold a part until later.
+    ``depth``, ``release`` and ``window`` may withhold a part until later. Under a ``lease``
+    executors claim shares of offers, without one they race.
     """
 
     end: LiquidationEndModel = LiquidationEndModel()
@@ -281,6 +293,7 @@ class LiquidationModel(Strict):
     release: ReleaseModel | None = None
     window: WindowModel | None = None
     depth: DepthModel | None = None
+    lease: LeaseModel | None = None
 
 
 class PresetModel(Strict):

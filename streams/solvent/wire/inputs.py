@@ -101,6 +101,8 @@ class Trade(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_
         Gapless number per account within this topic, where the venue gives one.
     liquidation_id : str or None
         The offer this fill answers.
+    claim_token : int or None
+        The claim on it that the fill uses (`solvent.wire.reports`).
     """
 
     schema_version: Literal[1]
@@ -115,6 +117,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_
     ts_us: _Count
     seq: _Count | None = None
     liquidation_id: _LiquidationId | None = None
+    claim_token: _Count | None = None
 
 
 class CollateralMove(
@@ -357,6 +360,8 @@ def decode_trade(value: bytes | None) -> Trade:
     size = _TRADE_SIZE
     if trade.seq is not None:
         size += _NUMBER_SIZE
+    if trade.claim_token is not None:
+        size += _NUMBER_SIZE
     if trade.liquidation_id is not None:
         size += _TEXT_SIZE + 2  # its two colons, which the pattern proves are all it has
         _check_liquidation_id(trade.liquidation_id)
@@ -475,6 +480,7 @@ def encode_trade(
     ts_us: int,
     seq: int | None = None,
     liquidation_id: str | None = None,
+    claim_token: int | None = None,
 ) -> bytes:
     """Return a value of ``trades.v1``; keys in the order of the parameters, ``ts_us`` last."""
     record: dict[str, str | int] = {
@@ -492,6 +498,8 @@ def encode_trade(
         record["seq"] = seq
     if liquidation_id is not None:
         record["liquidation_id"] = liquidation_id
+    if claim_token is not None:
+        record["claim_token"] = claim_token
     record["ts_us"] = ts_us
     return orjson.dumps(record)
 

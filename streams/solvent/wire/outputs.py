@@ -54,6 +54,7 @@ __all__ = [
     "RowBreaker",
     "RowBudget",
     "RowCase",
+    "RowClaims",
     "RowMark",
     "RowPause",
     "RowSettlement",
@@ -88,6 +89,10 @@ __all__ = [
     "decode_settlements_row",
     "encode",
 ]
+
+
+#: Events that ask for trades.
+_OFFERS: Final = frozenset({"opened", "revised", "claimed"})
 
 
 class LevelAmounts(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -216,6 +221,45 @@ class ClosedSize(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defau
     notional: str
 
 
+class OfferLease(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """Fills of an offer count only under a claim; how long it stands, and of what share at most."""
+
+    duration_us: int
+    max_share_ppm: int
+
+
+class ClaimedSize(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What a claim has left in one market."""
+
+    market: str
+    size: str
+
+
+class StandingClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A claim that stands.
+
+    Attributes
+    ----------
+    token : int
+        What fills under it name as ``claim_token``; from 1, never used again in a case.
+    executor_id, report_id : str
+        Who claimed, and by which report.
+    share_ppm : int
+        What of each order it was given, before fills and smaller offers.
+    expires_us : int
+        Stream time after which no fill may use it.
+    sizes : list of ClaimedSize
+        What is left of it.
+    """
+
+    token: int
+    executor_id: str
+    report_id: str
+    share_ppm: int
+    expires_us: int
+    sizes: list[ClaimedSize]
+
+
 class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One revision of a liquidation: an offer (opened, revised) or its end (recovered, closed).
 
@@ -241,6 +285,10 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         Where a shortage is closed in phases: what of it may be closed by now.
     dutch_auction : OfferAuction or None
         Where the book is auctioned.
+    lease : OfferLease or None
+        Where fills count only under a claim; `claims` are those that stand.
+    reports : dict of str to int
+        Reports of executors that the case took note of, by kind; in its last revision only.
     liquidated_notional, fills, bad_debt : str, int, str or None
         Of the whole case, in its last revision only; `bad_debt` of a closed case.
     opened_us, duration_us : int or None
@@ -288,6 +336,8 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     withheld: list[WithheldSize] = []
     released_ppm: int | None = None
     dutch_auction: OfferAuction | None = None
+    lease: OfferLease | None = None
+    claims: list[StandingClaim] = []
     liquidated_notional: str | None = None
     fills: int | None = None
     bad_debt: str | None = None
@@ -299,12 +349,13 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     fund_contribution: str | None = None
     insurance_paid: str | None = None
     deleveraged_sizes: list[ClosedSize] = []
+    reports: dict[str, int] = {}
     dry_run: bool = False
 
     @property
     def is_offer(self) -> bool:
         """Whether this revision asks for trades, rather than ending the case."""
-        return self.event in {"opened", "revised"}
+        return self.event in _OFFERS
 
 
 class StandingCase(
@@ -334,6 +385,8 @@ class StandingCase(
     withheld: list[WithheldSize] = []
     released_ppm: int | None = None
     dutch_auction: OfferAuction | None = None
+    lease: OfferLease | None = None
+    claims: list[StandingClaim] = []
     dry_run: bool = False
 
     @property
@@ -354,7 +407,7 @@ class StandingCase(
     @property
     def is_offer(self) -> bool:
         """Whether trades are asked for; a suspended case waits."""
-        return self.event in {"opened", "revised"}
+        return self.event in _OFFERS
 
 
 class Watermark(
@@ -698,6 +751,18 @@ class ControlRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sums: dict[str, dict[str, list[tuple[int, int]]]] = {}
 
 
+class RowClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `RowCase` says of claims: token, executor, report, share ppm, expiry and sizes of each.
+
+    Sizes are (instrument, lots). `engine.claims` says what the rest is.
+    """
+
+    standing: tuple[tuple[int, str, str, int, int, tuple[tuple[int, int], ...]], ...] = ()
+    tokens: int = 0
+    unused: dict[str, int] = {}
+    reports: dict[str, int] = {}
+
+
 class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0case\0account\0book`` of ``accounts``: a standing liquidation case.
 
@@ -720,6 +785,7 @@ class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     paid_micros: int = 0
     terms: tuple[tuple[int, int, int, int, int], ...] = ()
     freed_micros: int = 0
+    claims: RowClaims | None = None
 
 
 class RowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,6 +21,7 @@ __all__ = [
     "CONTROL",
     "JOURNAL",
     "LIQUIDATIONS",
+    "LIQUIDATION_REPORTS",
     "LIQUIDATION_STATE",
     "LOSSES",
     "MARGIN_STATUS",
@@ -43,6 +44,7 @@ COLLATERAL = "collateral.v1"
 ACCOUNT_SETTINGS = "account-settings.v1"
 OPEN_ORDERS = "open-orders.v1"
 ACCOUNT_SNAPSHOTS = "account-snapshots.v1"
+LIQUIDATION_REPORTS = "liquidation-reports.v1"
 ORACLE_TICKS = "oracle-ticks.v1"
 CONTROL = "control.v1"
 LOSSES = "losses.v1"
@@ -57,7 +59,14 @@ JOURNAL = "journal.v1"
 PRICE_JOURNAL = "price-journal.v1"
 
 #: What is told of accounts, keyed by account.
-ACCOUNT_INPUTS = (TRADES, COLLATERAL, ACCOUNT_SETTINGS, OPEN_ORDERS, ACCOUNT_SNAPSHOTS)
+ACCOUNT_INPUTS = (
+    TRADES,
+    COLLATERAL,
+    ACCOUNT_SETTINGS,
+    OPEN_ORDERS,
+    ACCOUNT_SNAPSHOTS,
+    LIQUIDATION_REPORTS,
+)
 
 #: Bytes of the largest record batch we write: one with a single large record. The broker's own
 #: limit does not matter where the topic has one.
@@ -122,6 +131,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=ACCOUNT_SETTINGS, role=Role.INPUT, per_account=True, retention_ms=-1),
     TopicSpec(name=OPEN_ORDERS, role=Role.INPUT, per_account=True, retention_ms=-1),
     TopicSpec(name=ACCOUNT_SNAPSHOTS, role=Role.INPUT, per_account=True, retention_ms=-1),
+    TopicSpec(name=LIQUIDATION_REPORTS, role=Role.INPUT, per_account=True, retention_ms=-1),
     TopicSpec(name=ORACLE_TICKS, role=Role.INPUT, per_account=False, retention_ms=-1),
     TopicSpec(name=CONTROL, role=Role.INPUT, per_account=False, retention_ms=-1),
     TopicSpec(name=LOSSES, role=Role.BETWEEN, per_account=False, retention_ms=-1),
