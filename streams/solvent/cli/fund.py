@@ -47,6 +47,13 @@ def fund(
     print_line(f"received   {told['received']}  (its part of fills, and payments not needed)")
     print_line(f"paid       {told['paid']}")
     print_line(f"takeovers  {told['takeovers']}")
+    if "socialised" in told:
+        spread = told["socialised"]
+        assert isinstance(spread, dict)
+        print_line(
+            f"spread     {spread['loss']} over all who had equity, in {spread['rounds']} rounds; "
+            f"index {spread['index']} a unit"
+        )
     holds = told["holds"]
     assert isinstance(holds, list)
     for one in holds:

@@ -97,6 +97,8 @@ class Ending(NamedTuple):
             told["deleveraged_sizes"] = sizes(case.given)
         if case.paid_micros:
             told["insurance_paid"] = format_scaled(case.paid_micros, MICRO_EXPONENT)
+        if case.socialised_micros:
+            told["socialised_loss"] = format_scaled(case.socialised_micros, MICRO_EXPONENT)
         return f",{encode(told)[1:-1].decode()}"
 
 

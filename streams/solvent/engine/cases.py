@@ -58,6 +58,7 @@ _MEMBERS: Final = (
     "paid_micros",
     "terms",
     "freed_micros",
+    "socialised_micros",
 )
 
 
@@ -122,6 +123,8 @@ class Case:
         Of the orders that have some.
     freed_micros : int
         What fills that counted freed of the shortage, where a release asks.
+    socialised_micros : int
+        What all others bore of it.
     """
 
     opened_us: int
@@ -137,6 +140,7 @@ class Case:
     paid_micros: int = 0
     terms: tuple[Terms, ...] = ()
     freed_micros: int = 0
+    socialised_micros: int = 0
 
     def give(self, instrument: int, lots: int, value_micros: int) -> None:
         """Note what was taken over."""
@@ -340,6 +344,7 @@ class CaseBook:
 def _row(case: Case) -> bytes:
     orders = case.orders
     has_past = case.closed or case.refused or case.given or case.paid_micros or case.is_spent
+    has_past = has_past or case.socialised_micros
     if len(orders) == 1 and not (case.due_us or has_past or case.terms):
         # As most rows are in a crash: the bytes that the encoder would give, much sooner.
         return b'{"schema_version":1,"opened_us":%d,"orders":[[%d,%d,%d,%d]]}' % (
@@ -369,4 +374,5 @@ def _case(row: RowCase) -> Case:
         row.paid_micros,
         row.terms,
         row.freed_micros,
+        row.socialised_micros,
     )

@@ -26,6 +26,7 @@ escalated    deadline               nobody closed it in time: its positions are 
              insurance              nothing is left to close, and the fund is asked for the rest
 closed       target_reached         a fill naming this case restored health(liquidation_end)
              insured                the fund paid what was missing
+             socialised             all who have equity bore what the fund could not pay
              deleveraged            its positions were taken over, and nothing is missing
              exhausted              nothing is left to close; what is missing is ``bad_debt``
 recovered    market, deposit,       health(liquidation_end) was restored by a mark frame, a
@@ -242,7 +243,8 @@ class Desk:
             if cause.is_progress:
                 self._end(batch, at, status, "closed", "target_reached")
             elif cause.kind in _BACKSTOPPED:
-                self._end(batch, at, status, "closed", _BACKSTOPPED[cause.kind])
+                reason = "socialised" if case.socialised_micros else _BACKSTOPPED[cause.kind]
+                self._end(batch, at, status, "closed", reason)
             else:
                 reason = "market" if cause.kind == "pause" else cause.kind  # time has passed
                 self._end(batch, at, status, "recovered", reason)

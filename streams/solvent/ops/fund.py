@@ -15,6 +15,9 @@ from solvent.wire.topics import PRICE_STATE, Topics
 
 __all__ = ["fund_told"]
 
+#: Of the index of socialised losses: picos of the settlement currency a unit of it.
+_INDEX_EXPONENT = -12
+
 
 def fund_told(
     bootstrap_servers: str, topics: Topics, rulebook: CompiledRulebook
@@ -53,10 +56,19 @@ def fund_told(
         paid = instrument.value_of(1, cost, 1)
         size = instrument.lot.format(lots)
         holds.append({"market": market, "size": size, "cost": format_scaled(paid, MICRO_EXPONENT)})
-    return {
+    told: dict[str, object] = {
         "balance": format_scaled(row.fund_micros, MICRO_EXPONENT),
         "received": format_scaled(row.received_micros, MICRO_EXPONENT),
         "paid": format_scaled(row.paid_micros, MICRO_EXPONENT),
         "takeovers": row.requests,
         "holds": holds,
     }
+    rounds = waterfall.rounds
+    if rounds.count:
+        told["socialised"] = {
+            "rounds": rounds.count,
+            "loss": format_scaled(rounds.gathered_micros, MICRO_EXPONENT),
+            "index": format_scaled(rounds.index, _INDEX_EXPONENT),
+            "set_aside": format_scaled(rounds.set_aside_micros, MICRO_EXPONENT),
+        }
+    return told
