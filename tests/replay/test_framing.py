@@ -239,6 +239,16 @@ LOGS = {
     .losses({"kind": "socialise", **ORDER, "index": 1}, at_s=4)
     .losses(PAYMENT | SPREAD, at_s=5)
     .marks({}, at_s=80),
+    "collateral of a closed account falls below its debt": a_position()
+    .rulebook(a_successor(insurance={}), at_s=1)
+    .move(asset="ETHER", amount="1")
+    .marks({"BTC": "63"}, at_s=2)
+    .trade(side="sell", size="4", price="63", liquidation_id="alice:cross:1")
+    .marks({"ETH": "45"}, at_s=3, state="stale", since_s=3)
+    .marks({"ETH": "45"}, at_s=4, since_s=4)
+    .marks({"ETH": "44"}, at_s=5)
+    .losses(PAYMENT | {"liquidation_id": "alice:cross:2"}, at_s=6)
+    .marks({"ETH": "40"}, at_s=7),
 }
 #: What each log must bring about, so that none of them proves nothing.
 WANTED = {
@@ -318,6 +328,13 @@ WANTED = {
         "opened",
         "closed socialised",
         "revised expired",
+    ],
+    "collateral of a closed account falls below its debt": [
+        "opened",
+        "closed exhausted",
+        "escalated insurance",
+        "closed exhausted",
+        "escalated insurance",
     ],
     "breakers trip, resume and trip again, a halt and a dry run between": [
         "opened",

@@ -478,3 +478,56 @@ def test_round_goes_on_whoever_is_restored_in_it(who: Any) -> None:
     one, other = history(is_restoring=False), history(is_restoring=True)
     assert one.logs == other.logs
     assert last(one)["reason"] == "socialised"
+
+
+# -- what collateral loses after the case
+
+
+def a_house_in_debt(**insurance: Any) -> House:
+    """The fund made a good at 0: 50 of ether against 50 of debt, nothing left to close."""
+    house = a_house(**insurance)
+    house.deposit("a", "1", asset="ETHER")
+    house.price("50", feed="ETH")
+    house.price("60")  # 100 - 4 * 40 + 50 = -10
+    house.settle()
+    house.trade("a", "sell", "4", "60", "a:cross:1")
+    house.settle()
+    assert story(house)[-1] == ("closed", "exhausted")
+    assert house.holdings("a")[0] == -50 * MICRO
+    return house
+
+
+def test_collateral_that_falls_below_the_debt_of_a_closed_account_is_claimed() -> None:
+    house = a_house_in_debt()
+    house.price("45", feed="ETH")
+    house.settle()
+    again = [e for e in house.events(LIQUIDATIONS) if e["liquidation_id"] == "a:cross:2"]
+    # the fund has 40 left and pays 5; 45 of debt against 7/8 of 45: nothing to sell it by
+    assert [(e["revision"], e["event"], e["reason"]) for e in again] == [
+        (1, "escalated", "insurance"),
+        (2, "closed", "exhausted"),
+    ]
+    assert (again[-1]["insurance_paid"], again[-1]["bad_debt"]) == ("5", "0")
+    assert (fund(house), house.holdings("a")[0]) == (35 * MICRO, -45 * MICRO)
+    house.price("44", feed="ETH")
+    house.restore(house.place("a"))
+    house.settle()
+    assert (last(house)["liquidation_id"], last(house)["insurance_paid"]) == ("a:cross:3", "1")
+
+
+def test_closed_account_whose_claim_was_not_paid_does_not_claim_again() -> None:
+    house = a_house_in_debt(opening_micros=10 * MICRO)
+    for price in ("45", "44", "43"):
+        house.price(price, feed="ETH")
+        house.settle()
+    claims = [loss["amount_micros"] for loss in house.events(LOSSES) if loss["kind"] == "claim"]
+    assert claims == [10 * MICRO, 5 * MICRO]
+    assert (last(house)["liquidation_id"], last(house)["bad_debt"]) == ("a:cross:2", "5")
+
+
+def test_account_below_0_by_what_the_venue_told_claims_nothing() -> None:
+    house = a_house_in_debt()
+    house.withdraw("a", "1")
+    house.withdraw("b", "1000")
+    house.settle()
+    assert [loss["kind"] for loss in house.events(LOSSES)] == ["claim"]

@@ -23,7 +23,9 @@ suspended    paused, halted,        a pause leaves nothing to offer; the first o
                                     something; ``halted``: trading has stopped in all its markets
 escalated    deadline               nobody closed it in time: its positions are taken over at their
                                     bankruptcy prices (`solvent.engine.backstop`)
-             insurance              nothing is left to close, and the fund is asked for the rest
+             insurance              nothing is left to close, and the fund is asked for the rest;
+                                    the first of a case where collateral that was not sold has
+                                    fallen below the debt of a unit that was liquidated before
 closed       target_reached         a fill naming this case restored health(liquidation_end)
              insured                the fund paid what was missing
              socialised             all who have equity bore what the fund could not pay
@@ -69,6 +71,7 @@ from solvent.engine.waterfall import loss_record
 from solvent.kernel.layout import (
     COUNT_UNITS,
     NEVER_US,
+    STATUS_BANKRUPT_CLOSED,
     STATUS_HEALTHY,
     STATUS_LABELS,
     STATUS_LIQUIDATING,
@@ -80,7 +83,7 @@ from solvent.kernel.layout import (
 from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.wire.outputs import encode
-from solvent.wire.topics import MARGIN_STATUS
+from solvent.wire.topics import MARGIN_STATUS, MARKS
 
 __all__ = ["Cause", "Desk"]
 
@@ -234,6 +237,27 @@ class Desk:
             is_bankrupt = batch.verdict[at] == VERDICT_BANKRUPT
             reason = "bankrupt" if is_bankrupt else "liquidatable"
             self._offer(batch, at, status, "opened", reason)
+        elif self._is_lost_later(batch, at, before, status, cause):
+            self._cases.begin(unit, self._marks.stream_us, 0)
+            units.episode[unit] = batch.episode[at] + 1
+            self._open_cases += 1
+            self._claim(batch, at, status)
+
+    def _is_lost_later(self, batch: Batch, at: int, before: int, status: int, cause: Cause) -> bool:
+        """Tell whether a unit that was liquidated has just fallen below 0 by the market alone.
+
+        Nothing is left to close, but collateral that was not sold lost more than the debt it was
+        for. Once it is below 0 what it loses further is not looked at.
+        """
+        if before == STATUS_UNKNOWN:
+            before = int(self._columns.units.previous_status[batch.unit[at]])
+        return (
+            self._rulebook.insurance is not None
+            and status == STATUS_BANKRUPT_CLOSED
+            and before != STATUS_BANKRUPT_CLOSED
+            and batch.episode[at] > 0
+            and cause.topic == MARKS
+        )
 
     def _continue_case(self, batch: Batch, at: int, status: int, cause: Cause) -> None:
         units = self._columns.units
@@ -322,12 +346,13 @@ class Desk:
         if self._columns.units.case_expires_us[batch.unit[at]] != NEVER_US:
             self._withdraw(batch, at, status, "escalated", "insurance")
         account_id, subaccount = batch.names(at)
+        episode = int(self._columns.units.episode[batch.unit[at]])
         self._records.append(
             loss_record(
                 self._partition,
                 self._marks.stream_us,
                 "claim",
-                liquidation_id=f"{account_id}:{subaccount}:{batch.episode[at]}",
+                liquidation_id=f"{account_id}:{subaccount}:{episode}",
                 account_id=account_id,
                 subaccount=subaccount,
                 amount_micros=-batch.raw_equity_micros[at],
