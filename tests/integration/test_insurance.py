@@ -149,14 +149,14 @@ def test_every_case_ends_at_most_once_and_none_that_ended_is_kept(
     reasons: Counter[tuple[str, str]] = Counter()
     for record in pipeline.read(LIQUIDATIONS):
         event = json.loads(record.value or b"")
-        name = event["liquidation_id"]
+        case = event["liquidation_id"]
         reasons[event["event"], event["reason"]] += 1
         if event["event"] in {"closed", "recovered"}:
-            ended[name] += 1
-            standing.discard(name)
+            ended[case] += 1
+            standing.discard(case)
         else:
-            assert not ended[name]
-            standing.add(name)
+            assert not ended[case]
+            standing.add(case)
     assert set(ended.values()) == {1}
     assert reasons["closed", "deleveraged"] > 5
     assert reasons["closed", "socialised" if name == "dry" else "insured"] > 1, reasons
@@ -184,5 +184,16 @@ def test_command_shows_what_the_fund_has(
     lines = capsys.readouterr().out
     assert f"balance    {told['balance']}\n" in lines
     assert (f"spread     {spread['loss']} over" in lines) is (name == "dry")
+    losses = [json.loads(record.value or b"") for record in pipeline.read(LOSSES)]
+    debits = [debit for loss in losses for debit in loss.get("debits", [])]
+    account = max((account for account, _, _ in debits), default="acct-7")
+    assert run(["fund", "--account", account, "--json"]) == 0
+    borne = json.loads(capsys.readouterr().out)
+    assert [int(Decimal(one["amount"]) * 10**6) for one in borne] == [
+        micros for owner, _, micros in debits if owner == account
+    ]
+    assert run(["fund", "--account", account]) == 0
+    assert capsys.readouterr().out.count(" of equity, for ") == len(borne)
+    assert (len(borne) > 0) is (name == "dry")
     monkeypatch.setenv("SOLVENT_TOPIC_PREFIX", "nowhere.")
     assert run(["fund"]) == 4

@@ -209,7 +209,15 @@ class Backstop:
         ]
         parts = [told[at : at + _MOST_DEBITS] for at in range(0, len(told), _MOST_DEBITS)] or [[]]
         for rest, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
-            self._tell("socialised", round=answer.round, debits=part, rest=rest)
+            self._tell(
+                "socialised",
+                round=answer.round,
+                liquidation_id=answer.liquidation_id,
+                loss_micros=answer.loss_micros,
+                base_micros=answer.base_micros,
+                debits=part,
+                rest=rest,
+            )
         return concerned
 
     # -- who and what

@@ -87,10 +87,14 @@ class Weighed(_Told, frozen=True, kw_only=True, tag="weighed"):
 class Socialised(_Told, frozen=True, kw_only=True, tag="socialised"):
     """What accounts of a partition bore of a loss: account, subaccount, micros.
 
-    `rest` records of the same answer are still to come.
+    The loss is that of a liquidation, over the equity of all partitions. `rest` records of the same
+    answer are still to come.
     """
 
     round: int
+    liquidation_id: str
+    loss_micros: int
+    base_micros: int
     debits: list[tuple[str, str, int]]
     rest: int
 
