@@ -430,10 +430,11 @@ def test_replay_that_is_stopped_closes_its_slices_and_says_how_far_it_came(
     assert report.reached_us > 0
 
 
+@pytest.mark.parametrize(("opening", "socialise"), [(10**12, False), (0, True)])
 def test_losses_are_told_and_answered_however_files_are_read(
-    history: Path, monkeypatch: pytest.MonkeyPatch
+    history: Path, monkeypatch: pytest.MonkeyPatch, opening: int, socialise: bool
 ) -> None:
-    rulebook = insured(opening_micros=10**12, deleverage_after_us=2_000_000)
+    rulebook = insured(opening_micros=opening, deleverage_after_us=2_000_000, socialise=socialise)
     whole = replayed(history, rulebook)
     assert whole.events[LOSSES] > 50
     for chunk in (1, 37):

@@ -202,11 +202,8 @@ class Backstop:
     def bear(self, answer: LossAnswer) -> list[int]:
         """Debit what this partition bears of a loss, and tell who did; return units concerned."""
         debits, concerned = self._bearers.bear(answer)
-        columns = self._columns
-        told = [
-            [columns.id_of(columns.units.account[unit]), self._subaccount(unit), micros]
-            for unit, micros in debits
-        ]
+        name = self._announcer.book_name
+        told = [[key.decode(), name(book), micros] for key, book, micros in debits]
         parts = [told[at : at + _MOST_DEBITS] for at in range(0, len(told), _MOST_DEBITS)] or [[]]
         for rest, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
             self._tell(

@@ -50,8 +50,16 @@ class Bearers:
         raw: Int64 = self._columns.figures.raw_equity_micros
         return sum(raw[self._units()].tolist())
 
-    def bear(self, answer: LossAnswer) -> tuple[list[tuple[int, int]], list[int]]:
-        """Debit what an order says; return (unit, micros) by name, and units to be settled."""
+    def bear(self, answer: LossAnswer) -> tuple[list[tuple[bytes, int, int]], list[int]]:
+        """Debit what an order says.
+
+        Returns
+        -------
+        debits : list of (bytes, int, int)
+            Account id, book and micros, by name.
+        concerned : list of int
+            Units to be settled.
+        """
         units = self._units()
         columns = self._columns
         keys = columns.keys_of(columns.units.account[units])
@@ -66,11 +74,16 @@ class Bearers:
             own_micros=sum(bases),
         )
         shares = np.array(socialised_shares(due, bases), np.int64)
-        units, shares = units[shares > 0], shares[shares > 0]
+        bearing = np.flatnonzero(shares)
+        units = units[bearing]
         before = columns.units.flags[units] & _OF_OUTFLOWS
-        is_taken, concerned = self._poster.debit(units, shares)
+        is_taken, concerned = self._poster.debit(units, shares[bearing])
         columns.units.flags[units] &= before | ~_OF_OUTFLOWS
-        debits = list(zip(units[is_taken].tolist(), shares[is_taken].tolist(), strict=True))
+        taken = bearing[is_taken]
+        debits = [
+            (*order[place][:2], micros)
+            for place, micros in zip(taken.tolist(), shares[taken].tolist(), strict=True)
+        ]
         return debits, concerned
 
     def _units(self) -> Int64:
