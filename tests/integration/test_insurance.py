@@ -105,7 +105,7 @@ def test_accounts_and_fund_hold_together_what_venues_told(pipeline: Pipeline, na
     waterfall.load(rows[-1] or b"")
     assert json.loads(rows[-1] or b"")["placements"] == []
     assert waterfall.rounds.set_aside_micros == 0
-    borne = [debit for loss in told for debit in loss.get("debits", [])]
+    borne = [fill for loss in told if loss["kind"] == "socialised" for fill in loss["fills"]]
     assert waterfall.rounds.gathered_micros == sum(micros for _, _, micros in borne)
     assert (len({account for account, _, _ in borne}) > 50) is (name == "dry")
     micros = waterfall.fund_micros - opening
@@ -185,7 +185,7 @@ def test_command_shows_what_the_fund_has(
     assert f"balance    {told['balance']}\n" in lines
     assert (f"spread     {spread['loss']} over" in lines) is (name == "dry")
     losses = [json.loads(record.value or b"") for record in pipeline.read(LOSSES)]
-    debits = [debit for loss in losses for debit in loss.get("debits", [])]
+    debits = [f for loss in losses if loss["kind"] == "socialised" for f in loss["fills"]]
     account = max((account for account, _, _ in debits), default="acct-7")
     assert run(["fund", "--account", account, "--json"]) == 0
     borne = json.loads(capsys.readouterr().out)

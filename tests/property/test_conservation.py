@@ -96,7 +96,8 @@ def test_sum_of_accounts_and_fund_changes_from_outside_alone(seed: int, socialis
         if event["event"] in {"closed", "recovered"}:
             ends[name] = event["revision"]
     waterfall = house.prices._waterfall
-    borne = [debit for loss in house.events(LOSSES) for debit in loss.get("debits", [])]
+    spread = [loss for loss in house.events(LOSSES) if loss["kind"] == "socialised"]
+    borne = [fill for loss in spread for fill in loss["fills"]]
     assert waterfall.rounds.gathered_micros == sum(micros for _, _, micros in borne)
     assert waterfall.rounds.set_aside_micros == 0
     came = opening + waterfall.received_micros + waterfall.rounds.gathered_micros

@@ -99,7 +99,7 @@ TAKEN = {
     "price": 7_000,
 }
 #: Of alice's 16 below 0 the fund had none. Here lie 385.8 of the base, elsewhere 900.
-ROUND = {"round": 1, "liquidation_id": "alice:cross:1", "loss_micros": 16_000_000}
+ROUND = {"request": 1, "liquidation_id": "alice:cross:1", "loss_micros": 16_000_000}
 ORDER = {**ROUND, "base_micros": 1_285_800_000, "bases": [385_800_000, 900_000_000]}
 SPREAD = dict.fromkeys(["claimed_micros", "paid_micros", "socialised_micros"], 16_000_000)
 LOGS = {

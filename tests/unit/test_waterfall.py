@@ -320,7 +320,7 @@ def test_what_the_fund_cannot_pay_is_borne_in_proportion_to_equity() -> None:
     # b has 100 + 4 * 30 = 220, c 300, f 500: 1,020; of 15 that is 3.235294, 4.411764.7, 7.352941.2
     weighed = [loss["base_micros"] for loss in house.events(LOSSES) if loss["kind"] == "weighed"]
     assert weighed == [500 * MICRO, 300 * MICRO, 220 * MICRO]
-    debits = [loss["debits"] for loss in house.events(LOSSES) if loss["kind"] == "socialised"]
+    debits = [loss["fills"] for loss in house.events(LOSSES) if loss["kind"] == "socialised"]
     assert debits == [
         [["f", "cross", 7_352_942]],
         [["c", "cross", 4_411_765]],
@@ -375,7 +375,12 @@ def test_who_is_liquidated_quarantined_or_unjudged_bears_nothing() -> None:
     house.trade("c", "buy", "1", "0.123")  # not a tick: quarantined
     house.trade("a", "sell", "4", "70", "a:cross:1")
     house.settle()
-    borne = [d[0] for loss in house.events(LOSSES) for d in loss.get("debits", [])]
+    borne = [
+        fill[0]
+        for loss in house.events(LOSSES)
+        if loss["kind"] == "socialised"
+        for fill in loss["fills"]
+    ]
     assert borne == ["f", "b"]
     assert house.holdings("c")[0] == 300 * MICRO
 
@@ -457,9 +462,9 @@ def test_deposit_that_came_before_the_payment_sends_all_of_it_to_the_fund() -> N
 
 def test_answers_to_a_round_that_does_not_wait_stop_the_lane() -> None:
     house = a_dry_house()
-    weighed = {"kind": "weighed", "partition": 0, "ts_us": 1, "round": 1, "base_micros": 5}
+    weighed = {"kind": "weighed", "partition": 0, "ts_us": 1, "request": 1, "base_micros": 5}
     house._append(LOSSES, 0, b"0", orjson.dumps({"schema_version": 1, **weighed}))
-    with pytest.raises(PartitionError, match="weighing of round 1, which does not wait"):
+    with pytest.raises(PartitionError, match="weighing of request 1, which does not wait"):
         house.settle()
 
 

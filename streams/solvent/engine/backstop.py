@@ -41,7 +41,7 @@ __all__ = ["Backstop"]
 
 #: Most candidates that a partition names in one answer; what they do not have is asked for again.
 _MOST_CANDIDATES = 256
-#: Most debits of one record, so that it stays well below what a broker takes.
+#: Most entries of one record, so that it stays well below what a broker takes.
 _MOST_DEBITS = 4_000
 
 
@@ -197,7 +197,8 @@ class Backstop:
 
     def weigh(self, answer: LossAnswer) -> None:
         """Tell what equity here can bear a loss; all figures are current."""
-        self._tell("weighed", round=answer.round, base_micros=self._bearers.base_micros())
+        base_micros = self._bearers.base_micros()
+        self._tell("weighed", request=answer.request, candidates=[], base_micros=base_micros)
 
     def bear(self, answer: LossAnswer) -> list[int]:
         """Debit what this partition bears of a loss, and tell who did; return units concerned."""
@@ -208,11 +209,11 @@ class Backstop:
         for rest, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
             self._tell(
                 "socialised",
-                round=answer.round,
+                request=answer.request,
                 liquidation_id=answer.liquidation_id,
                 loss_micros=answer.loss_micros,
                 base_micros=answer.base_micros,
-                debits=part,
+                fills=part,
                 rest=rest,
             )
         return concerned

@@ -38,7 +38,7 @@ __all__ = ["Round", "Rounds"]
 class Round:
     """A claim that the fund paid in part, and what came together of the rest."""
 
-    round: int
+    request: int
     liquidation_id: str
     account_id: str
     subaccount: str
@@ -103,7 +103,7 @@ class Rounds:
 
     @staticmethod
     def _about(one: Round) -> dict[str, Any]:
-        return {"round": one.round, "liquidation_id": one.liquidation_id}
+        return {"request": one.request, "liquidation_id": one.liquidation_id}
 
     def hear(self, answer: Weighed | Socialised) -> tuple[list[dict[str, Any]], Round | None]:
         """Take an answer; return what is asked next, and the round if that ended it.
@@ -116,15 +116,15 @@ class Rounds:
         stage, partition = "bearing", str(answer.partition)
         if isinstance(answer, Weighed):
             stage = "weighing"
-        one = next((r for r in self._standing if r.round == answer.round), None)
+        one = next((r for r in self._standing if r.request == answer.request), None)
         if one is None or one.stage != stage:
-            msg = f"losses.v1: {stage} of round {answer.round}, which does not wait for it"
+            msg = f"losses.v1: {stage} of request {answer.request}, which does not wait for it"
             raise PartitionError(msg)
         if isinstance(answer, Weighed):
             one.weighed[partition] = answer.base_micros
             one.answered += 1
         else:
-            borne = sum(micros for _, _, micros in answer.debits)
+            borne = sum(micros for _, _, micros in answer.fills)
             one.taken[partition] = one.taken.get(partition, 0) + borne
             one.answered += answer.rest == 0
         if one.answered < self._partitions:

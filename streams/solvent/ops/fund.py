@@ -86,7 +86,7 @@ def borne_by(bootstrap_servers: str, topics: Topics, account_id: str) -> list[di
     found: list[dict[str, int | str]] = []
     for record in read_topic(bootstrap_servers, topics.physical(LOSSES)):
         told = decode_loss(record.value or b"")
-        for owner, subaccount, micros in told.debits if isinstance(told, Socialised) else ():
+        for owner, subaccount, micros in told.fills if isinstance(told, Socialised) else ():
             if owner == account_id:
                 assert isinstance(told, Socialised)
                 found.append(

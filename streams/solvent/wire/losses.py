@@ -78,10 +78,11 @@ class Deleveraged(_Told, frozen=True, kw_only=True, tag="deleveraged"):
 
 
 class Weighed(_Told, frozen=True, kw_only=True, tag="weighed"):
-    """The equity of a partition's accounts that can bear a loss."""
+    """The equity of a partition's accounts that can bear a loss; none of them is named."""
 
-    round: int
+    request: int
     base_micros: int
+    candidates: list[tuple[str, str, int, int, int, int, int]] = []
 
 
 class Socialised(_Told, frozen=True, kw_only=True, tag="socialised"):
@@ -91,11 +92,11 @@ class Socialised(_Told, frozen=True, kw_only=True, tag="socialised"):
     answer are still to come.
     """
 
-    round: int
+    request: int
     liquidation_id: str
     loss_micros: int
     base_micros: int
-    debits: list[tuple[str, str, int]]
+    fills: list[tuple[str, str, int]]
     rest: int
 
 
@@ -125,7 +126,6 @@ class LossAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     price: int = 0
     orders: list[tuple[str, str, int]] = []
     socialised_micros: int = 0
-    round: int = 0
     loss_micros: int = 0
     base_micros: int = 0
     bases: list[int] = []
