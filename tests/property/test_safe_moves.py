@@ -324,6 +324,14 @@ class Pair:
         )
         self.log.rulebook(parse_rulebook(json.dumps(told)), at_s=self.time_s)
 
+    def spread(self, loss: int, more: int) -> None:
+        """Spread a loss over this partition and others: first weigh, then bear a part."""
+        loss_micros, base_micros = loss * 10**6, (loss + more) * 10**6
+        told = {"request": 1, "liquidation_id": "x:cross:1", "loss_micros": loss_micros}
+        self.log.losses({"kind": "weigh", **told}, at_s=self.time_s)
+        bases = {"base_micros": base_micros, "bases": [base_micros], "index": 1}
+        self.log.losses({"kind": "socialise", **told, **bases}, at_s=self.time_s)
+
     def trade(self, account: int, market: int, lots: int, kind: int) -> None:
         name = self.markets[market % len(self.markets)]
         feed = name.removesuffix("-PERP")
@@ -388,6 +396,7 @@ steps = st.one_of(
         st.sampled_from([(), ("BTC-PERP",), ("BTC-PERP", "ETH-PERP"), (None,)]), st.booleans(),
     ),
     st.tuples(st.just("rulebook"), st.sampled_from([20_000, 125_000, 400_000])),
+    st.tuples(st.just("loss"), st.integers(1, 60), st.integers(0, 200)),
     st.tuples(st.just("gap"), accounts),
     st.tuples(st.just("class"), accounts, st.sampled_from(["trader", "careful"])),
     st.tuples(
@@ -410,6 +419,8 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
     elif kind == "wait":
         pair.time_s += values[0]
         pair.frame([])
+    elif kind == "loss":
+        pair.spread(*values)
     elif kind == "class":
         pair.log.settings(f"acct-{values[0]}", account_class=values[1])
     elif kind == "snapshot":

@@ -251,6 +251,7 @@ def test_without_insurance_nothing_is_told_of_losses() -> None:
         ({"opening_micros": -1}, "insurance.opening_micros"),
         ({"draws": {"span_us": 0, "limit_micros": 1}}, "insurance.draws.span_us"),
         ({"deleverage_after_us": 0}, "insurance.deleverage_after_us"),
+        ({"socialise": 1}, "insurance.socialise"),
         ({"premium": 1}, "insurance.premium"),
     ],
 )
