@@ -197,3 +197,21 @@ def test_command_shows_what_the_fund_has(
     assert (len(borne) > 0) is (name == "dry")
     monkeypatch.setenv("SOLVENT_TOPIC_PREFIX", "nowhere.")
     assert run(["fund"]) == 4
+
+
+def test_case_that_was_socialised_is_explained_as_published(
+    pipeline: Pipeline,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for setting, value in pipeline.env.items():
+        monkeypatch.setenv(setting, value)
+    events = [json.loads(record.value or b"") for record in pipeline.read(LIQUIDATIONS)]
+    reason = "socialised" if name == "dry" else "insured"
+    end = next(event for event in events if event["reason"] == reason)
+    revision = str(end["revision"])
+    assert run(["explain", end["liquidation_id"], "--revision", revision, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["liquidation"]["reason"] == reason
+    assert told["published"] == end
