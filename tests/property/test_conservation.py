@@ -74,10 +74,16 @@ def fill(house: House, chance: random.Random) -> tuple[int, int]:
     return -signed * round(price * MICRO) // 2, signed
 
 
+def a_house(opening: int, *, socialise: bool) -> House:
+    insurance = {"opening_micros": opening, "deleverage_after_us": 3 * MICRO}
+    return House(insured(**insurance, socialise=socialise))
+
+
+@pytest.mark.parametrize("socialise", [False, True])
 @pytest.mark.parametrize("seed", range(12))
-def test_sum_of_accounts_and_fund_changes_from_outside_alone(seed: int) -> None:
-    opening = 30 * MICRO
-    house = House(insured(opening_micros=opening, deleverage_after_us=3 * MICRO))
+def test_sum_of_accounts_and_fund_changes_from_outside_alone(seed: int, socialise: bool) -> None:
+    opening = (1 if socialise else 30) * MICRO
+    house = a_house(opening, socialise=socialise)
     micros, lots = play(house, seed)
     assert house.total() == (opening + micros, lots)
     ends: dict[str, int] = {}
@@ -89,14 +95,23 @@ def test_sum_of_accounts_and_fund_changes_from_outside_alone(seed: int) -> None:
         revisions[name] = event["revision"]
         if event["event"] in {"closed", "recovered"}:
             ends[name] = event["revision"]
+    waterfall = house.prices._waterfall
+    spread = [loss for loss in house.events(LOSSES) if loss["kind"] == "socialised"]
+    borne = [each for loss in spread for each in loss["borne"]]
+    assert waterfall.rounds.gathered_micros == sum(micros for _, _, micros in borne)
+    assert waterfall.rounds.set_aside_micros == 0
+    came = opening + waterfall.received_micros + waterfall.rounds.gathered_micros
+    assert waterfall.fund_micros == came - waterfall.paid_micros
 
 
 def test_histories_reach_every_stage() -> None:
     reasons, kinds = set(), set()
     for seed in range(12):
-        house = House(insured(opening_micros=30 * MICRO, deleverage_after_us=3 * MICRO))
+        house = a_house(MICRO if seed % 2 else 30 * MICRO, socialise=bool(seed % 2))
         play(house, seed)
         reasons |= {(event["event"], event["reason"]) for event in house.events(LIQUIDATIONS)}
         kinds |= {loss["kind"] for loss in house.events(LOSSES)}
-    assert kinds == {"contribution", "claim", "takeover", "ranked", "deleveraged"}
+    of_fund = {"contribution", "claim", "takeover", "ranked", "deleveraged"}
+    assert kinds == of_fund | {"weighed", "socialised"}
+    assert ("closed", "socialised") in reasons
     assert {("closed", "insured"), ("closed", "deleveraged"), ("escalated", "insurance")} <= reasons

@@ -325,6 +325,14 @@ class Pair:
         )
         self.log.rulebook(parse_rulebook(json.dumps(told)), at_s=self.time_s)
 
+    def spread(self, loss: int, more: int) -> None:
+        """Spread a loss over this partition and others: first weigh, then bear a part."""
+        loss_micros, base_micros = loss * 10**6, (loss + more) * 10**6
+        told = {"request": 1, "liquidation_id": "x:cross:1", "loss_micros": loss_micros}
+        self.log.losses({"kind": "weigh", **told}, at_s=self.time_s)
+        bases = {"base_micros": base_micros, "bases": [base_micros], "index": 1}
+        self.log.losses({"kind": "socialise", **told, **bases}, at_s=self.time_s)
+
     def trade(self, account: int, market: int, lots: int, kind: int) -> None:
         name = self.markets[market % len(self.markets)]
         feed = name.removesuffix("-PERP")
@@ -406,6 +414,7 @@ steps = st.one_of(
         st.sampled_from([(), ("BTC-PERP",), ("BTC-PERP", "ETH-PERP"), (None,)]), st.booleans(),
     ),
     st.tuples(st.just("rulebook"), st.sampled_from([20_000, 125_000, 400_000])),
+    st.tuples(st.just("loss"), st.integers(1, 60), st.integers(0, 200)),
     st.tuples(st.just("gap"), accounts),
     st.tuples(
         st.just("report"), accounts, st.integers(0, 3), st.integers(1, 4),
@@ -434,6 +443,8 @@ def play(pair: Pair, step: tuple[Any, ...]) -> None:
         pair.frame([])
     elif kind == "report":
         pair.report(*values)
+    elif kind == "loss":
+        pair.spread(*values)
     elif kind == "class":
         pair.log.settings(f"acct-{values[0]}", account_class=values[1])
     elif kind == "snapshot":

@@ -457,10 +457,11 @@ def test_breaker_of_volume_hears_of_fills_in_step_with_the_ticks(
         assert (again.hash, again.events) == (whole.hash, whole.events)
 
 
+@pytest.mark.parametrize(("opening", "socialise"), [(10**12, False), (0, True)])
 def test_losses_are_told_and_answered_however_files_are_read(
-    history: Path, monkeypatch: pytest.MonkeyPatch
+    history: Path, monkeypatch: pytest.MonkeyPatch, opening: int, socialise: bool
 ) -> None:
-    rulebook = insured(opening_micros=10**12, deleverage_after_us=2_000_000)
+    rulebook = insured(opening_micros=opening, deleverage_after_us=2_000_000, socialise=socialise)
     whole = replayed(history, rulebook)
     assert whole.events[LOSSES] > 50
     for chunk in (1, 37):

@@ -166,6 +166,10 @@ TAKEN = {
     "lots": 8,
     "price": 7_000,
 }
+#: Of alice's 16 below 0 the fund had none. Here lie 385.8 of the base, elsewhere 900.
+ROUND = {"request": 1, "liquidation_id": "alice:cross:1", "loss_micros": 16_000_000}
+ORDER = {**ROUND, "base_micros": 1_285_800_000, "bases": [385_800_000, 900_000_000]}
+SPREAD = dict.fromkeys(["claimed_micros", "paid_micros", "socialised_micros"], 16_000_000)
 LOGS = {
     "a pause comes while the unit rests": a_position()
     .marks({"BTC": "84"}, at_s=1)
@@ -296,6 +300,32 @@ LOGS = {
     .losses({"kind": "rank", **TAKEN}, at_s=12)
     .losses({"kind": "deleverage", **TAKEN, "orders": [["bob", "cross", 6]]}, at_s=13)
     .marks({}, at_s=80),
+    "a loss is spread over all, and takes one of them below maintenance": a_position()
+    .rulebook(a_successor(insurance={"socialise": True}), at_s=1)
+    .move("bob", amount="300")
+    .move("dave", asset="ETHER", amount="1")
+    .move("erin", amount="-5", kind="adjustment")
+    .move("carol", amount="89.8")
+    .trade("carol", size="4", price="84.5")
+    .marks({"BTC": "71"}, at_s=2)
+    .trade(side="sell", size="4", price="71", liquidation_id="alice:cross:1")
+    .trade("frank", size="0.3")
+    .marks({}, at_s=3)
+    .losses({"kind": "weigh", **ROUND}, at_s=3)
+    .move("dave", amount="1")
+    .losses({"kind": "socialise", **ORDER, "index": 1}, at_s=4)
+    .losses(PAYMENT | SPREAD, at_s=5)
+    .marks({}, at_s=80),
+    "collateral of a closed account falls below its debt": a_position()
+    .rulebook(a_successor(insurance={}), at_s=1)
+    .move(asset="ETHER", amount="1")
+    .marks({"BTC": "63"}, at_s=2)
+    .trade(side="sell", size="4", price="63", liquidation_id="alice:cross:1")
+    .marks({"ETH": "45"}, at_s=3, state="stale", since_s=3)
+    .marks({"ETH": "45"}, at_s=4, since_s=4)
+    .marks({"ETH": "44"}, at_s=5)
+    .losses(PAYMENT | {"liquidation_id": "alice:cross:2"}, at_s=6)
+    .marks({"ETH": "40"}, at_s=7),
 }
 #: What each log must bring about, so that none of them proves nothing.
 WANTED = {
@@ -434,6 +464,20 @@ WANTED = {
         "revised bankrupt",
         "escalated deadline",
         "closed deleveraged",
+    ],
+    "a loss is spread over all, and takes one of them below maintenance": [
+        "opened",
+        "escalated insurance",
+        "opened",
+        "closed socialised",
+        "revised expired",
+    ],
+    "collateral of a closed account falls below its debt": [
+        "opened",
+        "closed exhausted",
+        "escalated insurance",
+        "closed exhausted",
+        "escalated insurance",
     ],
     "breakers trip, resume and trip again, a halt and a dry run between": [
         "opened",

@@ -91,5 +91,5 @@ def test_golden_log_keeps_its_hash() -> None:
     assert of_state.hexdigest() == GOLDEN_STATE
 
 
-GOLDEN = "04ec24604cdc986dad7f4a11e0a90611"
+GOLDEN = "a2a340b801b2cb8c84cebd1c33893131"
 GOLDEN_STATE = "d769261225a31c2d3c0f8f0372ab0056"

@@ -59,13 +59,19 @@ class House:
         return partition_of(account_id.encode(), self.partitions)
 
     def deposit(self, account_id: str, amount: str, asset: str = "USDC") -> None:
+        self._move("deposit", account_id, amount, asset)
+
+    def withdraw(self, account_id: str, amount: str) -> None:
+        self._move("withdrawal", account_id, amount, "USDC")
+
+    def _move(self, kind: str, account_id: str, amount: str, asset: str) -> None:
         self._count += 1
         value = encode_collateral_move(
             move_id=f"m{self._count}",
             account_id=account_id,
             subaccount="cross",
             asset=asset,
-            kind="deposit",
+            kind=kind,
             amount=amount,
             ts_us=self.now_us,
         )
@@ -197,7 +203,7 @@ class House:
                 lots += held
         instrument = self.rulebook.instrument_by_name["BTC-PERP"]
         waterfall = self.prices._waterfall
-        micros += waterfall.fund_micros
+        micros += waterfall.fund_micros + waterfall.rounds.set_aside_micros
         for market, (held, cost) in waterfall.held.items():
             assert market == "BTC-PERP"
             lots += held

@@ -14,7 +14,9 @@ from solvent.domain.losses import (
     deleverage_queue,
     fund_change,
     queue_score,
+    socialised_due,
     socialised_index,
+    socialised_shares,
 )
 from solvent.errors import InvariantError
 
@@ -129,3 +131,52 @@ def test_a_loss_is_borne_to_the_micro(fill: int, bankrupt: int, fee: int, availa
         assert left == 0
     else:
         assert -change + left == bankrupt - fill
+
+
+def test_socialised_loss_by_equity_partition_by_partition() -> None:
+    """15 over 500, 300 and 220: 7.352941.2, 4.411764.7 and 3.235294.1, each rounded up."""
+    loss = {"loss_micros": 15 * USD, "base_micros": 1_020 * USD}
+    dues = [
+        socialised_due(**loss, weighed_micros=base * USD, own_micros=base * USD)
+        for base in (500, 300, 220)
+    ]
+    assert dues == [7_352_942, 4_411_765, 3_235_295]
+    # 10 of 500 are left: 10 * 15/1,020; 700 came to the 300: nothing more
+    assert socialised_due(**loss, weighed_micros=500 * USD, own_micros=10 * USD) == 147_059
+    assert socialised_due(**loss, weighed_micros=300 * USD, own_micros=1_000 * USD) == 4_411_765
+    # of 7 over 1, 1 and 5: floor(7/7), floor(14/7) - 1, 5; of 4: 0.571, 1.143, 4
+    assert socialised_shares(7, [1, 1, 5]) == [1, 1, 5]
+    assert socialised_shares(4, [1, 1, 5]) == [0, 1, 3]
+    assert socialised_shares(0, []) == []
+
+
+@given(st.lists(st.integers(1, 10**14), min_size=1, max_size=20), st.data())
+def test_shares_of_a_socialised_loss_sum_to_it_and_none_is_beyond_its_base(
+    bases: list[int], data: st.DataObject
+) -> None:
+    due = data.draw(st.integers(0, sum(bases)))
+    shares = socialised_shares(due, bases)
+    assert sum(shares) == due
+    for share, base in zip(shares, bases, strict=True):
+        assert 0 <= share <= base
+        assert abs(share - Fraction(due * base, sum(bases))) < 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)), min_size=1, max_size=8),
+    st.data(),
+)
+def test_partitions_gather_the_loss_and_less_than_a_micro_each_beyond_it(
+    weighed_and_own: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    base = sum(weighed for weighed, _ in weighed_and_own)
+    assume(base)
+    loss = data.draw(st.integers(1, base))
+    dues = [
+        socialised_due(loss_micros=loss, base_micros=base, weighed_micros=weighed, own_micros=own)
+        for weighed, own in weighed_and_own
+    ]
+    assert all(due <= min(pair) for due, pair in zip(dues, weighed_and_own, strict=True))
+    assert sum(dues) < loss + len(dues)
+    if all(own >= weighed for weighed, own in weighed_and_own):
+        assert sum(dues) >= loss

@@ -21,7 +21,9 @@ __all__ = [
     "deleverage_queue",
     "fund_change",
     "queue_score",
+    "socialised_due",
     "socialised_index",
+    "socialised_shares",
 ]
 
 _PICOS_A_MICRO = 1_000_000
@@ -146,6 +148,47 @@ def socialised_index(loss_micros: int, open_lots: int) -> int:
     loss_micros : int
         >= 0.
     open_lots : int
-        Long and short lots together, > 0.
+        Long and short lots together, > 0; of a loss spread by equity, its whole units.
     """
     return -(-loss_micros * _PICOS_A_MICRO // open_lots)
+
+
+def socialised_due(
+    *, loss_micros: int, base_micros: int, weighed_micros: int, own_micros: int
+) -> int:
+    """Return what a partition bears of a loss spread by equity: its part, rounded up.
+
+    What came to it since it was weighed does not add to its part, what left it takes away: so
+    nobody bears more of its equity than ``loss / base``, but for rounding.
+
+    Parameters
+    ----------
+    loss_micros, base_micros : int
+        The loss, and the equity of all partitions that it is spread over; ``0 < loss <= base``.
+    weighed_micros, own_micros : int
+        The partition's part of the base, and what that is now; >= 0.
+    """
+    return -(-min(weighed_micros, own_micros) * loss_micros // base_micros)
+
+
+def socialised_shares(due_micros: int, bases: Sequence[int]) -> list[int]:
+    """Return what each of a partition's accounts bears; exactly `due_micros` together.
+
+    The first ``n`` bear ``floor(due * their bases / all bases)`` together: each within a micro of
+    its exact share, and none more than its base.
+
+    Parameters
+    ----------
+    due_micros : int
+        >= 0, at most the sum of `bases`.
+    bases : sequence of int
+        > 0, in the order of accounts.
+    """
+    whole = max(1, sum(bases))
+    shares, base_so_far, borne_so_far = [], 0, 0
+    for base in bases:
+        base_so_far += base
+        borne = due_micros * base_so_far // whole
+        shares.append(borne - borne_so_far)
+        borne_so_far = borne
+    return shares

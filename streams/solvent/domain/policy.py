@@ -29,12 +29,15 @@ class InsurancePolicy:
     deleverage_after_us : int or None
         A case that stands so long is taken over at the bankruptcy price and given to those on the
         other side; None: never.
+    is_socialising : bool
+        Whether all who have equity bear what the fund cannot pay.
     """
 
     opening_micros: int
     draw_span_us: int | None
     draw_limit_micros: int | None
     deleverage_after_us: int | None
+    is_socialising: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

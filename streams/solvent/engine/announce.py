@@ -98,6 +98,8 @@ class Ending(NamedTuple):
             told["deleveraged_sizes"] = sizes(case.given)
         if case.paid_micros:
             told["insurance_paid"] = format_scaled(case.paid_micros, MICRO_EXPONENT)
+        if case.socialised_micros:
+            told["socialised_loss"] = format_scaled(case.socialised_micros, MICRO_EXPONENT)
         if case.claims is not None and case.claims.reports:
             told["reports"] = dict(sorted(case.claims.reports.items()))
         return f",{encode(told)[1:-1].decode()}"

@@ -16,6 +16,7 @@ import numpy as np
 from solvent.domain.losses import Counterparty, queue_score
 from solvent.domain.sizing import CloseLeg
 from solvent.engine.announce import Announcer
+from solvent.engine.bearers import Bearers
 from solvent.engine.cases import CaseBook, Fill
 from solvent.engine.describe import CROSS_NAME
 from solvent.engine.markbook import MarkBook
@@ -40,6 +41,8 @@ __all__ = ["Backstop"]
 
 #: Most candidates that a partition names in one answer; what they do not have is asked for again.
 _MOST_CANDIDATES = 256
+#: Most entries of one record, so that it stays well below what a broker takes.
+_MOST_DEBITS = 4_000
 
 
 class Backstop:
@@ -71,6 +74,7 @@ class Backstop:
         self._poster = poster
         self._records = records
         self._judge = judge
+        self._bearers = Bearers(self._columns, poster, announcer.partition)
 
     # -- told
 
@@ -141,7 +145,9 @@ class Backstop:
         if case is not None:
             case.is_claimed = False
             case.is_spent = answer.paid_micros < answer.claimed_micros
-            case.paid_micros += paid
+            of_fund = min(paid, answer.paid_micros - answer.socialised_micros)
+            case.paid_micros += of_fund
+            case.socialised_micros += paid - of_fund
         if paid < answer.paid_micros:  # a deposit came first
             self._tell(
                 "contribution",
@@ -187,6 +193,29 @@ class Backstop:
                 fills.append([account_id, subaccount, lots])
                 concerned.append(unit)
         self._tell("deleveraged", request=answer.request, fills=fills)
+        return concerned
+
+    def weigh(self, answer: LossAnswer) -> None:
+        """Tell what equity here can bear a loss; all figures are current."""
+        equity_micros = self._bearers.base_micros()
+        self._tell("weighed", request=answer.request, equity_micros=equity_micros)
+
+    def bear(self, answer: LossAnswer) -> list[int]:
+        """Debit what this partition bears of a loss, and tell who did; return units concerned."""
+        debits, concerned = self._bearers.bear(answer)
+        name = self._announcer.book_name
+        told = [[key.decode(), name(book), micros] for key, book, micros in debits]
+        parts = [told[at : at + _MOST_DEBITS] for at in range(0, len(told), _MOST_DEBITS)] or [[]]
+        for rest, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
+            self._tell(
+                "socialised",
+                request=answer.request,
+                liquidation_id=answer.liquidation_id,
+                loss_micros=answer.loss_micros,
+                base_micros=answer.base_micros,
+                borne=part,
+                rest=rest,
+            )
         return concerned
 
     # -- who and what

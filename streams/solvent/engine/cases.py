@@ -64,6 +64,7 @@ _MEMBERS: Final = (
     "paid_micros",
     "terms",
     "freed_micros",
+    "socialised_micros",
 )
 
 
@@ -129,6 +130,8 @@ class Case:
         Of the orders that have some.
     freed_micros : int
         What fills that counted freed of the shortage, where a release asks.
+    socialised_micros : int
+        What all others bore of it.
     claims : Claims or None
         What executors claimed and reported; None as long as nobody did.
     """
@@ -146,6 +149,7 @@ class Case:
     paid_micros: int = 0
     terms: tuple[Terms, ...] = ()
     freed_micros: int = 0
+    socialised_micros: int = 0
     claims: Claims | None = None
 
     def give(self, instrument: int, lots: int, value_micros: int) -> None:
@@ -363,7 +367,8 @@ class CaseBook:
 def _row(case: Case) -> bytes:
     orders = case.orders
     has_past = case.closed or case.refused or case.given or case.paid_micros or case.is_spent
-    if len(orders) == 1 and not (case.due_us or has_past or case.terms or case.claims):
+    has_more = has_past or case.socialised_micros or case.due_us or case.terms
+    if len(orders) == 1 and not has_more and case.claims is None:
         # As most rows are in a crash: the bytes that the encoder would give, much sooner.
         return b'{"schema_version":1,"opened_us":%d,"orders":[[%d,%d,%d,%d]]}' % (
             case.opened_us,
@@ -394,5 +399,6 @@ def _case(row: RowCase) -> Case:
         row.paid_micros,
         row.terms,
         row.freed_micros,
+        row.socialised_micros,
         None if row.claims is None else Claims.of(row.claims),
     )

@@ -26,9 +26,12 @@ suspended    paused, halted,        a pause leaves nothing to offer; the first o
                                     something; ``halted``: trading has stopped in all its markets
 escalated    deadline               nobody closed it in time: its positions are taken over at their
                                     bankruptcy prices (`solvent.engine.backstop`)
-             insurance              nothing is left to close, and the fund is asked for the rest
+             insurance              nothing is left to close, and the fund is asked for the rest;
+                                    the first of a case where collateral that was not sold has
+                                    fallen below the debt of a unit that was liquidated before
 closed       target_reached         a fill naming this case restored health(liquidation_end)
              insured                the fund paid what was missing
+             socialised             all who have equity bore what the fund could not pay
              deleveraged            its positions were taken over, and nothing is missing
              exhausted              nothing is left to close; what is missing is ``bad_debt``
 recovered    market, deposit,       health(liquidation_end) was restored by a mark frame, a
@@ -73,6 +76,7 @@ from solvent.engine.waterfall import loss_record
 from solvent.kernel.layout import (
     COUNT_UNITS,
     NEVER_US,
+    STATUS_BANKRUPT_CLOSED,
     STATUS_HEALTHY,
     STATUS_LABELS,
     STATUS_LIQUIDATING,
@@ -85,7 +89,7 @@ from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 from solvent.wire.outputs import encode
 from solvent.wire.reports import ClaimReport
-from solvent.wire.topics import MARGIN_STATUS
+from solvent.wire.topics import MARGIN_STATUS, MARKS
 
 __all__ = ["Cause", "Desk"]
 
@@ -262,6 +266,27 @@ class Desk:
             is_bankrupt = batch.verdict[at] == VERDICT_BANKRUPT
             reason = "bankrupt" if is_bankrupt else "liquidatable"
             self._offer(batch, at, status, "opened", reason)
+        elif self._is_lost_later(batch, at, before, status, cause):
+            self._cases.begin(unit, self._marks.stream_us, 0)
+            units.episode[unit] = batch.episode[at] + 1
+            self._open_cases += 1
+            self._claim(batch, at, status)
+
+    def _is_lost_later(self, batch: Batch, at: int, before: int, status: int, cause: Cause) -> bool:
+        """Tell whether a unit that was liquidated has just fallen below 0 by the market alone.
+
+        Nothing is left to close, but collateral that was not sold lost more than the debt it was
+        for. Once it is below 0 what it loses further is not looked at.
+        """
+        if before == STATUS_UNKNOWN:
+            before = int(self._columns.units.previous_status[batch.unit[at]])
+        return (
+            self._rulebook.insurance is not None
+            and status == STATUS_BANKRUPT_CLOSED
+            and before != STATUS_BANKRUPT_CLOSED
+            and batch.episode[at] > 0
+            and cause.topic == MARKS
+        )
 
     def _continue_case(self, batch: Batch, at: int, status: int, cause: Cause) -> None:
         units = self._columns.units
@@ -271,7 +296,8 @@ class Desk:
             if cause.is_progress:
                 self._end(batch, at, status, "closed", "target_reached")
             elif cause.kind in _BACKSTOPPED:
-                self._end(batch, at, status, "closed", _BACKSTOPPED[cause.kind])
+                reason = "socialised" if case.socialised_micros else _BACKSTOPPED[cause.kind]
+                self._end(batch, at, status, "closed", reason)
             else:
                 reason = "market" if cause.kind == "pause" else cause.kind  # time has passed
                 self._end(batch, at, status, "recovered", reason)
@@ -368,12 +394,13 @@ class Desk:
         if self._columns.units.case_expires_us[batch.unit[at]] != NEVER_US:
             self._withdraw(batch, at, status, "escalated", "insurance")
         account_id, subaccount = batch.names(at)
+        episode = int(self._columns.units.episode[batch.unit[at]])
         self._records.append(
             loss_record(
                 self._partition,
                 batch.now_us,
                 "claim",
-                liquidation_id=f"{account_id}:{subaccount}:{batch.episode[at]}",
+                liquidation_id=f"{account_id}:{subaccount}:{episode}",
                 account_id=account_id,
                 subaccount=subaccount,
                 amount_micros=-batch.raw_equity_micros[at],

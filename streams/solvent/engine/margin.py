@@ -115,6 +115,8 @@ _STATEMENTS: Final = {
     OPEN_ORDERS: "orders",
     ACCOUNT_SNAPSHOTS: "snapshot",
 }
+#: Answers for which every unit is looked at.
+_ASK_ALL: Final = frozenset({"weigh", "socialise"})
 #: Topic -> column of its sequence.
 _SEQUENCES: Final = {
     TRADES: "trades_seq",
@@ -584,13 +586,16 @@ class MarginShard:
         for instrument, price in self.marks.settling:
             self._settle_contract(instrument, price, record.offset)
         is_succeeded = self.marks.published is not None and self._succeed(self.marks.published)
-        if self.marks.pauses_changed:
-            self.safe_moves.forget()  # what is said of cases that stand must be as of now
+        asks_all = any(answer.kind in _ASK_ALL for answer in self.marks.losses)
+        if self.marks.pauses_changed or asks_all:
+            self.safe_moves.forget()  # what is said of cases, or all, must be as of now
         signalled = self.safe_moves.look(
             self.columns, self.rulebook.rules, self.marks.marks, self._space, self.marks.stream_us
         )
         for answer in self.marks.losses:
             self._on_answer(answer, Cause(MARKS, record.offset, "insurance", True))
+        for unit in signalled.tolist() if self.marks.losses else ():
+            self.safe_moves.next_status[unit] = self._judge(unit)  # answers changed some
         if is_succeeded:
             concerned = self._with_standing_cases(signalled)
             self._settle_worst_first(concerned, Cause(MARKS, record.offset, "rulebook", True))
@@ -611,6 +616,12 @@ class MarginShard:
         elif answer.kind == "deleverage":
             concerned = self.backstop.deleverage(answer)
             cause = replace(cause, kind="deleverage")
+        elif answer.kind == "socialise":
+            concerned = self.backstop.bear(answer)
+            cause = replace(cause, kind="socialise")
+        elif answer.kind == "weigh":
+            self.backstop.weigh(answer)
+            return
         elif answer.kind == "rank":
             self.backstop.rank(answer)
             return

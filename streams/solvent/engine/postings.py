@@ -1,7 +1,7 @@
-"""What the engine itself writes to the ledger: fills of deleveraging, and money of the fund.
+"""What the engine itself writes to the ledger: fills of deleveraging, money of the fund, losses.
 
-Each goes through the kernel that folds what venues tell, as a batch of one record without sequence
-or id, so that kinds of contracts, funding, interest and rounding are those of any other.
+Each goes through the kernel that folds what venues tell, as a batch of records without sequence or
+id, so that kinds of contracts, funding, interest and rounding are those of any other.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from solvent.engine.markbook import MarkBook
 from solvent.kernel.layout import (
     NONE,
     OUTCOME_APPLIED,
     OUTCOME_NONE,
+    STOP_END,
     STOP_GROW,
     Int32,
     Int64,
@@ -29,6 +31,8 @@ from solvent.rules.compile import CompiledRulebook
 from solvent.state.columns import Columns
 
 __all__ = ["Poster"]
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 def _int32(value: int) -> Int32:
@@ -103,6 +107,39 @@ class Poster:
         is_judging = self._marks.seq > 0
         self._fold(lambda: fold_moves_jit(moves, 0, is_judging, *self._tables()))
         return bool(moves.outcome[0] == OUTCOME_APPLIED)
+
+    def debit(self, units: Int64, micros: Int64) -> tuple[BoolArray, list[int]]:
+        """Debit settlement currency of many units.
+
+        Returns
+        -------
+        is_taken : bool, shape (n,)
+            Whether the ledger took it.
+        concerned : list of int
+            Units whose status it changes, or that it puts out of judgement.
+        """
+        columns, count = self._columns, units.size
+        moves = Moves(
+            account=columns.units.account[units].astype(np.int32),
+            book=columns.units.book[units].astype(np.int32),
+            asset=np.full(count, int(self._rulebook.rules.settlement_asset), np.int32),
+            quanta=-micros,
+            is_outflow=np.zeros(count, np.uint8),
+            seq=np.full(count, NONE, np.int64),
+            ts_us=np.full(count, self._marks.stream_us, np.int64),
+            precheck=np.full(count, OUTCOME_NONE, np.uint8),
+            outcome=np.full(count, OUTCOME_NONE, np.uint8),
+        )
+        is_judging = self._marks.seq > 0
+        concerned: list[int] = []
+        done, reason = 0, STOP_GROW
+        while reason != STOP_END:
+            done, reason, subject = fold_moves_jit(moves, done, is_judging, *self._tables())
+            if reason == STOP_GROW:
+                self._columns.make_room(subject)
+            elif reason != STOP_END:
+                concerned.append(int(units[done - 1]))
+        return moves.outcome == OUTCOME_APPLIED, concerned
 
     def _fold(self, fold: Callable[[], tuple[int, int, int]]) -> None:
         """Fold a batch of one, making room as often as it asks for some."""

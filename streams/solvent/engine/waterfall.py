@@ -1,4 +1,4 @@
-r"""Who bears what a liquidation could not recover: the insurance fund, then those in profit.
+r"""Who bears what a liquidation could not recover: the fund, those in profit, at last all.
 
 The price shard keeps this ledger, because it is the one place that every margin partition hears
 from in one order. Margin shards tell it in ``losses.v1``; it answers in mark frames, which reach
@@ -18,6 +18,8 @@ told               by                              what follows
                                                    price of the takeover
 ``deleveraged``    every partition, to             what was placed leaves the fund's book; the
                    ``deleverage``                  rest is asked for again, or stays ``unplaced``
+``weighed``,       every partition, to ``weigh``   where a loss is socialised, a claim's ``payment``
+``socialised``     and ``socialise``               comes when all did (`solvent.engine.socialised`)
 =================  ==============================  =============================================
 
 Between takeover and placement the position is the fund's: `Waterfall.held`. A partition gives what
@@ -38,6 +40,7 @@ from solvent.domain.losses import Counterparty, queue_score
 from solvent.domain.policy import InsurancePolicy
 from solvent.domain.schedule import Grant, grant
 from solvent.engine.shard import Emit
+from solvent.engine.socialised import Round, Rounds
 from solvent.errors import ContractError, PartitionError
 from solvent.wire.losses import (
     Claim,
@@ -46,7 +49,9 @@ from solvent.wire.losses import (
     FundRow,
     LedgerWord,
     Ranked,
+    Socialised,
     Takeover,
+    Weighed,
 )
 from solvent.wire.outputs import decode_fund_row, encode
 from solvent.wire.topics import LOSSES
@@ -88,6 +93,7 @@ class Waterfall:
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
+        self.rounds = Rounds(partitions)
         self._policy: InsurancePolicy | None = None
         self.fund_micros = 0
         self.received_micros = 0
@@ -123,18 +129,56 @@ class Waterfall:
             self.fund_micros += loss.amount_micros
             self.received_micros += loss.amount_micros
         elif isinstance(loss, Claim):
-            yield self._pay(loss, now_us)
+            yield from self._claimed(loss, now_us)
         elif isinstance(loss, Takeover):
             self._requests += 1
             self._placements.append(
                 _Placement(self._requests, loss.market, loss.lots, loss.price, loss.liquidation_id)
             )
             yield from self._ask(loss.market)
+        elif isinstance(loss, Weighed | Socialised):
+            asked, ended = self.rounds.hear(loss)
+            yield from asked
+            if ended is not None:
+                yield self._settled(ended)
+                yield from self.rounds.ask()
         else:
             yield from self._hear(loss)
 
-    def _pay(self, claim: Claim, now_us: int) -> dict[str, Any]:
-        paid = min(claim.amount_micros, max(0, self.fund_micros))
+    def _claimed(self, claim: Claim, now_us: int) -> Iterator[dict[str, Any]]:
+        """Pay a claim, or set aside what there is and have all others bear the rest."""
+        policy = self._policy
+        paid = self._draw(claim.amount_micros, now_us)
+        if policy is not None and policy.is_socialising and paid < claim.amount_micros:
+            self.rounds.begin(claim, paid)
+            yield from self.rounds.ask()
+        else:
+            yield self._payment(claim, claim.amount_micros, paid)
+
+    def _settled(self, ended: Round) -> dict[str, Any]:
+        """Pay a claim what came together; what roundings made more of it is the fund's."""
+        gathered = ended.gathered_micros
+        surplus = max(0, -ended.missing_micros)
+        self.fund_micros += surplus
+        self.paid_micros += gathered - surplus
+        paid = ended.paid_micros + gathered - surplus
+        payment = self._payment(ended, ended.claimed_micros, paid)
+        return payment | {"socialised_micros": gathered - surplus}
+
+    def _payment(self, to: Claim | Round, claimed: int, paid: int) -> dict[str, Any]:
+        return {
+            "kind": "payment",
+            "liquidation_id": to.liquidation_id,
+            "account_id": to.account_id,
+            "subaccount": to.subaccount,
+            "claimed_micros": claimed,
+            "paid_micros": paid,
+            "fund_micros": self.fund_micros,
+        }
+
+    def _draw(self, wanted_micros: int, now_us: int) -> int:
+        """Take from the fund what it has, up to its limit within a span."""
+        paid = min(wanted_micros, max(0, self.fund_micros))
         policy = self._policy
         if policy is not None and policy.draw_span_us is not None:
             assert policy.draw_limit_micros is not None
@@ -152,15 +196,7 @@ class Waterfall:
                 self._draws.append(Grant(now_us, paid))
         self.fund_micros -= paid
         self.paid_micros += paid
-        return {
-            "kind": "payment",
-            "liquidation_id": claim.liquidation_id,
-            "account_id": claim.account_id,
-            "subaccount": claim.subaccount,
-            "claimed_micros": claim.amount_micros,
-            "paid_micros": paid,
-            "fund_micros": self.fund_micros,
-        }
+        return paid
 
     # -- deleveraging
 
@@ -246,18 +282,19 @@ class Waterfall:
 
     def row(self) -> bytes:
         """Return the row of the fund."""
-        return encode(
-            {
-                "schema_version": 1,
-                "fund_micros": self.fund_micros,
-                "received_micros": self.received_micros,
-                "paid_micros": self.paid_micros,
-                "requests": self._requests,
-                "draws": [list(draw) for draw in self._draws],
-                "placements": [asdict(p) for p in self._placements],
-                "unplaced": self._unplaced,
-            }
-        )
+        row: dict[str, Any] = {
+            "schema_version": 1,
+            "fund_micros": self.fund_micros,
+            "received_micros": self.received_micros,
+            "paid_micros": self.paid_micros,
+            "requests": self._requests,
+            "draws": [list(draw) for draw in self._draws],
+            "placements": [asdict(p) for p in self._placements],
+            "unplaced": self._unplaced,
+        }
+        if self.rounds.count:
+            row["socialised"] = self.rounds.told()
+        return encode(row)
 
     def load(self, value: bytes) -> None:
         """Take the ledger from its row, replacing all.
@@ -279,6 +316,9 @@ class Waterfall:
         self._draws = deque(Grant(*draw) for draw in row.draws)
         self._placements = [_restored(told) for told in row.placements]
         self._unplaced = dict(row.unplaced)
+        self.rounds = Rounds(self._partitions)
+        if row.socialised is not None:
+            self.rounds.load(row.socialised)
 
 
 def _restored(told: Mapping[str, Any]) -> _Placement:

@@ -7,13 +7,17 @@ import orjson
 from solvent.engine.published import RULEBOOK_ROW_KEY
 from solvent.engine.waterfall import FUND_ROW_KEY, Waterfall
 from solvent.errors import ConfigError
-from solvent.ops.history import read_table
+from solvent.ops.history import read_table, read_topic
 from solvent.rules import CompiledRulebook, compile_document
 from solvent.units import MICRO_EXPONENT, format_scaled
-from solvent.wire.outputs import decode_fund_row, decode_rulebook_row
-from solvent.wire.topics import PRICE_STATE, Topics
+from solvent.wire.losses import Socialised
+from solvent.wire.outputs import decode_fund_row, decode_loss, decode_rulebook_row
+from solvent.wire.topics import LOSSES, PRICE_STATE, Topics
 
-__all__ = ["fund_told"]
+__all__ = ["borne_by", "fund_told"]
+
+#: Of the index of socialised losses: picos of the settlement currency a unit of it.
+_INDEX_EXPONENT = -12
 
 
 def fund_told(
@@ -53,10 +57,46 @@ def fund_told(
         paid = instrument.value_of(1, cost, 1)
         size = instrument.lot.format(lots)
         holds.append({"market": market, "size": size, "cost": format_scaled(paid, MICRO_EXPONENT)})
-    return {
+    told: dict[str, object] = {
         "balance": format_scaled(row.fund_micros, MICRO_EXPONENT),
         "received": format_scaled(row.received_micros, MICRO_EXPONENT),
         "paid": format_scaled(row.paid_micros, MICRO_EXPONENT),
         "takeovers": row.requests,
         "holds": holds,
     }
+    rounds = waterfall.rounds
+    if rounds.count:
+        told["socialised"] = {
+            "rounds": rounds.count,
+            "loss": format_scaled(rounds.gathered_micros, MICRO_EXPONENT),
+            "index": format_scaled(rounds.index, _INDEX_EXPONENT),
+            "set_aside": format_scaled(rounds.set_aside_micros, MICRO_EXPONENT),
+        }
+    return told
+
+
+def borne_by(bootstrap_servers: str, topics: Topics, account_id: str) -> list[dict[str, int | str]]:
+    """Return what an account bore of losses of others, in the order it did; amounts decimal text.
+
+    Raises
+    ------
+    ServiceError
+        [SLV-608, SLV-610] No broker or no such topic.
+    """
+    found: list[dict[str, int | str]] = []
+    for record in read_topic(bootstrap_servers, topics.physical(LOSSES)):
+        told = decode_loss(record.value or b"")
+        for owner, subaccount, micros in told.borne if isinstance(told, Socialised) else ():
+            if owner == account_id:
+                assert isinstance(told, Socialised)
+                found.append(
+                    {
+                        "ts_us": told.ts_us,
+                        "subaccount": subaccount,
+                        "amount": format_scaled(micros, MICRO_EXPONENT),
+                        "liquidation_id": told.liquidation_id,
+                        "loss": format_scaled(told.loss_micros, MICRO_EXPONENT),
+                        "base": format_scaled(told.base_micros, MICRO_EXPONENT),
+                    }
+                )
+    return found

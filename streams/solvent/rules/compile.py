@@ -249,6 +249,7 @@ def _insurance(model: InsuranceModel | None) -> InsurancePolicy | None:
         draw_span_us=None if draws is None else draws.span_us,
         draw_limit_micros=None if draws is None else draws.limit_micros,
         deleverage_after_us=model.deleverage_after_us,
+        is_socialising=model.socialise,
     )
 
 

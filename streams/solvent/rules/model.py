@@ -361,12 +361,14 @@ class InsuranceModel(Strict):
 
     A fund that begins with ``opening_micros`` and gets the fund's fee of every fill pays what an
     account is below 0 once it is closed. A case that stands for ``deleverage_after_us`` is taken
-    over at its bankruptcy price and given to those in profit on the other side.
+    over at its bankruptcy price and given to those in profit on the other side. With ``socialise``
+    what the fund cannot pay is spread over all who have equity, in proportion to it.
     """
 
     opening_micros: Annotated[int, Field(ge=0, le=2**53)] = 0
     draws: DrawsModel | None = None
     deleverage_after_us: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    socialise: bool = False
 
 
 class VelocityModel(Strict):

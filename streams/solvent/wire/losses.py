@@ -17,12 +17,15 @@ __all__ = [
     "Contribution",
     "Deleveraged",
     "FundRow",
+    "FundSocialised",
     "LedgerWord",
     "Liquidated",
     "Loss",
     "LossAnswer",
     "Ranked",
+    "Socialised",
     "Takeover",
+    "Weighed",
 ]
 
 
@@ -78,6 +81,28 @@ class Deleveraged(_Told, frozen=True, kw_only=True, tag="deleveraged"):
     fills: list[tuple[str, str, int]]
 
 
+class Weighed(_Told, frozen=True, kw_only=True, tag="weighed"):
+    """The equity of a partition's accounts that can bear a loss; none of them is named."""
+
+    request: int
+    equity_micros: int
+
+
+class Socialised(_Told, frozen=True, kw_only=True, tag="socialised"):
+    """What accounts of a partition bore of a loss: account, subaccount, micros.
+
+    The loss is that of a liquidation, over the equity of all partitions. `rest` records of the same
+    answer are still to come.
+    """
+
+    request: int
+    liquidation_id: str
+    loss_micros: int
+    base_micros: int
+    borne: list[tuple[str, str, int]]
+    rest: int
+
+
 class Liquidated(_Told, frozen=True, kw_only=True, tag="liquidated"):
     """Value at the mark of fills that counted for cases since the frame before, by market."""
 
@@ -85,15 +110,18 @@ class Liquidated(_Told, frozen=True, kw_only=True, tag="liquidated"):
 
 
 #: What the fund's ledger takes.
-LedgerWord = Contribution | Claim | Takeover | Ranked | Deleveraged
+LedgerWord = Contribution | Claim | Takeover | Ranked | Deleveraged | Weighed | Socialised
 Loss = LedgerWord | Liquidated
 
 
 class LossAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a mark frame tells of losses; by `kind` some members are there.
 
-    ``payment``: of a claim. ``rank``: who has the other side? ``deleverage``: `orders` of (account,
-    subaccount, lots). ``unplaced``: nobody had it.
+    ``payment``: of a claim; `socialised_micros` of it came from other accounts. ``rank``: who has
+    the other side? ``deleverage``: `orders` of (account, subaccount, lots). ``unplaced``: nobody
+    had it. ``weigh``: what equity can bear a loss? ``socialise``: it bears `loss_micros` in
+    proportion; `base_micros` is all of it, `bases` by partition, `index` what a unit of it bore so
+    far (picos).
     """
 
     kind: str
@@ -108,9 +136,23 @@ class LossAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lots: int = 0
     price: int = 0
     orders: list[tuple[str, str, int]] = []
+    socialised_micros: int = 0
+    loss_micros: int = 0
+    base_micros: int = 0
+    bases: list[int] = []
+    index: int = 0
 
 
-class FundRow(msgspec.Struct, frozen=True, kw_only=True):
+class FundSocialised(msgspec.Struct, frozen=True, kw_only=True):
+    """Socialised losses in the fund's row: how many, what accounts bore, picos a unit of equity."""
+
+    rounds: int
+    gathered_micros: int
+    index: int
+    standing: list[dict[str, Any]]
+
+
+class FundRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     r"""Row ``\0fund`` of ``price-state.v1``: the fund, its draws, and what it has taken over.
 
     `unplaced` are by market lots that nobody had the other side of, and the sum of lots times the
@@ -125,3 +167,4 @@ class FundRow(msgspec.Struct, frozen=True, kw_only=True):
     draws: list[tuple[int, int]]
     placements: list[dict[str, Any]]
     unplaced: dict[str, tuple[int, int]]
+    socialised: FundSocialised | None = None

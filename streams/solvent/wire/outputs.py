@@ -299,8 +299,8 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         what those gave up against the mark, and
     refused_fills : int or None
         how many fills named the case and did not count.
-    fund_contribution, insurance_paid : str or None
-        What the insurance fund took of the fills, and what it paid.
+    fund_contribution, insurance_paid, socialised_loss : str or None
+        What the insurance fund took of the fills, what it paid, and what all others bore.
     deleveraged_sizes : list of ClosedSize
         What the fund took over at the bankruptcy prices.
     dry_run : bool
@@ -348,6 +348,7 @@ class Liquidation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     refused_fills: int | None = None
     fund_contribution: str | None = None
     insurance_paid: str | None = None
+    socialised_loss: str | None = None
     deleveraged_sizes: list[ClosedSize] = []
     reports: dict[str, int] = {}
     dry_run: bool = False
@@ -785,6 +786,7 @@ class RowCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     paid_micros: int = 0
     terms: tuple[tuple[int, int, int, int, int], ...] = ()
     freed_micros: int = 0
+    socialised_micros: int = 0
     claims: RowClaims | None = None
 
 
