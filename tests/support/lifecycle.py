@@ -188,7 +188,9 @@ class CaseReader:
         case = self.cases.get(unit)
         if case is None:
             assert event["revision"] == 1
-            assert kind in {"opened", "suspended"}, f"{name}: begins as {kind}"
+            # Escalated at once: closed before, and its collateral fell below its debt since.
+            is_claim = (kind, event["reason"]) == ("escalated", "insurance")
+            assert is_claim or kind in {"opened", "suspended"}, f"{name}: begins as {kind}"
             assert event["episode"] == self._episodes[unit] + 1
             self._episodes[unit] += 1
             case = self.cases[unit] = _Standing(event, event["ts_us"])

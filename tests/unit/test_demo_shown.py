@@ -16,6 +16,7 @@ from solvent.ops.demo.shown import (
     executors_table,
     fund_levels,
     phased_shown,
+    phases_of,
     trips_table,
 )
 from solvent.wire.inputs import decode_trade, encode_trade
@@ -91,6 +92,16 @@ def tally() -> Tally:
     a_fill(tally, "early", bob, 3, size="0.5", price="39900", at_s=20)
     an_event(tally, bob, 2, 30, event="closed", reason="target_reached", legs=[])
     return tally
+
+
+def test_what_was_closed_stays_closed_in_a_revision_of_the_same_time(tally: Tally) -> None:
+    case = "carol:cross:1"
+    an_event(tally, case, 1, 10, event="opened", reason="liquidatable", released_ppm=250_000)
+    a_fill(tally, "early", case, 9, size="0.5", price="40000", at_s=10)
+    an_event(tally, case, 2, 10, released_ppm=250_000)
+    an_event(tally, case, 3, 10, reason="bankrupt", released_ppm=250_000)
+    phases = phases_of(tally.histories[case])
+    assert [phase.closed for phase in phases] == [0, 20_000, 20_000]
 
 
 def test_phases_tell_what_was_closed_before_each(tally: Tally) -> None:

@@ -73,15 +73,16 @@ class AuctionPath:
 def phases_of(history: CaseHistory) -> list[Phase]:
     """Return a case's revisions, each with what was closed before it.
 
-    A fill has the time of its offer, so it counts from the next revision on.
+    A fill has the time of its offer, so it counts from the first progress of that time on.
     """
     fills = sorted((fill.ts_us, fill.notional) for fill in history.fills)
     phases: list[Phase] = []
+    progress_us = -1
     for word in history.words:
+        if word.reason == "progress":
+            progress_us = word.ts_us
         closed = sum(
-            notional
-            for ts_us, notional in fills
-            if ts_us < word.ts_us or (ts_us == word.ts_us and word.reason == "progress")
+            notional for ts_us, notional in fills if ts_us < word.ts_us or ts_us == progress_us
         )
         phases.append(
             Phase(
