@@ -101,7 +101,7 @@ def ended(log: Log, at_s: int = 100) -> dict[str, Any]:
     return last
 
 
-@pytest.mark.parametrize("name", set(FAULTS) - {"late after end", "second over-fills"})
+@pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"late after end", "second over-fills"}))
 def test_end_of_case_counts_refused_fills_and_nothing_of_them(name: str) -> None:
     last = ended(FAULTS[name][0](an_offer()))
     assert (last["refused_fills"], last["closed_sizes"], last["penalty"]) == (1, [], "0")
