@@ -190,6 +190,7 @@ class CaseReader:
             assert event["revision"] == 1
             # Escalated at once: closed before, and its collateral fell below its debt since.
             is_claim = (kind, event["reason"]) == ("escalated", "insurance")
+            is_claim = is_claim and self._episodes[unit] > 0
             assert is_claim or kind in {"opened", "suspended"}, f"{name}: begins as {kind}"
             assert event["episode"] == self._episodes[unit] + 1
             self._episodes[unit] += 1

@@ -40,8 +40,8 @@ log = structlog.get_logger(__name__)
 #: What the broker answers to a producer whose transactional id was taken over.
 FENCED_ERRORS = (ProducerFenced, InvalidProducerEpoch)
 
-#: Bytes a record batch is filled to. Requests of many megabytes cost client and broker twice the
-#: time of as much in small ones: each is copied whole several times, into memory just asked for.
+#: Bytes a record batch is filled to. Measured with what a mass event brings, 59 MB: 0.3 s to write
+#: in batches of 1 MiB, 0.5 in those of 8; of the client's CPU 0.14 s and 0.35.
 BATCH_BYTES: Final = 1 << 20
 #: What stands before a record's key at most: its length, two bytes, its place in the batch.
 _FRAME_BYTES = 5 + 2 + 5
@@ -251,6 +251,9 @@ class PartitionWriter:
         KafkaError
             The broker refused a batch; nothing may be assumed about the transaction but that it
             is all or nothing.
+        InvariantError
+            [SLV-900] A record alone is larger than a batch. The transaction stays open; who takes
+            the transactional id next aborts it.
         """
         producer = self._producer
         now_ms = time.time_ns() // 1_000_000
