@@ -27,10 +27,11 @@ help:
 demo: needs-java $(STAMP)
 	@$(BIN)/solvent demo $(ARGS)
 
-# Kernels are compiled first, once a version: tests start many workers, which then load them.
+# Kernels are compiled first, once a version: tests start many workers, which then load them. Two processes, a file
+# at a time, since most of the suite waits for brokers; ARGS="-n 0" for one (a debugger, say).
 test: needs-java $(STAMP)
 	@$(BIN)/python -c "from solvent.engine.margin import warm_up; warm_up()"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check streams tests benchmarks examples
