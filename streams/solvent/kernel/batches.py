@@ -471,8 +471,13 @@ read_records_jit = jit(read_records_reference)
 put_rows_jit = jit(put_rows_reference)
 
 
-def seal_batch(batch: bytearray, count: int, now_ms: int, *, is_transactional: bool) -> None:
-    """Write the header of a batch; producer and checksum are `set_producer`'s."""
+def seal_batch(
+    batch: bytearray, count: int, now_ms: int, *, is_transactional: bool, codec: int = 0
+) -> None:
+    """Write the header of a batch; producer and checksum are `set_producer`'s.
+
+    Its records are packed already, by the codec of this number, or not at all.
+    """
     _HEADER.pack_into(
         batch,
         0,
@@ -481,7 +486,7 @@ def seal_batch(batch: bytearray, count: int, now_ms: int, *, is_transactional: b
         -1,  # leader epoch: the broker's
         2,
         0,
-        _TRANSACTIONAL if is_transactional else 0,
+        codec | (_TRANSACTIONAL if is_transactional else 0),
         count - 1,
         now_ms,
         now_ms,

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.codec import lz4_encode
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.producer import sender
 
@@ -43,6 +44,10 @@ FENCED_ERRORS = (ProducerFenced, InvalidProducerEpoch)
 #: Bytes a record batch is filled to. Measured with what a mass event brings, 59 MB: 0.3 s to write
 #: in batches of 1 MiB, 0.5 in those of 8; of the client's CPU 0.14 s and 0.35.
 BATCH_BYTES: Final = 1 << 20
+#: How events are packed, by its number in a batch: measured, 3 us a kilobyte where there is one
+#: event, a tenth of that where there are thousands, and of those an eighteenth of the bytes is left.
+_LZ4: Final = 3
+_FASTEST: Final = 1
 #: What stands before a record's key at most: its length, two bytes, its place in the batch.
 _FRAME_BYTES = 5 + 2 + 5
 _STOP_TIMEOUT_S = 5.0
@@ -169,17 +174,19 @@ def event_batches(
 
     Events are objects already and have headers, so joining them is as cheap as packing them for
     the kernel of rows. A mass event has tens of megabytes of them: the broker may have the first
-    batch while the next is joined.
+    batch while the next is joined. All are compressed, a single one too: a reader that lacks the
+    codec shall find out at once, and not in a crash. Sizes are those before.
     """
-    parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
+    parts: list[bytes] = []
+    size, count = HEADER_BYTES, 0
     for _, key, value, _, headers in events:
         content = value or b""
         size_told = _NO_VALUE if value is None else varint(len(value))
         middle = b"%b%b%b" % (varint(len(key)), key, size_told)
         rest = len(middle) + len(content) + len(headers)
         if count and size + rest + _FRAME_BYTES > aim:
-            yield _sealed(bytearray().join(parts), size, count, now_ms)
-            parts, size, count = [bytes(HEADER_BYTES)], HEADER_BYTES, 0
+            yield _packed(parts, count, now_ms)
+            parts, size, count = [], HEADER_BYTES, 0
         place = varint(count)
         # no attributes, no time of its own
         start = b"%b\0\0%b" % (varint(2 + len(place) + rest), place)
@@ -190,7 +197,14 @@ def event_batches(
         parts += (start, middle, content, headers)
         count += 1
     if count:
-        yield _sealed(bytearray().join(parts), size, count, now_ms)
+        yield _packed(parts, count, now_ms)
+
+
+def _packed(records: list[bytes], count: int, now_ms: int) -> _RecordBatch:
+    data = bytearray(HEADER_BYTES)
+    data += lz4_encode(b"".join(records), _FASTEST)
+    seal_batch(data, count, now_ms, is_transactional=True, codec=_LZ4)
+    return _RecordBatch(data, count)
 
 
 def _sealed(data: bytearray, size: int, count: int, now_ms: int) -> _RecordBatch:
