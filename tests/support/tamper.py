@@ -77,9 +77,7 @@ def _frame(records: bytes, front: int, back: int) -> bytes:
         records[front:end], mode="high_compression", compression=12, store_size=False
     )
     packed = struct.pack("<I", len(middle)) + middle
-    return (
-        _FRAME_HEADER + _stored(records[:front]) + packed + _stored(records[end:]) + _FRAME_END
-    )
+    return _FRAME_HEADER + _stored(records[:front]) + packed + _stored(records[end:]) + _FRAME_END
 
 
 def _stored(part: bytes) -> bytes:
